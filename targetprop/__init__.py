@@ -1,0 +1,31 @@
+"""Train deep networks by target propagation instead of backprop."""
+
+from targetprop.encoding import encode
+from targetprop.errors import UserError
+from targetprop.layers import Reshape
+from targetprop.learner import Learner, Step
+from targetprop.network import PairedNetwork, Trace
+from targetprop.pair import Pair
+from targetprop.recipes import DTP, TP, VANILLA_DTP, OptimizerSpec, Recipe
+from targetprop.twins import Twin, register_twin, twin_of
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DTP",
+    "TP",
+    "VANILLA_DTP",
+    "Learner",
+    "OptimizerSpec",
+    "Pair",
+    "PairedNetwork",
+    "Recipe",
+    "Reshape",
+    "Step",
+    "Trace",
+    "Twin",
+    "UserError",
+    "encode",
+    "register_twin",
+    "twin_of",
+]

@@ -1,0 +1,75 @@
+"""Run a layer forward and keep what its feedback twin needs: pooling indices, shapes, statistics, masks.
+
+This is the *context* of a layer, passed explicitly from `encode` to `Twin.decode`, never stored in a module.
+It describes one pass over one batch. Shapes in it are per sample, without the batch dimension.
+
+A noisy pass is given the context of the clean pass on the same batch (`clean`): batch norm then uses the clean
+statistics, dropout the clean mask. Pooling indices are always those of the pass itself.
+
+>>> y, context = encode(layer, x)
+>>> noisy_y, noisy_context = encode(layer, x + eps, context)
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Context = Any
+
+
+@singledispatch
+def encode(layer: nn.Module, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
+    """Output of `layer` at x (batch, ...) and its context; the rule for any layer without one of its own.
+
+    The context is the per-sample shape of x. Add a rule for a layer of yours with `@encode.register`.
+    """
+    return layer(x), x.shape[1:]
+
+
+@encode.register
+def _(layer: nn.Sequential, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
+    if type(layer).forward is not nn.Sequential.forward:  # not a plain sequence: its own rule is its forward
+        return layer(x), x.shape[1:]
+    contexts = []
+    for i, child in enumerate(layer):
+        x, context = encode(child, x, None if clean is None else clean[i])
+        contexts.append(context)
+    return x, tuple(contexts)
+
+
+@encode.register
+def _(layer: nn.MaxPool2d, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
+    y, indices = F.max_pool2d(
+        x, layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode, return_indices=True
+    )
+    return y, (indices, x.shape[1:])
+
+
+@encode.register
+def _(layer: nn.AdaptiveMaxPool2d, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
+    y, indices = F.adaptive_max_pool2d(x, layer.output_size, return_indices=True)  # type: ignore[arg-type]
+    return y, (indices, x.shape[1:])
+
+
+@encode.register(nn.BatchNorm1d)
+@encode.register(nn.BatchNorm2d)
+def _(layer: nn.BatchNorm2d, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
+    if clean is not None:
+        mean, variance = clean
+        return F.batch_norm(x, mean, variance, layer.weight, layer.bias, training=False, eps=layer.eps), clean
+    if not layer.training and layer.running_mean is not None:
+        return layer(x), None
+    over = [d for d in range(x.dim()) if d != 1]
+    variance, mean = torch.var_mean(x.detach(), over, correction=0)
+    return layer(x), (mean, variance)
+
+
+@encode.register
+def _(layer: nn.Dropout, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
+    mask = F.dropout(torch.ones_like(x), layer.p, layer.training) if clean is None else clean
+    return x * mask, mask

@@ -1,0 +1,154 @@
+"""Learner: target propagation where `loss.backward()` stood, in plain PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from targetprop.errors import UserError
+from targetprop.network import PairedNetwork, Trace
+from targetprop.noise import GaussianNoise, Kind, NoiseKey, NoiseSource
+from targetprop.pair import Pair
+from targetprop.recipes import DTP, Recipe, per_block
+from targetprop.rules import local_loss, output_target, propagate
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one training step saw, detached; lists are in forward order.
+
+    Attributes:
+        feedback_losses: for each block above the first, the mean over its iterations, (blocks - 1,).
+        local_losses: for each block, before the update, (blocks,).
+        targets: for each block's output, (batch, ...).
+        traces: of the clean forward pass.
+    """
+
+    feedback_losses: Tensor
+    local_losses: Tensor
+    targets: list[Tensor]
+    traces: list[Trace]
+
+
+class Learner(nn.Module):
+    """Trains a network by target propagation.
+
+    Its `state_dict` holds all that a later run needs to go on: weights, feedback optimisers and the step count.
+    The forward optimiser is yours.
+
+    Args:
+        network: a Sequential, cut into blocks as `PairedNetwork.of` says, or a PairedNetwork.
+        recipe: the algorithm and its numbers.
+        seed: of the noise.
+        noise: another source of standard-normal noise.
+
+    Raises:
+        UserError: a layer without feedback twin, or a list in the recipe that does not fit the blocks.
+    """
+
+    def __init__(
+        self,
+        network: nn.Sequential | PairedNetwork,
+        recipe: Recipe = DTP,
+        *,
+        seed: int = 0,
+        noise: NoiseSource | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network if isinstance(network, PairedNetwork) else PairedNetwork.of(network)
+        self.recipe = recipe
+        self.noise = noise or GaussianNoise(seed)
+        self.steps = 0
+        blocks = [pair.name for pair in self.network.trained]
+        self._sigmas = per_block("noise", recipe.noise, blocks)
+        key = "feedback_training_iterations"
+        self._iterations = [int(k) for k in per_block(key, recipe.feedback_training_iterations, blocks)]
+        rates = per_block("b_optim.lr", recipe.b_optim.lr, blocks)
+        self._feedback_optimizers = [
+            recipe.b_optim.build(pair.feedback_parameters(), lr) if pair.feedback_parameters() else None
+            for pair, lr in zip(self.network.trained, rates, strict=True)
+        ]
+        self._traces: list[Trace] | None = None
+        self._output: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Network output for x (batch, ...); in training mode also what `backward` needs."""
+        if not (self.training and torch.is_grad_enabled()):
+            return self.network(x)
+        self._traces = self.network.trace(x)
+        self._output = self._traces[-1].y.detach().requires_grad_()
+        return self._output
+
+    def backward(self, loss: Tensor) -> Step:
+        """Train the feedback on this batch, then add every block's local gradient to the `.grad` of its parameters.
+
+        The gradients approximate beta times those of `loss.backward()`; a forward optimiser may follow.
+
+        Args:
+            loss: computed from the output of the latest call: one value per sample (batch,), or their mean.
+
+        Raises:
+            UserError: there was no forward pass in training mode since the last `backward`.
+        """
+        if self._traces is None or self._output is None:
+            raise UserError("backward: call the learner on a batch first, in training mode and with gradients on.")
+        traces, output = self._traces, self._output
+        self._traces = self._output = None
+        gradient = _per_sample_gradient(loss, output)
+        clean = [trace.detach() for trace in traces]
+        feedback_losses = self._train_feedback(clean)
+        target = output_target(output.detach(), gradient, self.recipe.beta)
+        targets = propagate(self.network.pairs, clean, target, self.recipe.targets)
+        losses = [local_loss(trace.y, t) for trace, t in zip(traces, targets, strict=True)]
+        torch.autograd.backward([each for each in losses if each.requires_grad])
+        self.steps += 1
+        return Step(feedback_losses, torch.stack(losses).detach(), targets, clean)
+
+    def _train_feedback(self, traces: Sequence[Trace]) -> Tensor:
+        """K_n updates of every pair's feedback, each on fresh noise."""
+        losses = [
+            self._train_pair(block, pair, trace)
+            for block, (pair, trace) in enumerate(zip(self.network.trained, traces[1:], strict=True))
+        ]
+        return torch.stack(losses) if losses else traces[0].x.new_zeros(0)
+
+    def _train_pair(self, index: int, pair: Pair, trace: Trace) -> Tensor:
+        """Mean loss of the updates; `index` counts the pairs with feedback from 0."""
+        total = trace.x.new_zeros(())
+        optimizer, count = self._feedback_optimizers[index], self._iterations[index]
+        if self.recipe.feedback_loss is None or optimizer is None or count == 0:
+            return total
+        parameters = pair.feedback_parameters()
+        for iteration in range(count):
+
+            def draw(kind: Kind, like: Tensor, iteration: int = iteration) -> Tensor:
+                key = NoiseKey(self.steps, index + 1, iteration, kind)
+                return self._sigmas[index] * self.noise(key, like)
+
+            loss = self.recipe.feedback_loss(pair, trace, draw)
+            optimizer.zero_grad()
+            loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += loss.detach()
+        return total / count
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Step count and feedback optimisers, beside the weights in `state_dict`."""
+        optimizers = [None if each is None else each.state_dict() for each in self._feedback_optimizers]
+        return {"steps": self.steps, "feedback_optimizers": optimizers}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+        for optimizer, saved in zip(self._feedback_optimizers, state["feedback_optimizers"], strict=True):
+            if optimizer is not None:
+                optimizer.load_state_dict(saved)
+
+
+def _per_sample_gradient(loss: Tensor, output: Tensor) -> Tensor:
+    """dL/ds^N of each sample's own loss, (batch, ...)."""
+    total = loss.sum() if loss.dim() else loss * len(output)
+    return torch.autograd.grad(total, output)[0]

@@ -1,0 +1,7 @@
+"""Networks by name: functions (image_shape, num_classes, ...) -> nn.Sequential, one block a child."""
+
+from targetprop.networks.lenet import lenet
+from targetprop.networks.mlp import mlp
+from targetprop.networks.simple_vgg import simple_vgg
+
+__all__ = ["lenet", "mlp", "simple_vgg"]

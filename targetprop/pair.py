@@ -1,0 +1,39 @@
+"""Pair: a forward block and its feedback twin."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from targetprop.encoding import Context, encode
+from targetprop.errors import UserError
+from targetprop.twins import Twin
+
+
+class Pair(nn.Module):
+    """A forward block F^n and its feedback twin G^n.
+
+    Args:
+        block: the forward block; a layer or layers in sequence.
+        twin: its feedback twin; None for the first block, below which no target is needed.
+        name: how messages call it, e.g. "2 (Conv2d, ELU, MaxPool2d)".
+    """
+
+    def __init__(self, block: nn.Module, twin: Twin | None, name: str = "block") -> None:
+        super().__init__()
+        self.block = block
+        self.twin = twin
+        self.name = name
+
+    def encode(self, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
+        """F(x) and the context of this pass; `clean` is the context of the clean pass if this one is noisy."""
+        return encode(self.block, x, clean)
+
+    def decode(self, y: Tensor, context: Context) -> Tensor:
+        """G(y): from the block's output space (batch, ...) to its input space, decoded with `context`."""
+        if self.twin is None:
+            raise UserError(f"Block {self.name} has no feedback twin.")
+        return self.twin.decode(y, context)
+
+    def feedback_parameters(self) -> list[nn.Parameter]:
+        """The weights of the twin, none without one."""
+        return [] if self.twin is None else list(self.twin.parameters())

@@ -1,0 +1,124 @@
+"""Recipes: a published algorithm as a value. A variant is a choice of functions and numbers, not a subclass.
+
+>>> from dataclasses import replace
+>>> mine = replace(DTP, noise=0.1, feedback_training_iterations=[10, 20])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from targetprop.errors import UserError, unknown
+from targetprop.rules import FeedbackLoss, Propagation, difference, direct, l_drl, reconstruction
+
+OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+}
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """An optimiser as a value.
+
+    Args:
+        type: one of `OPTIMIZERS`.
+        lr: learning rate; for the feedback one number for all blocks, or one for each block above the first.
+        momentum: for sgd and rmsprop.
+        weight_decay: coefficient of the L2 penalty (decoupled for adamw).
+    """
+
+    type: str = "sgd"
+    lr: float | Sequence[float] = 0.1
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.type not in OPTIMIZERS:
+            raise unknown("type", self.type, OPTIMIZERS)
+        if self.momentum and self.type not in ("sgd", "rmsprop"):
+            raise UserError(f"momentum: {self.type} has none, set momentum=0; got {self.momentum}.")
+        rates = self.lr if isinstance(self.lr, Sequence) else [self.lr]
+        for key, values in (("lr", rates), ("momentum", [self.momentum]), ("weight_decay", [self.weight_decay])):
+            _expect(key, values, lambda value: value >= 0, "numbers >= 0")
+
+    def build(self, parameters: Iterable[Tensor], lr: float | None = None) -> torch.optim.Optimizer:
+        """The torch optimiser, with `lr` in place of its own rate if given (the rate of one block)."""
+        options: dict[str, Any] = {"lr": self.lr if lr is None else lr, "weight_decay": self.weight_decay}
+        if self.type in ("sgd", "rmsprop"):
+            options["momentum"] = self.momentum
+        return OPTIMIZERS[self.type](parameters, **options)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes an algorithm of the target propagation family. Keys are spelt as in the published configs.
+
+    Per-block numbers are one number for all blocks, or a list with one for each block above the first.
+
+    Args:
+        targets: how a target is carried down by one block.
+        feedback_loss: what the feedback is trained on; None leaves it as it was initialised.
+        beta: step size of the output target.
+        feedback_training_iterations: feedback updates a batch, per block.
+        noise: standard deviation of input and output noise, per block.
+        b_optim: the feedback optimiser; each block has one of its own.
+    """
+
+    targets: Propagation = difference
+    feedback_loss: FeedbackLoss | None = l_drl
+    beta: float = 0.7
+    feedback_training_iterations: int | Sequence[int] = 20
+    noise: float | Sequence[float] = 0.1
+    b_optim: OptimizerSpec = field(default_factory=lambda: OptimizerSpec(lr=0.1, momentum=0.9))
+
+    def __post_init__(self) -> None:
+        _expect("beta", [self.beta], lambda value: value > 0, "a number > 0")
+        count, noise = self.feedback_training_iterations, self.noise
+        counts = count if isinstance(count, Sequence) else [count]
+        _expect(
+            "feedback_training_iterations",
+            counts,
+            lambda value: isinstance(value, int) and value >= 0,
+            "whole numbers >= 0",
+        )
+        _expect("noise", noise if isinstance(noise, Sequence) else [noise], lambda value: value > 0, "numbers > 0")
+
+
+def _expect(key: str, values: Iterable[float], valid: Callable[[float], bool], what: str) -> None:
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not valid(value):
+            raise UserError(f"{key}: expected {what}, got {value!r}.")
+
+
+def per_block(key: str, value: float | Sequence[float], blocks: Sequence[str]) -> list[float]:
+    """One value for each of the named blocks: a number stands for all of them, a list must fit exactly.
+
+    Raises:
+        UserError: a list of another length; names the key and the blocks.
+    """
+    if not isinstance(value, Sequence):
+        return [value] * len(blocks)
+    if len(value) != len(blocks):
+        raise UserError(
+            f"{key}: expected {len(blocks)} values, one for each block with trained feedback "
+            f"({'; '.join(blocks)}), or one number for all; got {len(value)}: {list(value)}."
+        )
+    return list(value)
+
+
+DTP = Recipe()
+"""Difference target propagation with the local difference reconstruction loss (Ernoult et al. 2022)."""
+
+VANILLA_DTP = Recipe(feedback_loss=reconstruction)
+"""Difference target propagation with the reconstruction loss (Lee et al. 2015)."""
+
+TP = Recipe(targets=direct, feedback_loss=reconstruction)
+"""Target propagation (Bengio 2014)."""

@@ -1,0 +1,21 @@
+"""The mathematics, pure: no state, no trainer, no global random numbers. Each function cites its equation.
+
+Notation: s^n = F^n(s^{n-1}) are activations, t^n targets, G^n the feedback of block n. Losses are sums over
+units and means over the batch.
+"""
+
+from targetprop.rules.feedback import FeedbackLoss, l_drl, reconstruction
+from targetprop.rules.local import local_loss
+from targetprop.rules.targets import Propagation, difference, direct, output_target, propagate
+
+__all__ = [
+    "FeedbackLoss",
+    "Propagation",
+    "difference",
+    "direct",
+    "l_drl",
+    "local_loss",
+    "output_target",
+    "propagate",
+    "reconstruction",
+]

@@ -1,0 +1,216 @@
+"""The feedback twin of a layer: a map from the layer's output space back to its input space.
+
+Twins follow the published L-DRL code base (Ernoult et al. 2022): a block `convolution, activation, pooling` has the
+twin `un-pool, activation, transposed convolution`: layers in reverse, the same activation again, linear maps
+with feedback weights of their own, and the adjoint of every linear layer without weights.
+
+Give a layer of your own a twin:
+
+>>> @register_twin(Swap)
+... class SwapTwin(Twin):
+...     def decode(self, y, context):
+...         return y.flip(1)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from targetprop.encoding import Context
+from targetprop.errors import UserError
+from targetprop.layers import Reshape
+
+
+class Twin(nn.Module, ABC):
+    """Feedback twin of one layer. It is built from the layer, whose shapes it takes; its weights are its own."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def decode(self, y: Tensor, context: Context) -> Tensor:
+        """Carry y (batch, *output shape of the layer) to (batch, *input shape), by the context of `encode`."""
+
+
+TwinFactory = Callable[[nn.Module], Twin]
+_FACTORIES: dict[type[nn.Module], TwinFactory] = {}
+_T = TypeVar("_T", bound=Callable[..., Twin])
+
+
+def register_twin(*layers: type[nn.Module]) -> Callable[[_T], _T]:
+    """Register a `Twin` class, or a function layer -> Twin, for these layer types and their subclasses."""
+
+    def register(factory: _T) -> _T:
+        _FACTORIES.update(dict.fromkeys(layers, factory))
+        return factory
+
+    return register
+
+
+def twin_of(layer: nn.Module) -> Twin:
+    """A new feedback twin for `layer`.
+
+    Raises:
+        UserError: no twin is known for this type of layer, or for this setting of it.
+    """
+    for kind in type(layer).__mro__:
+        if kind in _FACTORIES:
+            return _FACTORIES[kind](layer)
+    name = type(layer).__name__
+    known = ", ".join(sorted(kind.__name__ for kind in _FACTORIES))
+    raise UserError(
+        f"Layer {name} has no feedback twin. Layers with one: {known}. "
+        f"Use one of these, or give {name} a twin with @targetprop.register_twin({name})."
+    )
+
+
+@register_twin(nn.Sequential)
+class ChainTwin(Twin):
+    """Twin of layers in sequence: the twins of the layers, in reverse."""
+
+    def __init__(self, layer: nn.Sequential) -> None:
+        super().__init__(layer)
+        if type(layer).forward is not nn.Sequential.forward:
+            name = type(layer).__name__
+            raise UserError(f"{name} is a Sequential with a forward of its own: register a twin for {name}.")
+        self.twins = nn.ModuleList(twin_of(child) for child in layer)
+
+    def decode(self, y: Tensor, context: Context) -> Tensor:
+        for twin, part in zip(reversed(self.twins), reversed(context), strict=True):
+            assert isinstance(twin, Twin)
+            y = twin.decode(y, part)
+        return y
+
+
+@register_twin(nn.Linear)
+class LinearTwin(Twin):
+    """y V^T + c, with V (in, out) and c (in,) of its own. Initialised as `nn.Linear`."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__(layer)
+        self.map = nn.Linear(layer.out_features, layer.in_features)
+
+    def decode(self, y: Tensor, context: Context) -> Tensor:
+        return self.map(y)
+
+
+@register_twin(nn.Conv2d)
+class ConvTwin(Twin):
+    """Transposed convolution with a kernel of its own (out, in / groups, height, width), shaped as the layer's.
+
+    Initialised as `nn.ConvTranspose2d`. Stride, padding, dilation and groups are the layer's; the output has
+    exactly the size of the layer's input, whatever rows a stride left over.
+    """
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__(layer)
+        if layer.padding_mode != "zeros":
+            raise UserError(f"Conv2d: padding_mode={layer.padding_mode!r} has no feedback twin; use 'zeros'.")
+        self.map = nn.ConvTranspose2d(
+            layer.out_channels,
+            layer.in_channels,
+            _two(layer.kernel_size),
+            _two(layer.stride),
+            padding=_leading_padding(layer),
+            groups=layer.groups,
+            dilation=_two(layer.dilation),
+        )
+
+    def decode(self, y: Tensor, context: Context) -> Tensor:
+        conv, size = self.map, context[-2:]
+        leading = _two(conv.padding)
+        reached = [
+            (rows - 1) * conv.stride[i] - 2 * leading[i] + conv.dilation[i] * (conv.kernel_size[i] - 1) + 1
+            for i, rows in enumerate(y.shape[-2:])
+        ]
+        # Positive: rows that the stride never reached. Negative: padding="same" of an even kernel, whose
+        # odd row of padding lies at the end only; it is cut off.
+        missing = [max(0, size[i] - reached[i]) for i in range(2)]
+        x = F.conv_transpose2d(y, conv.weight, conv.bias, conv.stride, leading, missing, conv.groups, conv.dilation)
+        return x[..., : size[0], : size[1]]
+
+
+def _two(value: int | tuple[int, ...] | str) -> tuple[int, int]:
+    assert not isinstance(value, str)
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _leading_padding(layer: nn.Conv2d) -> tuple[int, int]:
+    """Rows and columns of padding before the image; `same` puts the odd one behind it."""
+    if layer.padding == "valid":
+        return (0, 0)
+    if layer.padding == "same":
+        spans = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        return (spans[0] // 2, spans[1] // 2)
+    return _two(layer.padding)
+
+
+@register_twin(nn.ELU, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.GELU)
+class ActivationTwin(Twin):
+    """The same activation again."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__(layer)
+        if getattr(layer, "inplace", False):  # it would write over activations that the rules still read
+            setattr(layer, "inplace", False)  # noqa: B010
+        self.activation = layer
+
+    def decode(self, y: Tensor, context: Context) -> Tensor:
+        return self.activation(y)
+
+
+@register_twin(nn.Identity, nn.BatchNorm1d, nn.BatchNorm2d)
+class IdentityTwin(Twin):
+    """Twin of layers that the feedback path ignores."""
+
+    def decode(self, y: Tensor, context: Context) -> Tensor:
+        return y
+
+
+@register_twin(nn.Dropout)
+class DropoutTwin(Twin):
+    """The mask of the clean pass again: units that were silent receive no target difference."""
+
+    def decode(self, y: Tensor, context: Context) -> Tensor:
+        return y * context
+
+
+@register_twin(nn.Flatten, nn.Unflatten, Reshape)
+class ReshapeTwin(Twin):
+    """Back to the shape of the layer's input."""
+
+    def decode(self, y: Tensor, context: Context) -> Tensor:
+        return y.reshape(-1, *context)
+
+
+@register_twin(nn.MaxPool2d, nn.AdaptiveMaxPool2d)
+class MaxUnpoolTwin(Twin):
+    """Un-pooling: each value goes to the position of its maximum, zeros elsewhere.
+
+    Values of overlapping windows with one common maximum are added, so that this is the exact adjoint.
+    """
+
+    def decode(self, y: Tensor, context: Context) -> Tensor:
+        indices, shape = context
+        x = y.new_zeros(*y.shape[:2], shape[-2] * shape[-1])
+        return x.scatter_add(2, indices.flatten(2), y.flatten(2)).unflatten(2, shape[-2:])
+
+
+@register_twin(nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+class AvgUnpoolTwin(Twin):
+    """The adjoint of average pooling."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__(layer)
+        self.pool = layer
+
+    def decode(self, y: Tensor, context: Context) -> Tensor:
+        anywhere = y.new_zeros(y.shape[0], *context)  # pooling is linear: its adjoint is the same at any point
+        pullback = torch.func.vjp(self.pool, anywhere)[1]
+        return pullback(y)[0]
