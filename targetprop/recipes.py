@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from targetprop.check import is_number, require, require_whole
 from targetprop.errors import UserError, unknown
 from targetprop.rules import FeedbackLoss, Propagation, difference, direct, l_drl, reconstruction
 
@@ -45,9 +46,11 @@ class OptimizerSpec:
             raise unknown("type", self.type, OPTIMIZERS)
         if self.momentum and self.type not in ("sgd", "rmsprop"):
             raise UserError(f"momentum: {self.type} has none, set momentum=0; got {self.momentum}.")
-        rates = self.lr if isinstance(self.lr, Sequence) else [self.lr]
-        for key, values in (("lr", rates), ("momentum", [self.momentum]), ("weight_decay", [self.weight_decay])):
-            _expect(key, values, lambda value: value >= 0, "numbers >= 0")
+        for rate in _each(self.lr):
+            require(is_number(rate) and rate >= 0, "lr", "numbers, 0 or more", self.lr)
+        for key in ("momentum", "weight_decay"):
+            value = getattr(self, key)
+            require(is_number(value) and value >= 0, key, "a number, 0 or more", value)
 
     def build(self, parameters: Iterable[Tensor], lr: float | None = None) -> torch.optim.Optimizer:
         """The torch optimiser, with `lr` in place of its own rate if given (the rate of one block)."""
@@ -80,22 +83,15 @@ class Recipe:
     b_optim: OptimizerSpec = field(default_factory=lambda: OptimizerSpec(lr=0.1, momentum=0.9))
 
     def __post_init__(self) -> None:
-        _expect("beta", [self.beta], lambda value: value > 0, "a number > 0")
-        count, noise = self.feedback_training_iterations, self.noise
-        counts = count if isinstance(count, Sequence) else [count]
-        _expect(
-            "feedback_training_iterations",
-            counts,
-            lambda value: isinstance(value, int) and value >= 0,
-            "whole numbers >= 0",
-        )
-        _expect("noise", noise if isinstance(noise, Sequence) else [noise], lambda value: value > 0, "numbers > 0")
+        require(is_number(self.beta) and self.beta > 0, "beta", "a number above 0", self.beta)
+        for sigma in _each(self.noise):
+            require(is_number(sigma) and sigma > 0, "noise", "numbers above 0", self.noise)
+        for count in _each(self.feedback_training_iterations):
+            require_whole("feedback_training_iterations", count, least=0)
 
 
-def _expect(key: str, values: Iterable[float], valid: Callable[[float], bool], what: str) -> None:
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not valid(value):
-            raise UserError(f"{key}: expected {what}, got {value!r}.")
+def _each(value: float | Sequence[float]) -> Sequence[float]:
+    return value if isinstance(value, Sequence) else [value]
 
 
 def per_block(key: str, value: float | Sequence[float], blocks: Sequence[str]) -> list[float]:
@@ -122,3 +118,6 @@ VANILLA_DTP = Recipe(feedback_loss=reconstruction)
 
 TP = Recipe(targets=direct, feedback_loss=reconstruction)
 """Target propagation (Bengio 2014)."""
+
+RECIPES: Mapping[str, Recipe] = {"dtp": DTP, "vanilla_dtp": VANILLA_DTP, "tp": TP}
+"""Recipes by the name that a configuration gives them."""

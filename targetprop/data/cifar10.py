@@ -1,0 +1,85 @@
+"""CIFAR-10 (Krizhevsky 2009): 50,000 training and 10,000 test images of 3x32x32 pixels in 10 classes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from targetprop.check import require
+from targetprop.data.archive import Archive, locate
+from targetprop.data.images import Images, Splits
+from targetprop.data.pickles import load_arrays
+from targetprop.errors import UserError
+
+TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
+TEST_FILE = "test_batch"
+META_FILE = "batches.meta"
+ARCHIVE = Archive(
+    title="CIFAR-10",
+    url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    md5="c58f30108f718f92721af3b95e74349a",
+    folder="cifar-10-batches-py",
+    files={
+        "data_batch_1": "c99cafc152244af753f735de768cd75f",
+        "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+        "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+        "data_batch_4": "634d18415352ddfa80567beed471001a",
+        "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+        TEST_FILE: "40351d587109b95175f43aff81a1287e",
+        META_FILE: "5ff9c542aee3614f3951f8cda6e48888",
+    },
+)
+SHAPE = (3, 32, 32)
+CLASS_COUNT = 10
+
+
+def load(data_dir: Path | str, download: bool = True) -> Splits:
+    """CIFAR-10 from the published Python files in `data_dir`/cifar-10-batches-py, downloaded if need be.
+
+    Raises `UserError` if files are missing and cannot be downloaded, or do not hold what was published. Other
+    checksums than the published ones are warned of, once for all files.
+    """
+    folder = locate(ARCHIVE, Path(data_dir), download)
+    classes = _read_classes(folder / META_FILE)
+    return Splits(
+        train=_read_images([folder / name for name in TRAIN_FILES], classes),
+        test=_read_images([folder / TEST_FILE], classes),
+    )
+
+
+def _read_images(paths: list[Path], classes: tuple[str, ...]) -> Images:
+    pixels, labels = zip(*(_read_batch(path) for path in paths), strict=True)
+    return Images(
+        pixels=torch.from_numpy(np.concatenate(pixels).reshape(-1, *SHAPE)),
+        labels=torch.tensor([label for batch in labels for label in batch]),
+        classes=classes,
+    )
+
+
+def _read_batch(path: Path) -> tuple[NDArray[np.uint8], list[int]]:
+    """Rows of pixels (N, 3072), each by channel, row and column, and their N labels."""
+    content = load_arrays(path)
+    pixels, labels = content.get("data"), content.get("labels")
+    columns = math.prod(SHAPE)
+    if not (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape[1:] == (columns,)):
+        given = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+        raise UserError(f"{path}: 'data': expected a uint8 array of shape (rows, {columns}), got {given}")
+    if not (isinstance(labels, list) and len(labels) == len(pixels) > 0):
+        given = f"{len(labels)} labels" if isinstance(labels, list) else type(labels).__name__
+        raise UserError(f"{path}: 'labels': expected a list of {len(pixels)} labels (1 or more), got {given}")
+    for label in labels:
+        fits = isinstance(label, int) and 0 <= label < CLASS_COUNT
+        require(fits, f"{path}: 'labels'", f"whole numbers in 0..{CLASS_COUNT - 1}", label)
+    return pixels, labels
+
+
+def _read_classes(path: Path) -> tuple[str, ...]:
+    names = load_arrays(path).get("label_names")
+    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not (isinstance(names, list) and named and len(names) == CLASS_COUNT):
+        raise UserError(f"{path}: 'label_names': expected a list of {CLASS_COUNT} names, got {names!r}")
+    return tuple(names)

@@ -1,0 +1,139 @@
+"""The Lightning side of a data set: validation split, batches, and the device they live on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import lightning as L
+import torch
+
+from targetprop.check import is_number, require, require_whole
+from targetprop.data.augment import Augmentation
+from targetprop.data.images import Images, Splits
+from targetprop.data.keyed import Stream, keyed_generator
+from targetprop.data.loader import BatchLoader
+from targetprop.data.split import stratified_split
+
+
+class ImageDataModule(L.LightningDataModule):
+    """Images of one data set, held whole on the training device as bytes, with a validation split.
+
+    load: called once as load(data_dir, download).
+    batch_size, eval_batch_size: images per training step, and per validation or test step.
+    mean, std: one number per channel, in units of [0, 1].
+    val_fraction: share of the training set, in [0, 1), that is held out for validation, at random by `seed`,
+    the same share of every class; it is not augmented. 0: no validation.
+    augmentation: of training images.  seed: also determines the order of images and their augmentation.
+    num_workers: accepted because published commands give it, and unused: data that lives on the device needs
+    no worker processes.
+
+    Raises `UserError`, naming the key, for values that do not fit; for those that must fit the data, when the
+    data is first needed.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[Path | str, bool], Splits],
+        *,
+        data_dir: Path | str,
+        batch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        val_fraction: float = 0.0,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+        eval_batch_size: int = 500,
+        download: bool = True,
+    ) -> None:
+        super().__init__()
+        require_whole("datamodule.batch_size", batch_size, least=1)
+        require_whole("datamodule.eval_batch_size", eval_batch_size, least=1)
+        require_whole("datamodule.seed", seed, least=0)
+        part = is_number(val_fraction) and 0 <= val_fraction < 1
+        require(part, "datamodule.val_fraction", "a number in [0, 1)", val_fraction)
+        require(all(map(is_number, mean)), "datamodule.mean", "numbers", list(mean))
+        require(all(is_number(s) and s > 0 for s in std), "datamodule.std", "numbers above 0", list(std))
+        self.load = load
+        self.data_dir = data_dir
+        self.batch_size = batch_size
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self.val_fraction = val_fraction
+        self.augmentation = augmentation
+        self.seed = seed
+        self.eval_batch_size = eval_batch_size
+        self.download = download
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of every image."""
+        return self._parts["train"].image_shape
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the labels."""
+        return self._parts["train"].classes
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.classes)
+
+    def prepare_data(self) -> None:
+        """Load the data, downloading it if need be: Lightning has one process do this before all others."""
+        self._parts  # noqa: B018
+
+    def setup(self, stage: str) -> None:
+        """Load the data unless that is done."""
+        self._parts  # noqa: B018
+
+    def train_dataloader(self) -> BatchLoader:
+        """Shuffled, augmented batches of what validation leaves of the training set."""
+        return BatchLoader(
+            self._on_device("train"),
+            self.batch_size,
+            self.mean,
+            self.std,
+            shuffle=True,
+            augmentation=self.augmentation,
+            seed=self.seed,
+        )
+
+    def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
+        """The validation split; an empty list, by which Lightning skips validation, if there is none."""
+        return self._evaluation("val") if "val" in self._parts else []
+
+    def test_dataloader(self) -> BatchLoader:
+        """The test set."""
+        return self._evaluation("test")
+
+    @cached_property
+    def _parts(self) -> dict[str, Images]:
+        """The images for "train", "val" (if any) and "test", each on the device where it was last used."""
+        splits = self.load(self.data_dir, self.download)
+        channels, _, _ = splits.train.image_shape
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            expected = f"{channels} numbers, one per channel"
+            require(len(numbers) == channels, f"datamodule.{name}", expected, list(numbers))
+        return {**self._split(splits.train), "test": splits.test}
+
+    def _split(self, images: Images) -> dict[str, Images]:
+        if self.val_fraction == 0:
+            return {"train": images}
+        count = round(self.val_fraction * len(images))
+        least = f"a number that leaves images on both sides of {len(images)}"
+        require(0 < count < len(images), "datamodule.val_fraction", least, self.val_fraction)
+        kept, held = stratified_split(images.labels, count, keyed_generator(self.seed, Stream.SPLIT))
+        return {"train": images.subset(kept), "val": images.subset(held)}
+
+    def _evaluation(self, part: str) -> BatchLoader:
+        return BatchLoader(self._on_device(part), self.eval_batch_size, self.mean, self.std)
+
+    def _on_device(self, part: str) -> Images:
+        """Move the images of `part` to the trainer's device, where they stay."""
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        self._parts[part] = self._parts[part].to(device)
+        return self._parts[part]
