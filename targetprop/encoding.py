@@ -52,7 +52,8 @@ def _(layer: nn.MaxPool2d, x: Tensor, clean: Context = None) -> tuple[Tensor, Co
 
 @encode.register
 def _(layer: nn.AdaptiveMaxPool2d, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
-    y, indices = F.adaptive_max_pool2d(x, layer.output_size, return_indices=True)  # type: ignore[arg-type]
+    size: Any = layer.output_size  # torch's types disagree about None
+    y, indices = F.adaptive_max_pool2d(x, size, return_indices=True)
     return y, (indices, x.shape[1:])
 
 

@@ -13,7 +13,7 @@ class Reshape(nn.Module):
         self.shape = shape
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(-1, *self.shape)
+        return x.reshape(len(x), *self.shape)
 
     def extra_repr(self) -> str:
         return ", ".join(map(str, self.shape))

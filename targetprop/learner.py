@@ -92,7 +92,7 @@ class Learner(nn.Module):
             loss: computed from the output of the latest call: one value per sample (batch,), or their mean.
 
         Raises:
-            UserError: there was no forward pass in training mode since the last `backward`.
+            UserError: there was no forward pass in training mode since the last `backward`, or the loss is of another.
         """
         if self._traces is None or self._output is None:
             raise UserError("backward: call the learner on a batch first, in training mode and with gradients on.")
@@ -120,9 +120,9 @@ class Learner(nn.Module):
         """Mean loss of the updates; `index` counts the pairs with feedback from 0."""
         total = trace.x.new_zeros(())
         optimizer, count = self._feedback_optimizers[index], self._iterations[index]
-        if self.recipe.feedback_loss is None or optimizer is None or count == 0:
+        parameters = [p for p in pair.feedback_parameters() if p.requires_grad]
+        if self.recipe.feedback_loss is None or optimizer is None or count == 0 or not parameters:
             return total
-        parameters = pair.feedback_parameters()
         for iteration in range(count):
 
             def draw(kind: Kind, like: Tensor, iteration: int = iteration) -> Tensor:
@@ -131,7 +131,7 @@ class Learner(nn.Module):
 
             loss = self.recipe.feedback_loss(pair, trace, draw)
             optimizer.zero_grad()
-            loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss, inputs=parameters)
             optimizer.step()
             total += loss.detach()
         return total / count
@@ -151,4 +151,7 @@ class Learner(nn.Module):
 def _per_sample_gradient(loss: Tensor, output: Tensor) -> Tensor:
     """dL/ds^N of each sample's own loss, (batch, ...)."""
     total = loss.sum() if loss.dim() else loss * len(output)
-    return torch.autograd.grad(total, output)[0]
+    gradient = torch.autograd.grad(total, output, allow_unused=True)[0] if total.requires_grad else None
+    if gradient is None:
+        raise UserError("backward: the loss must be computed from the output of the latest call.")
+    return gradient

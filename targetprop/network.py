@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from targetprop.encoding import Context
 from targetprop.errors import UserError
@@ -37,7 +38,7 @@ class PairedNetwork(nn.Module):
     def __init__(self, pairs: Iterable[Pair]) -> None:
         super().__init__()
         self.pairs: Sequence[Pair] = nn.ModuleList(pairs)  # type: ignore[assignment]
-        if not self.pairs:
+        if not self.forward_parameters():
             raise UserError("A network needs at least one block with parameters.")
 
     @classmethod
@@ -45,13 +46,16 @@ class PairedNetwork(nn.Module):
         """Cut a Sequential into blocks (see `cut`) and pair each with a new feedback twin.
 
         Raises:
-            UserError: a layer above the first block has no feedback twin.
+            UserError: a layer above the first block has no feedback twin, or a lazy layer has no weights yet.
         """
+        if any(map(is_lazy, model.parameters())):
+            raise UserError("The network has lazy layers without weights: call it on one batch first.")
         pairs = []
         for number, block in enumerate(cut(model), start=1):
             name = f"{number} ({', '.join(type(layer).__name__ for layer in _leaves(block))})"
             try:
-                pairs.append(Pair(block, twin_of(block) if number > 1 else None, name))
+                twin = twin_of(block).to(next(block.parameters())) if number > 1 else None  # its device and type
+                pairs.append(Pair(block, twin, name))
             except UserError as error:
                 raise UserError(f"Block {name}: {error}") from None
         return cls(pairs)
@@ -91,7 +95,12 @@ def cut(model: nn.Sequential) -> list[nn.Module]:
 
     A Sequential within the model stays whole: its author grouped it. Other layers (activation, pooling,
     normalisation) belong to the block before them, reshaping layers to the one behind that needs the shape.
+
+    Raises:
+        UserError: the model is a Sequential with a forward of its own, so its layers are not all it does.
     """
+    if type(model).forward is not nn.Sequential.forward:
+        raise UserError(f"{type(model).__name__} has a forward of its own: give its layers as a plain nn.Sequential.")
     groups: list[list[nn.Module]] = [[]]
     for layer in model:
         if _has_weights(layer) and any(map(_has_weights, groups[-1])):

@@ -186,7 +186,7 @@ class ReshapeTwin(Twin):
     """Back to the shape of the layer's input."""
 
     def decode(self, y: Tensor, context: Context) -> Tensor:
-        return y.reshape(-1, *context)
+        return y.reshape(len(y), *context)
 
 
 @register_twin(nn.MaxPool2d, nn.AdaptiveMaxPool2d)

@@ -27,5 +27,6 @@ def mlp(
         layers: list[nn.Module] = [nn.Linear(width, units), activation_layer(activation)]
         net.add_module(f"fc{number}", nn.Sequential(*([nn.Flatten()] if number == 1 else []), *layers))
         width = units
-    net.add_module("head", nn.Linear(width, num_classes))
+    head = nn.Linear(width, num_classes)
+    net.add_module("head", head if hidden else nn.Sequential(nn.Flatten(), head))
     return net

@@ -1,0 +1,92 @@
+"""The command line: Hydra's, with errors that say what to do."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from targetprop.errors import UserError, unknown
+
+log = logging.getLogger(__name__)
+CONF = Path(__file__).parent / "conf"
+
+
+def main() -> None:
+    """Entry point of `main.py` and of the console script `targetprop`."""
+    arguments = sys.argv[1:]
+    if not any(each.startswith("-") for each in arguments):  # sweeps and Hydra's own options are Hydra's to check
+        try:
+            check_overrides(arguments)
+        except UserError as error:
+            sys.exit(f"Error: {error}")
+    run()
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def run(config: DictConfig) -> None:
+    """One training run."""
+    from targetprop.training.run import train  # here, so that --help and mistakes answer at once
+
+    try:
+        train(config)
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if not isinstance(cause, (UserError, OmegaConfBaseException)):
+            raise
+        log.error("Error: %s", cause)
+        sys.exit(1)
+
+
+def check_overrides(overrides: list[str]) -> DictConfig:
+    """The configuration that these overrides give.
+
+    Raises:
+        UserError: a choice or key that does not exist, with the nearest ones that do, or one that cannot be read.
+    """
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            return hydra.compose("config", overrides)
+        except MissingConfigException as error:
+            raise _unknown_choice(error) from None
+        except ConfigCompositionException as error:
+            raise _unknown_key(str(error)) from None
+        except HydraException as error:
+            raise UserError(str(error)) from None
+
+
+def _unknown_choice(error: MissingConfigException) -> UserError:
+    group, _, choice = str(error.missing_cfg_file).rpartition("/")
+    return unknown(group, choice, error.options or []) if group else UserError(str(error))
+
+
+def _unknown_key(message: str) -> UserError:
+    """Explain a key that the configuration lacks by the keys that stand in its place."""
+    found = re.search(r"Could not (?:override|find|append).*?'([\w./@-]+)'", message)
+    if not found:
+        return UserError(message)
+    *parents, last = found[1].split(".")
+    node: Any = hydra.compose("config")
+    reached: list[str] = []
+    for key in parents:
+        if not isinstance(node, DictConfig) or key not in node:
+            last = key
+            break
+        node = node._get_node(key)
+        reached.append(key)
+    if not isinstance(node, DictConfig):
+        return UserError(message)
+    names = [str(key) for key in node]
+    where = ".".join([*reached, last])
+    nearest = difflib.get_close_matches(last, names, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
+    place = f"{'.'.join(reached)} has" if reached else "there are"
+    return UserError(f"{where}: no such key.{hint} In its place {place}: {', '.join(sorted(names))}.")

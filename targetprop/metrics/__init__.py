@@ -1,0 +1,5 @@
+"""What is measured beside the training, without touching it."""
+
+from targetprop.metrics.alignment import angle, backprop_gradients, block_gradients, feedback_angles, norm_ratio
+
+__all__ = ["angle", "backprop_gradients", "block_gradients", "feedback_angles", "norm_ratio"]

@@ -1,0 +1,1 @@
+"""The Lightning side: module, trainer, callbacks, and a run from configuration to results."""

@@ -1,0 +1,47 @@
+"""Feedback and local losses of every block, logged as means over the epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from targetprop.learner import Step
+
+
+class StepLosses(L.Callback):
+    """Logs at the end of an epoch, for block n: `feedback_loss/block{n}` and `local_loss/block{n}`.
+
+    Sums are kept on the device: nothing is read back during the epoch.
+    """
+
+    def __init__(self) -> None:
+        self._sums: tuple[Tensor, Tensor] | None = None
+        self._steps = 0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add the step's losses."""
+        step = pl_module.last_step
+        if not isinstance(step, Step):
+            return
+        losses = (step.feedback_losses, step.local_losses)
+        self._sums = losses if self._sums is None else (self._sums[0] + losses[0], self._sums[1] + losses[1])
+        self._steps += 1
+
+    def feedback_loss(self) -> float | None:
+        """Feedback loss so far in this epoch, summed over the blocks; None without feedback."""
+        return float(self._sums[0].sum()) / self._steps if self._sums is not None else None
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the means and start anew."""
+        if self._sums is None:
+            return
+        feedback, local = (torch.atleast_1d(total) / self._steps for total in self._sums)
+        values = {f"feedback_loss/block{n}": value for n, value in enumerate(feedback, start=2)}
+        values |= {f"local_loss/block{n}": value for n, value in enumerate(local, start=1)}
+        pl_module.log_dict(values)
+        self._sums, self._steps = None, 0

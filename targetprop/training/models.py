@@ -1,0 +1,47 @@
+"""Models by configuration: what `model=...` builds. Each is a function (network, hparams, seed) -> learner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from targetprop.backprop import Backprop
+from targetprop.errors import UserError, unknown
+from targetprop.learner import Learner
+from targetprop.recipes import RECIPES, OptimizerSpec
+
+
+def target_propagation(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int, recipe: str) -> Learner:
+    """A learner by one of the named `RECIPES`, with the numbers of `hparams` in place of the recipe's.
+
+    Raises:
+        UserError: a value that does not fit, named by its configuration key.
+    """
+    if recipe not in RECIPES:
+        raise unknown("model.recipe", recipe, RECIPES)
+    numbers = {key: value for key, value in hparams.items() if key not in ("f_optim", "b_optim")}
+    b_optim = optimizer_spec("b_optim", hparams)
+    try:
+        return Learner(network, replace(RECIPES[recipe], b_optim=b_optim, **numbers), seed=seed)
+    except UserError as error:
+        raise UserError(f"model.hparams.{error}") from None
+
+
+def backprop(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int) -> Backprop:
+    """The baseline: it has neither feedback nor noise."""
+    return Backprop(network)
+
+
+def optimizer_spec(name: str, hparams: Mapping[str, Any]) -> OptimizerSpec:
+    """The optimiser that stands at `model.hparams.{name}`.
+
+    Raises:
+        UserError: a value that does not fit, named by its configuration key.
+    """
+    try:
+        return OptimizerSpec(**hparams[name])
+    except UserError as error:
+        raise UserError(f"model.hparams.{name}.{error}") from None

@@ -1,0 +1,132 @@
+"""The Lightning module: a learner, its forward optimiser, and the metrics of classification."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from targetprop.backprop import Backprop
+from targetprop.learner import Learner, Step
+from targetprop.recipes import OptimizerSpec
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Classifier(L.LightningModule):
+    """Trains a network on labelled images with cross-entropy, by target propagation or by backprop.
+
+    Optimisation is Lightning's automatic one: only `backward` differs, where `Learner.backward` stands for
+    `loss.backward()`.
+
+    Args:
+        learner: a `Learner` or `Backprop`.
+        f_optim: optimiser of the forward blocks.
+        classes: names of the classes.
+        scheduler: makes a learning-rate scheduler, stepped once an epoch, from the forward optimiser.
+    """
+
+    def __init__(
+        self,
+        learner: Learner | Backprop,
+        f_optim: OptimizerSpec,
+        classes: Sequence[str],
+        scheduler: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
+    ) -> None:
+        super().__init__()
+        self.learner = learner
+        self.f_optim = f_optim
+        self.classes = list(classes)
+        self.scheduler = scheduler
+        self.last_step: Step | None = None
+        count = len(self.classes)
+        self.train_loss = MeanMetric()
+        self.train_accuracy: Metric = MulticlassAccuracy(count, average="micro")
+        self.val_metrics = _eval_metrics(count)
+        self.test_metrics = _eval_metrics(count)
+        self.per_class: dict[str, list[float]] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (batch, classes) of images (batch, channels, height, width)."""
+        return self.learner(x)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean cross-entropy of the batch."""
+        x, y = batch
+        logits = self.learner(x)
+        loss = F.cross_entropy(logits, y)
+        self.train_loss.update(loss.detach())
+        self.train_accuracy.update(logits.detach(), y)
+        return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """The learner's, in place of backprop."""
+        self.last_step = self.learner.backward(loss)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Let go of the step, which the callbacks have seen: its activations would double the next one's memory."""
+        self.last_step = None
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means."""
+        self.log("train/loss", self.train_loss)
+        self.log("train/accuracy", self.train_accuracy)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the validation metrics."""
+        self._evaluate(self.val_metrics, batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the test metrics."""
+        self._evaluate(self.test_metrics, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self._log_evaluation("val", self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self._log_evaluation("test", self.test_metrics)
+
+    def _evaluate(self, metrics: MetricCollection, batch: Batch) -> None:
+        x, y = batch
+        metrics.update(self.learner(x), y)
+
+    def _log_evaluation(self, part: str, metrics: MetricCollection) -> None:
+        values = metrics.compute()
+        metrics.reset()
+        self.per_class[part] = values.pop("per_class").tolist()
+        self.log_dict({f"{part}/{name}": value for name, value in values.items()})
+
+    def configure_optimizers(self) -> Any:
+        """The forward optimiser and its schedule."""
+        optimizer = self.f_optim.build(self.learner.network.forward_parameters())
+        if self.scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
+
+
+class MeanCrossEntropy(MeanMetric):
+    """Mean cross-entropy over samples, as a metric of logits and labels."""
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:  # type: ignore[override]
+        super().update(F.cross_entropy(logits, labels, reduction="none"))
+
+
+def _eval_metrics(classes: int) -> MetricCollection:
+    return MetricCollection(
+        {
+            "loss": MeanCrossEntropy(),
+            "accuracy": MulticlassAccuracy(classes, average="micro"),
+            "top5": MulticlassAccuracy(classes, average="micro", top_k=min(5, classes)),
+            "per_class": MulticlassAccuracy(classes, average="none"),
+        },
+        compute_groups=False,
+    )

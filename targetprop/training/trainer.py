@@ -1,0 +1,50 @@
+"""The Lightning trainer from the published keys."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+
+from targetprop.check import require_whole
+from targetprop.errors import UserError
+from targetprop.training.callbacks import ProgressBar
+
+log = logging.getLogger(__name__)
+
+
+def build_trainer(
+    gpus: int | None = None, *, callbacks: Sequence[Callback] = (), logger: Sequence[Logger] = (), **options: Any
+) -> L.Trainer:
+    """A trainer on one device: a GPU where there is one, unless gpus=0, else the CPU.
+
+    Args:
+        gpus: the published key. None takes a GPU if the machine has one. More than one GPU is of no use to
+            sequential training; it is accepted and one is used.
+        options: what `lightning.Trainer` takes.
+
+    Raises:
+        UserError: an option that the trainer does not take.
+    """
+    if gpus is not None:
+        require_whole("trainer.gpus", gpus, least=0)
+    if "max_epochs" in options:
+        require_whole("trainer.max_epochs", options["max_epochs"], least=-1)
+    available = torch.cuda.device_count()
+    if gpus and not available:
+        log.warning("trainer.gpus=%d: this machine has no GPU, training runs on the CPU.", gpus)
+    elif gpus and gpus > 1:
+        log.warning("trainer.gpus=%d: sequential training uses one GPU.", gpus)
+    if not options.get("enable_progress_bar", True):
+        callbacks = [each for each in callbacks if not isinstance(each, ProgressBar)]
+    options |= {"accelerator": "gpu" if available and gpus != 0 else "cpu", "devices": 1}
+    try:
+        return L.Trainer(callbacks=list(callbacks), logger=list(logger), **options)
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise UserError(f"trainer: {error}") from None
