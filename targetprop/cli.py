@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -60,7 +66,8 @@ def check_overrides(overrides: list[str]) -> DictConfig:
         except ConfigCompositionException as error:
             raise _unknown_key(str(error)) from None
         except HydraException as error:
-            raise UserError(str(error)) from None
+            where = f"{error.override}: " if isinstance(error, OverrideParseException) else ""
+            raise UserError(where + str(error)) from None
 
 
 def _unknown_choice(error: MissingConfigException) -> UserError:

@@ -1,7 +1,7 @@
 """What a run shows to people: its configuration as a tree, its curves, and its results as a table."""
 
 from targetprop.report.curves import draw_curves
-from targetprop.report.table import Result, results_table
+from targetprop.report.table import Result, results_table, times_line
 from targetprop.report.tree import config_tree
 
-__all__ = ["Result", "config_tree", "draw_curves", "results_table"]
+__all__ = ["Result", "config_tree", "draw_curves", "results_table", "times_line"]

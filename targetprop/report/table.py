@@ -18,9 +18,9 @@ class Result:
     per_class: list[float]
 
 
-def results_table(results: dict[str, Result], classes: Sequence[str], epoch_seconds: Sequence[float]) -> Table:
-    """A column for each part of the data ("validation", "test"), rows for top-1, top-5 and each class, then times."""
-    table = Table(title="Accuracy (%)", title_justify="left", footer_style="dim")
+def results_table(results: dict[str, Result], classes: Sequence[str]) -> Table:
+    """A column for each part of the data ("validation", "test"), rows for top-1, top-5 and each class."""
+    table = Table(title="Accuracy (%)", title_justify="left")
     table.add_column("")
     for part in results:
         table.add_column(part, justify="right")
@@ -29,10 +29,13 @@ def results_table(results: dict[str, Result], classes: Sequence[str], epoch_seco
         table.add_row("top-5", *(_percent(result.top5) for result in results.values()), end_section=True)
         for number, name in enumerate(classes):
             table.add_row(name, *(_percent(result.per_class[number]) for result in results.values()))
-    if epoch_seconds:
-        each, total = median(epoch_seconds), sum(epoch_seconds)
-        table.caption = f"{len(epoch_seconds)} epochs, {each:.2f} s of training each (median), {total:.1f} s in all"
     return table
+
+
+def times_line(epoch_seconds: Sequence[float]) -> str:
+    """How long the epochs took, in one line."""
+    each, total, count = median(epoch_seconds), sum(epoch_seconds), len(epoch_seconds)
+    return f"{count} epoch{'s' * (count > 1)}, {each:.2f} s of training each (median), {total:.1f} s in all"
 
 
 def _percent(fraction: float) -> str:

@@ -47,7 +47,7 @@ class Classifier(L.LightningModule):
         self.scheduler = scheduler
         self.last_step: Step | None = None
         count = len(self.classes)
-        self.train_loss = MeanMetric()
+        self.train_loss = MeanMetric(nan_strategy="disable")
         self.train_accuracy: Metric = MulticlassAccuracy(count, average="micro")
         self.val_metrics = _eval_metrics(count)
         self.test_metrics = _eval_metrics(count)
@@ -123,7 +123,7 @@ class MeanCrossEntropy(MeanMetric):
 def _eval_metrics(classes: int) -> MetricCollection:
     return MetricCollection(
         {
-            "loss": MeanCrossEntropy(),
+            "loss": MeanCrossEntropy(nan_strategy="disable"),
             "accuracy": MulticlassAccuracy(classes, average="micro"),
             "top5": MulticlassAccuracy(classes, average="micro", top_k=min(5, classes)),
             "per_class": MulticlassAccuracy(classes, average="none"),

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from targetprop.data import ImageDataModule
 from targetprop.errors import UserError
-from targetprop.report import Result, config_tree, results_table
+from targetprop.report import Result, config_tree, results_table, times_line
 from targetprop.training.callbacks import History
 from targetprop.training.models import optimizer_spec
 from targetprop.training.module import Classifier
@@ -39,7 +39,7 @@ def train(config: DictConfig) -> dict[str, float]:
     console = Console()
     console.print(config_tree(config, GROUPS))
     OmegaConf.save(config, output_dir / "config.yaml", resolve=True)
-    _quiet_lightning()
+    _quiet_warnings()
     L.seed_everything(config.seed, workers=True, verbose=False)
 
     datamodule: ImageDataModule = instantiate(config.datamodule)
@@ -56,7 +56,10 @@ def train(config: DictConfig) -> dict[str, float]:
     results = evaluate(trainer, module, datamodule, config) if config.test else {}
     history = next((each for each in callbacks if isinstance(each, History)), None)
     seconds = [row["seconds"] for row in history.epochs] if history else []
-    console.print(results_table(results, datamodule.classes, seconds))
+    if results:
+        console.print(results_table(results, datamodule.classes))
+    if seconds:
+        console.print(times_line(seconds))
     _save_results(output_dir / "results.json", results, seconds)
     return {f"{part}/accuracy": result.accuracy for part, result in results.items()}
 
@@ -114,12 +117,16 @@ def _save_results(path: Path, results: dict[str, Result], seconds: list[float]) 
     path.write_text(json.dumps({**parts, "epoch_seconds": seconds}, indent=2) + "\n")
 
 
-def _quiet_lightning() -> None:
-    """Silence advice that does not hold here: data lives on the device, and there is nothing to upload."""
+def _quiet_warnings() -> None:
+    """Warnings as lines of the log, without the advice of Lightning's that does not hold here."""
+    warnings.formatwarning = lambda message, *_, **__: str(message)
+    logging.captureWarnings(True)
     for message in (
         ".*does not have many workers.*",
         ".*lower value for log_every_n_steps.*",
         ".*isinstance.treespec, LeafSpec.*",
+        ".*Total length of `list` across ranks is zero.*",
+        ".*The dirpath has changed.*",
     ):
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)

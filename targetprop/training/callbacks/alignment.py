@@ -55,7 +55,8 @@ class Alignment(L.Callback):
             values[f"norm_ratio/block{n}"] = float(norm_ratio(update, gradient)) / learner.recipe.beta
             if angles := feedback_angles(pair):
                 values[f"feedback_angle/block{n}"] = float(torch.stack(angles).mean())
-        pl_module.log_dict(values, on_step=True, on_epoch=False)
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
         epoch = trainer.global_step / max(1, int(trainer.num_training_batches))
         self.rows.append({"step": trainer.global_step, "epoch": epoch, **values})
 

@@ -1,0 +1,104 @@
+"""A run from configuration to results, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from targetprop.errors import UserError
+from targetprop.training.run import train
+
+Compose = Callable[..., DictConfig]
+
+
+def test_a_run_leaves_config_metrics_checkpoints_curves_and_results(
+    compose: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = train(compose("trainer.max_epochs=2", "logger=default", "callbacks.alignment.every_n_steps=2"))
+    run = tmp_path / "run"
+    assert OmegaConf.load(run / "config.yaml").model.hparams.noise == [0.2, 0.1]
+    header = (run / "csv" / "metrics.csv").read_text().splitlines()[0].split(",")
+    expected = {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/top5", "angle/block1"}
+    assert expected | {"norm_ratio/block3", "feedback_angle/block2", "feedback_loss/block2"} <= set(header)
+    assert list((run / "tensorboard").glob("events.out.tfevents*"))
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    results = json.loads((run / "results.json").read_text())
+    assert results["test"]["accuracy"] == metrics["test/accuracy"]
+    assert len(results["validation"]["per_class"]) == 10
+    assert len(results["epoch_seconds"]) == 2
+    printed = capsys.readouterr().out
+    assert "configuration" in printed
+    assert "top-5" in printed
+    assert "2 epochs" in printed
+
+
+def test_the_checkpoint_that_was_best_in_validation_is_evaluated(compose: Compose, tmp_path: Path) -> None:
+    train(compose("trainer.max_epochs=3"))
+    best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=False)
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=False)
+    scores = [row["val/accuracy"] for row in last["callbacks"]["History"]["epochs"]]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert scores[best["epoch"]] == max(scores)
+    assert results["validation"]["accuracy"] == pytest.approx(max(scores), abs=1e-6)
+
+
+def test_without_validation_the_last_weights_are_tested(compose: Compose, tmp_path: Path) -> None:
+    metrics = train(compose("datamodule.val_fraction=0", "trainer.max_epochs=2"))
+    assert set(metrics) == {"test/accuracy"}
+    best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=False)
+    assert best["epoch"] == 1
+
+
+def test_a_checkpoint_can_be_evaluated_alone(compose: Compose, tmp_path: Path) -> None:
+    trained = train(compose(output="trained"))
+    path = tmp_path / "trained" / "checkpoints" / "best.ckpt"
+    assert train(compose("train=false", f"ckpt_path='{path}'", output="evaluated")) == trained
+
+
+def test_backprop_trains_the_same_network_from_the_same_weights_on_the_same_batches(
+    compose: Compose, tmp_path: Path
+) -> None:
+    runs = {}
+    for model in ("dtp", "backprop"):
+        train(compose(f"model={model}", "model.hparams.f_optim.lr=0", output=model))
+        runs[model] = torch.load(tmp_path / model / "checkpoints" / "last.ckpt", weights_only=False)
+    for name, weight in runs["backprop"]["state_dict"].items():
+        if ".block." in name:
+            assert torch.equal(weight, runs["dtp"]["state_dict"][name]), name
+    losses = [run["callbacks"]["History"]["epochs"][0]["train/loss"] for run in runs.values()]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        (
+            "model.hparams.noise=[0.1,0.2,0.3]",
+            ["model.hparams.noise", "2 (Conv2d, ELU, MaxPool2d)", "3 (Flatten, Linear)"],
+        ),
+        ("model.hparams.b_optim.lr=[0.1]", ["model.hparams.b_optim.lr", "expected 2 values", "got 1"]),
+        ("model.hparams.beta=-1", ["model.hparams.beta", "-1"]),
+        ("model.hparams.f_optim.type=sdg", ["model.hparams.f_optim.type", "'sdg'", "Did you mean 'sgd'"]),
+        ("model.recipe=dpt", ["model.recipe", "Did you mean 'dtp'"]),
+        ("network.hparams.activation=eluu", ["network.hparams.activation", "'elu'"]),
+        ("network.hparams.channels=[4,4,4,4,4]", ["conv4", "too small"]),
+        ("trainer.max_epochs=soon", ["trainer.max_epochs", "'soon'"]),
+        ("trainer.gpus=-1", ["trainer.gpus", "-1"]),
+        ("+trainer.no_such_option=1", ["no_such_option"]),
+        ("ckpt_path=nowhere.ckpt", ["ckpt_path", "nowhere.ckpt"]),
+        ("datamodule.batch_size=5000", ["datamodule.batch_size", "5000"]),
+    ],
+)
+def test_bad_values_are_named(compose: Compose, override: str, words: list[str]) -> None:
+    with pytest.raises(Exception) as caught:  # Hydra wraps errors of what it instantiates
+        train(compose(override))
+    error = caught.value if isinstance(caught.value, UserError) else caught.value.__cause__
+    assert isinstance(error, UserError)
+    for word in words:
+        assert word in str(error)
