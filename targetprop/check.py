@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeGuard
 
 from targetprop.errors import UserError
@@ -20,5 +21,5 @@ def require_whole(key: str, given: object, least: int) -> None:
 
 
 def is_number(given: object) -> TypeGuard[float]:
-    """Whether `given`, which may come from a command line, is a number; True and False are none."""
-    return isinstance(given, int | float) and not isinstance(given, bool)
+    """Whether `given`, which may come from a command line, is a finite number; True and False are none."""
+    return isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib import colormaps
@@ -56,7 +56,8 @@ def _both(axes: Axes, rows: Rows, name: str, scale: float, label: str) -> None:
 def _blocks(axes: Axes, rows: Rows, prefix: str, label: str) -> None:
     """One curve a block, from dark (lowest) to light."""
     names = sorted({key for row in rows for key in row if key.startswith(prefix)}, key=_block_number)
-    for color, name in zip(_shades(len(names)), names, strict=True):
+    for name in names:
+        color = colormaps["viridis"](0.9 * _block_number(name) / _block_number(names[-1]))
         points = [(row["epoch"], row[name]) for row in rows if name in row]
         axes.plot(
             *zip(*points, strict=True), label=f"block {_block_number(name)}", color=color, marker="o", markersize=3
@@ -67,7 +68,3 @@ def _blocks(axes: Axes, rows: Rows, prefix: str, label: str) -> None:
 
 def _block_number(name: str) -> int:
     return int(name.rsplit("block", 1)[1])
-
-
-def _shades(count: int) -> Iterable[tuple[float, float, float, float]]:
-    return [colormaps["viridis"](0.85 * i / max(1, count - 1)) for i in range(count)]

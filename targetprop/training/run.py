@@ -18,6 +18,7 @@ from targetprop.data import ImageDataModule
 from targetprop.errors import UserError
 from targetprop.report import Result, config_tree, results_table, times_line
 from targetprop.training.callbacks import History
+from targetprop.training.callbacks.find import find_callback
 from targetprop.training.models import optimizer_spec
 from targetprop.training.module import Classifier
 
@@ -46,16 +47,16 @@ def train(config: DictConfig) -> dict[str, float]:
     module = build_module(config, datamodule)
     callbacks = [instantiate(each) for each in (config.callbacks or {}).values() if each is not None]
     if config.datamodule.val_fraction == 0:
-        _keep_last_only(callbacks)
+        callbacks = [each for each in callbacks if not (isinstance(each, ModelCheckpoint) and each.monitor)]
     loggers = [instantiate(each) for each in (config.logger or {}).values() if each is not None]
     trainer: L.Trainer = instantiate(config.trainer, callbacks=callbacks, logger=loggers)
 
     if config.train:
         log.info("Training into %s", output_dir)
         trainer.fit(module, datamodule=datamodule, ckpt_path=_checkpoint(config.ckpt_path), weights_only=False)
-    results = evaluate(trainer, module, datamodule, config) if config.test else {}
-    history = next((each for each in callbacks if isinstance(each, History)), None)
+    history = find_callback(trainer, History)  # read before evaluation, which restores that of the best checkpoint
     seconds = [row["seconds"] for row in history.epochs] if history else []
+    results = evaluate(trainer, module, datamodule, config) if config.test else {}
     if results:
         console.print(results_table(results, datamodule.classes))
     if seconds:
@@ -79,11 +80,14 @@ def evaluate(
     trainer: L.Trainer, module: Classifier, datamodule: ImageDataModule, config: DictConfig
 ) -> dict[str, Result]:
     """Accuracies of the checkpoint that was best in validation (else of the last weights), the test set's once."""
-    checkpoint = trainer.checkpoint_callback
-    best = checkpoint.best_model_path if config.train and isinstance(checkpoint, ModelCheckpoint) else ""
-    path = best or (None if config.train else _checkpoint(config.ckpt_path))
-    if best:
-        log.info("Evaluating %s", best)
+    best = [
+        each.best_model_path
+        for each in trainer.checkpoint_callbacks
+        if isinstance(each, ModelCheckpoint) and each.monitor
+    ]
+    path = next(iter(best), None) if config.train else _checkpoint(config.ckpt_path)
+    if path:
+        log.info("Evaluating %s", path)
     results = {}
     for part, key, run in (("validation", "val", trainer.validate), ("test", "test", trainer.test)):
         if key == "val" and config.datamodule.val_fraction == 0:
@@ -97,13 +101,6 @@ def _checkpoint(path: str | None) -> str | None:
     if path is not None and not Path(path).is_file():
         raise UserError(f"ckpt_path: there is no file {path}.")
     return path
-
-
-def _keep_last_only(callbacks: list[L.Callback]) -> None:
-    """Without validation no checkpoint is better than another: keep the last."""
-    for callback in callbacks:
-        if isinstance(callback, ModelCheckpoint):
-            callback.monitor = None
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

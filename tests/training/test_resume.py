@@ -16,8 +16,8 @@ SETTINGS = [
     "trainer.max_epochs=4",
     "scheduler=cosine",
     "scheduler.T_max=4",
-    "callbacks.checkpoint.save_top_k=-1",
-    "callbacks.checkpoint.filename='{epoch}'",
+    "callbacks.best.save_top_k=-1",
+    "callbacks.best.filename='{epoch}'",
 ]
 
 

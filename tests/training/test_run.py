@@ -45,14 +45,16 @@ def test_the_checkpoint_that_was_best_in_validation_is_evaluated(compose: Compos
     scores = [row["val/accuracy"] for row in last["callbacks"]["History"]["epochs"]]
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert scores[best["epoch"]] == max(scores)
+    assert len(results["epoch_seconds"]) == len(scores) == 3
     assert results["validation"]["accuracy"] == pytest.approx(max(scores), abs=1e-6)
 
 
 def test_without_validation_the_last_weights_are_tested(compose: Compose, tmp_path: Path) -> None:
     metrics = train(compose("datamodule.val_fraction=0", "trainer.max_epochs=2"))
     assert set(metrics) == {"test/accuracy"}
-    best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=False)
-    assert best["epoch"] == 1
+    (kept,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert kept.name == "last.ckpt"
+    assert torch.load(kept, weights_only=False)["epoch"] == 1
 
 
 def test_a_checkpoint_can_be_evaluated_alone(compose: Compose, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ class Alignment(L.Callback):
     The backprop pass runs beside the training step, on copies of buffers, with the step's random state.
     """
 
-    def __init__(self, every_n_steps: int = 50) -> None:
+    def __init__(self, every_n_steps: int = 25) -> None:
         self.every_n_steps = every_n_steps
         self.rows: list[dict[str, float]] = []
         self._batch: tuple[Tensor, Tensor] | None = None

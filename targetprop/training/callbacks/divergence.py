@@ -60,9 +60,8 @@ class StopOnDivergence(L.Callback):
 
     @staticmethod
     def _error(trainer: L.Trainer, what: str, step: int) -> DivergenceError:
-        checkpoint = trainer.checkpoint_callback
-        kept = checkpoint.last_model_path if isinstance(checkpoint, ModelCheckpoint) else ""
-        hint = f"The last good checkpoint is {kept}." if kept else "There was no checkpoint yet."
+        kept = [each.best_model_path for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
+        hint = f"The last good checkpoint is {kept[-1]}." if kept and kept[-1] else "There was no checkpoint yet."
         return DivergenceError(
             f"Training diverged at step {step} (epoch {trainer.current_epoch + 1}): {what} is not finite. {hint} "
             "Lower learning rates (model.hparams.f_optim.lr, model.hparams.b_optim.lr) often help."

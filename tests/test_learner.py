@@ -1,0 +1,387 @@
+"""The Learner stands where `loss.backward()` stood."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from targetprop import DTP, TP, VANILLA_DTP, Learner, OptimizerSpec, Pair, PairedNetwork, Recipe, Trace, UserError
+from targetprop.noise import NoiseKey
+from targetprop.rules import l_drl
+from targetprop.rules.feedback import Draw
+
+FAST = replace(DTP, feedback_training_iterations=[2, 3])
+
+
+def model() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ELU(), nn.MaxPool2d(2),
+        nn.Conv2d(4, 5, 2), nn.BatchNorm2d(5), nn.ELU(), nn.Flatten(), nn.Linear(20, 3),
+    ).double()  # fmt: skip
+
+
+def batch(step: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    x = torch.randn(6, 1, 8, 8, dtype=torch.float64, generator=generator)
+    return x, torch.randint(3, (6,), generator=generator)
+
+
+def train(learner: Learner, optimizer: torch.optim.Optimizer, steps: range) -> None:
+    for step in steps:
+        x, y = batch(step)
+        optimizer.zero_grad()
+        learner.backward(F.cross_entropy(learner(x), y))
+        optimizer.step()
+
+
+def sgd(learner: Learner) -> torch.optim.Optimizer:
+    return torch.optim.SGD(learner.network.forward_parameters(), lr=0.1, momentum=0.9)
+
+
+def gradients(learner: Learner) -> list[Tensor]:
+    return [p.grad.clone() for p in learner.network.forward_parameters() if p.grad is not None]
+
+
+def assert_bitwise_equal(first: nn.Module, second: nn.Module) -> None:
+    pairs = zip(first.parameters(), second.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert all(torch.equal(a, b) for a, b in zip(first.buffers(), second.buffers(), strict=True))
+
+
+@pytest.mark.parametrize("recipe", [DTP, VANILLA_DTP, TP, replace(DTP, feedback_loss=None)])
+def test_step_gives_every_block_a_gradient_a_target_and_its_losses(recipe: Recipe) -> None:
+    learner = Learner(model(), replace(recipe, feedback_training_iterations=2))
+    x, y = batch()
+    logits = learner(x)
+    step = learner.backward(F.cross_entropy(logits, y))
+    assert len(gradients(learner)) == len(learner.network.forward_parameters())
+    assert all(bool(g.isfinite().all()) for g in gradients(learner))
+    assert [t.shape for t in step.targets] == [trace.y.shape for trace in step.traces]
+    assert step.feedback_losses.shape == (2,)
+    assert bool((step.feedback_losses != 0).all()) == (recipe.feedback_loss is not None)
+    expected = [(trace.y - t).square().sum() / 12 for trace, t in zip(step.traces, step.targets, strict=True)]
+    torch.testing.assert_close(step.local_losses, torch.stack(expected))
+    tensors = [step.feedback_losses, step.local_losses, *step.targets, *(trace.y for trace in step.traces)]
+    assert not any(t.requires_grad for t in tensors)
+    assert learner.steps == 1
+
+
+def test_backward_adds_to_the_gradients() -> None:
+    once, twice = Learner(model(), FAST), Learner(model(), FAST)
+    x, y = batch()
+    once.backward(F.cross_entropy(once(x), y))
+    expected = gradients(once)
+    for p in twice.network.forward_parameters():
+        p.grad = torch.ones_like(p)
+    twice.backward(F.cross_entropy(twice(x), y))
+    torch.testing.assert_close(gradients(twice), [1 + g for g in expected])
+
+
+def test_mean_loss_and_loss_per_sample_give_the_same_gradients() -> None:
+    x, y = batch()
+    reductions = ("mean", "none")
+    learners = [Learner(model(), FAST) for _ in reductions]
+    for learner, reduction in zip(learners, reductions, strict=True):
+        learner.backward(F.cross_entropy(learner(x), y, reduction=reduction))
+    torch.testing.assert_close(gradients(learners[0]), gradients(learners[1]))
+
+
+def test_any_loss_will_do() -> None:
+    learner = Learner(model(), FAST)
+    x, y = batch()
+    output = learner(x)
+    step = learner.backward((output - F.one_hot(y, 3)).square().sum(1))
+    expected = output - DTP.beta * 2 * (output - F.one_hot(y, 3))
+    torch.testing.assert_close(step.targets[-1], expected.detach())
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+@pytest.mark.parametrize("feedback", ["sgd", "adam", "adamw", "rmsprop"])
+def test_any_optimizer_trains_forward_and_feedback_weights(
+    optimizer: Callable[..., torch.optim.Optimizer], feedback: str
+) -> None:
+    learner = Learner(model(), replace(FAST, b_optim=OptimizerSpec(feedback, lr=0.01)))
+    before = copy.deepcopy(learner)
+    train(learner, optimizer(learner.network.forward_parameters(), lr=0.01), range(2))
+    for now, then in zip(learner.parameters(), before.parameters(), strict=True):
+        assert bool(now.isfinite().all())
+        assert now.dim() == 1 or not torch.equal(now, then)
+
+
+def test_learns_a_task_it_can_represent() -> None:
+    torch.manual_seed(0)
+    learner = Learner(
+        nn.Sequential(nn.Linear(8, 16), nn.ELU(), nn.Linear(16, 16), nn.ELU(), nn.Linear(16, 3)),
+        replace(DTP, b_optim=OptimizerSpec(lr=0.05, momentum=0.9), feedback_training_iterations=5),
+    )
+    x = torch.randn(64, 8)
+    y = (x @ torch.randn(8, 3)).argmax(1)
+    optimizer = torch.optim.SGD(learner.network.forward_parameters(), lr=0.2, momentum=0.9)
+    first = F.cross_entropy(learner.network(x), y).item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        learner.backward(F.cross_entropy(learner(x), y))
+        optimizer.step()
+    assert F.cross_entropy(learner.network(x), y).item() < 0.25 * first
+
+
+def test_backward_without_forward_is_refused() -> None:
+    learner = Learner(model(), FAST)
+    with pytest.raises(UserError, match="backward: call the learner on a batch first"):
+        learner.backward(torch.tensor(1.0))
+
+
+def test_second_backward_is_refused() -> None:
+    learner = Learner(model(), FAST)
+    x, y = batch()
+    loss = F.cross_entropy(learner(x), y)
+    learner.backward(loss)
+    with pytest.raises(UserError, match="backward: call the learner on a batch first"):
+        learner.backward(loss)
+
+
+@pytest.mark.parametrize("mode", ["eval", "no_grad"])
+def test_nothing_is_recorded_in_evaluation(mode: str) -> None:
+    learner = Learner(model(), FAST).train(mode != "eval")
+    x, y = batch()
+    with torch.set_grad_enabled(mode != "no_grad"):
+        logits = learner(x)
+    with pytest.raises(UserError, match="in training mode and with gradients on"):
+        learner.backward(F.cross_entropy(logits.detach().requires_grad_(), y))
+
+
+def test_evaluation_is_the_network() -> None:
+    net = model()
+    learner = Learner(net, FAST).eval()
+    x, _ = batch()
+    assert torch.equal(learner(x), net(x))
+
+
+@pytest.mark.parametrize("of", ["an earlier output", "no output"])
+def test_loss_of_another_output_is_refused(of: str) -> None:
+    learner = Learner(model(), FAST)
+    x, _ = batch()
+    loss = learner(x).sum(1) if of == "an earlier output" else torch.ones(6)
+    learner(x)
+    with pytest.raises(UserError, match="must be computed from the output of the latest call"):
+        learner.backward(loss)
+
+
+def saved_and_loaded(state: dict[str, Any]) -> Any:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@pytest.mark.parametrize("feedback", [OptimizerSpec(lr=0.05, momentum=0.9), OptimizerSpec("adam", lr=0.01)])
+def test_resumed_training_equals_uninterrupted_training_bit_for_bit(feedback: OptimizerSpec) -> None:
+    recipe = replace(FAST, b_optim=feedback)
+    learner = Learner(model(), recipe, seed=5)
+    optimizer = sgd(learner)
+    train(learner, optimizer, range(3))
+    state = saved_and_loaded(learner.state_dict())
+    optimizer_state = saved_and_loaded(optimizer.state_dict())
+    train(learner, optimizer, range(3, 6))
+
+    resumed = Learner(model(), recipe, seed=5)
+    resumed.load_state_dict(state)
+    again = sgd(resumed)
+    again.load_state_dict(optimizer_state)
+    assert resumed.steps == 3
+    train(resumed, again, range(3, 6))
+    assert_bitwise_equal(resumed, learner)
+
+
+def test_state_without_the_feedback_optimizers_would_not_do() -> None:
+    """The test above can fail: weights and step count alone do not repeat the run."""
+    learner = Learner(model(), FAST)
+    train(learner, sgd(learner), range(2))
+    fresh = Learner(model(), FAST)
+    fresh.network.load_state_dict(learner.network.state_dict())
+    fresh.steps = learner.steps
+    for each in (learner, fresh):
+        x, y = batch(2)
+        each.backward(F.cross_entropy(each(x), y))
+    with pytest.raises(AssertionError):
+        assert_bitwise_equal(fresh, learner)
+
+
+def test_copied_learner_goes_on_alike() -> None:
+    learner = Learner(model(), FAST)
+    train(learner, sgd(learner), range(1))
+    twin = copy.deepcopy(learner)
+    for each in (learner, twin):
+        train(each, sgd(each), range(1, 3))
+    assert_bitwise_equal(twin, learner)
+
+
+def test_frozen_forward_parameters_stay() -> None:
+    learner = Learner(model(), FAST)
+    block = learner.network.pairs[1].block
+    block.requires_grad_(False)
+    before = copy.deepcopy(learner)
+    train(learner, sgd(learner), range(2))
+    for pair, old in zip(learner.network.pairs, before.network.pairs, strict=True):
+        for now, then in zip(pair.block.parameters(), old.block.parameters(), strict=True):
+            if pair.block is block:
+                assert torch.equal(now, then)
+            elif now.dim() > 1:
+                assert not torch.equal(now, then)
+    assert not torch.equal(learner.network.feedback_parameters()[0], before.network.feedback_parameters()[0])
+
+
+def test_network_frozen_throughout_trains_its_feedback_only() -> None:
+    learner = Learner(model(), FAST)
+    for p in learner.network.forward_parameters():
+        p.requires_grad_(False)
+    x, y = batch()
+    before = [p.detach().clone() for p in learner.network.feedback_parameters()]
+    learner.backward(F.cross_entropy(learner(x), y))
+    assert gradients(learner) == []
+    after = learner.network.feedback_parameters()
+    assert not torch.equal(after[0], before[0])
+
+
+def test_frozen_feedback_stays() -> None:
+    learner = Learner(model(), FAST)
+    frozen, learned = learner.network.trained
+    for p in frozen.feedback_parameters():
+        p.requires_grad_(False)
+    before = copy.deepcopy(learner)
+    train(learner, sgd(learner), range(1))
+    assert torch.equal(frozen.feedback_parameters()[0], before.network.trained[0].feedback_parameters()[0])
+    assert not torch.equal(learned.feedback_parameters()[0], before.network.trained[1].feedback_parameters()[0])
+
+
+def test_feedback_training_leaves_forward_weights_and_statistics_alone() -> None:
+    net = model()
+    learner = Learner(net, replace(FAST, feedback_training_iterations=5))
+    reference = copy.deepcopy(net)
+    x, y = batch()
+    reference(x)
+    learner.backward(F.cross_entropy(learner(x), y))
+    assert_bitwise_equal(net, reference)
+
+
+def test_feedback_loss_reaches_the_feedback_only() -> None:
+    """Even one that leaves its graph to the forward block."""
+
+    def loss(pair: Pair, trace: Trace, draw: Draw) -> Tensor:
+        y, context = pair.encode(trace.x, trace.context)
+        return pair.decode(y, context).square().sum()
+
+    x, y = batch()
+    learner = Learner(model(), replace(FAST, feedback_loss=loss))
+    learner.backward(F.cross_entropy(learner(x), y))
+    trained = copy.deepcopy(learner)
+    trained.recipe = replace(FAST, feedback_loss=None)
+    trained.zero_grad()
+    trained.backward(F.cross_entropy(trained(x), y))
+    torch.testing.assert_close(gradients(trained), gradients(learner))
+
+
+def test_feedback_loss_is_reported_as_the_mean_over_iterations() -> None:
+    losses: list[Tensor] = []
+
+    def recorded(pair: Pair, trace: Trace, draw: Draw) -> Tensor:
+        losses.append(l_drl(pair, trace, draw))
+        return losses[-1]
+
+    learner = Learner(model(), replace(FAST, feedback_loss=recorded))
+    x, y = batch()
+    step = learner.backward(F.cross_entropy(learner(x), y))
+    first, second = torch.stack(losses).detach().split([2, 3])
+    torch.testing.assert_close(step.feedback_losses, torch.stack([first.mean(), second.mean()]))
+
+
+def test_forward_gradients_do_not_reach_the_feedback() -> None:
+    learner = Learner(model(), replace(DTP, feedback_loss=None))
+    x, y = batch()
+    learner.backward(F.cross_entropy(learner(x), y))
+    assert all(p.grad is None for p in learner.network.feedback_parameters())
+
+
+def test_global_random_state_is_not_touched_by_a_step() -> None:
+    learner = Learner(model(), FAST)
+    x, y = batch()
+    before = torch.get_rng_state()
+    learner.backward(F.cross_entropy(learner(x), y))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_noise_is_asked_for_by_step_block_and_iteration() -> None:
+    keys: list[NoiseKey] = []
+
+    def recorded(key: NoiseKey, like: Tensor) -> Tensor:
+        keys.append(key)
+        return torch.ones_like(like)
+
+    learner = Learner(model(), FAST, noise=recorded)
+    train(learner, sgd(learner), range(2))
+    assert keys == [
+        NoiseKey(step, block, iteration, kind)
+        for step in range(2)
+        for block, iterations in ((1, 2), (2, 3))
+        for iteration in range(iterations)
+        for kind in ("input", "output")
+    ]
+
+
+def test_iterations_of_zero_leave_that_feedback_alone() -> None:
+    learner = Learner(model(), replace(DTP, feedback_training_iterations=[0, 2]))
+    before = copy.deepcopy(learner)
+    x, y = batch()
+    step = learner.backward(F.cross_entropy(learner(x), y))
+    changed = [
+        not torch.equal(new.feedback_parameters()[0], old.feedback_parameters()[0])
+        for new, old in zip(learner.network.trained, before.network.trained, strict=True)
+    ]
+    assert changed == [False, True]
+    assert step.feedback_losses[0] == 0
+
+
+def test_rates_belong_to_their_blocks() -> None:
+    learner = Learner(model(), replace(FAST, b_optim=OptimizerSpec(lr=[0.0, 0.1])))
+    before = copy.deepcopy(learner)
+    x, y = batch()
+    learner.backward(F.cross_entropy(learner(x), y))
+    first, second = (pair.feedback_parameters()[0] for pair in learner.network.trained)
+    assert torch.equal(first, before.network.trained[0].feedback_parameters()[0])
+    assert not torch.equal(second, before.network.trained[1].feedback_parameters()[0])
+
+
+@pytest.mark.parametrize(
+    ("key", "recipe"),
+    [
+        ("noise", replace(DTP, noise=[0.1])),
+        ("feedback_training_iterations", replace(DTP, feedback_training_iterations=[1, 2, 3])),
+        ("b_optim.lr", replace(DTP, b_optim=OptimizerSpec(lr=[0.1]))),
+    ],
+)
+def test_list_of_another_length_is_refused_with_key_and_blocks(key: str, recipe: Recipe) -> None:
+    with pytest.raises(UserError) as refusal:
+        Learner(model(), recipe)
+    message = str(refusal.value)
+    assert message.startswith(f"{key}: expected 2 values, one for each block with trained feedback")
+    assert "2 (Conv2d, BatchNorm2d, ELU)" in message
+    assert "3 (Flatten, Linear)" in message
+
+
+def test_network_of_one_block_follows_backprop() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).double()
+    learner = Learner(PairedNetwork.of(net), DTP)
+    x, y = batch()
+    step = learner.backward(F.cross_entropy(learner(x), y))
+    assert step.feedback_losses.shape == (0,)
+    expected = torch.autograd.grad(DTP.beta * F.cross_entropy(net(x), y), list(net.parameters()))
+    torch.testing.assert_close(gradients(learner), list(expected))

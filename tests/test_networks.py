@@ -1,0 +1,72 @@
+"""The networks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from targetprop import PairedNetwork, UserError
+from targetprop.networks import lenet, mlp, simple_vgg
+from targetprop.networks.activations import ACTIVATIONS
+
+Network = Callable[..., nn.Sequential]
+
+
+def test_simple_vgg_is_the_published_one() -> None:
+    model = simple_vgg((3, 32, 32), 10)
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert [m.out_channels for m in convolutions] == [128, 128, 256, 256, 512]
+    assert {(m.kernel_size, m.stride, m.padding) for m in convolutions} == {((3, 3), (1, 1), (1, 1))}
+    assert sum(isinstance(m, nn.ELU) for m in model.modules()) == 5
+    assert [m.in_features for m in model.modules() if isinstance(m, nn.Linear)] == [512]
+
+
+def test_lenet_pools_with_overlap() -> None:
+    model = lenet((1, 28, 28), 10)
+    pools = [m for m in model.modules() if isinstance(m, nn.MaxPool2d)]
+    assert [(m.kernel_size, m.stride, m.padding) for m in pools] == [(3, 2, 1)] * 2
+    assert [(m.in_features, m.out_features) for m in model.modules() if isinstance(m, nn.Linear)] == [
+        (64 * 7 * 7, 512),
+        (512, 10),
+    ]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(
+    ("network", "options", "blocks"),
+    [
+        (simple_vgg, {"channels": (4, 5)}, 3),
+        (lenet, {"channels": (4, 5), "hidden": 6}, 4),
+        (mlp, {"hidden": (6, 5)}, 3),
+    ],
+)
+def test_network_has_one_block_a_child_and_fits_any_image(
+    network: Network, options: dict[str, object], blocks: int, activation: str
+) -> None:
+    model = network((2, 9, 14), 7, activation=activation, **options)
+    assert model(torch.randn(3, 2, 9, 14)).shape == (3, 7)
+    assert len(PairedNetwork.of(model).pairs) == len(model) == blocks
+    assert any(type(m) is ACTIVATIONS[activation] for m in model.modules())
+
+
+@pytest.mark.parametrize(("network", "widths"), [(simple_vgg, "channels"), (mlp, "hidden")])
+def test_network_without_hidden_blocks_is_linear(network: Network, widths: str) -> None:
+    model = network((1, 4, 4), 2, **{widths: ()})
+    assert [type(m) for m in model.modules() if not isinstance(m, nn.Sequential)] == [nn.Flatten, nn.Linear]
+    assert model(torch.zeros(5, 1, 4, 4)).shape == (5, 2)
+
+
+def test_image_too_small_for_simple_vgg_names_the_block() -> None:
+    with pytest.raises(UserError, match=r"^Block conv4: MaxPool2d cannot take an input of 256 x 1 x 1: .*too small"):
+        simple_vgg((1, 8, 8), 10)
+
+
+@pytest.mark.parametrize("network", [simple_vgg, lenet, mlp])
+def test_unknown_activation_is_answered_with_the_nearest_name(network: Network) -> None:
+    with pytest.raises(
+        UserError, match=r"activation: unknown value 'leakyrelu'\. Did you mean 'leaky_relu'.*Valid: elu"
+    ):
+        network((1, 32, 32), 10, activation="leakyrelu")

@@ -1,0 +1,63 @@
+"""Noise is a function of its key."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from targetprop.noise import GaussianNoise, NoiseKey
+
+KEY = NoiseKey(step=3, block=2, iteration=1, kind="input")
+LIKE = torch.zeros(4, 3, 5)
+
+
+def test_same_key_same_draw_whatever_was_drawn_before() -> None:
+    noise = GaussianNoise(7)
+    first = noise(KEY, LIKE)
+    noise(KEY._replace(step=4), torch.zeros(1000))
+    assert torch.equal(noise(KEY, LIKE), first)
+    assert torch.equal(GaussianNoise(7)(KEY, LIKE), first)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        KEY._replace(step=4),
+        KEY._replace(block=1),
+        KEY._replace(iteration=2),
+        KEY._replace(kind="output"),
+        NoiseKey(step=2, block=3, iteration=1, kind="input"),
+    ],
+)
+def test_any_other_key_gives_an_unrelated_draw(other: NoiseKey) -> None:
+    noise, like = GaussianNoise(7), torch.zeros(10_000)
+    draws = torch.stack([noise(KEY, like), noise(other, like)])
+    assert abs(torch.corrcoef(draws)[0, 1].item()) < 0.05
+
+
+def test_another_seed_gives_an_unrelated_draw() -> None:
+    like = torch.zeros(10_000)
+    draws = torch.stack([GaussianNoise(seed)(KEY, like) for seed in (7, 8)])
+    assert abs(torch.corrcoef(draws)[0, 1].item()) < 0.05
+
+
+def test_draws_are_standard_normal_over_all_keys() -> None:
+    noise = GaussianNoise(0)
+    draws = torch.stack([noise(KEY._replace(iteration=i), torch.zeros(500)) for i in range(400)])
+    for moment, expected in ((1, 0.0), (2, 1.0), (3, 0.0), (4, 3.0)):
+        assert draws.pow(moment).mean().item() == pytest.approx(expected, abs=0.1)
+    assert draws.mean(0).std().item() == pytest.approx(400**-0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_draw_is_like_the_tensor(dtype: torch.dtype) -> None:
+    draw = GaussianNoise(0)(KEY, LIKE.to(dtype))
+    assert (draw.shape, draw.dtype, draw.requires_grad) == (LIKE.shape, dtype, False)
+
+
+def test_global_random_state_is_neither_read_nor_changed() -> None:
+    before = torch.get_rng_state()
+    draw = GaussianNoise(0)(KEY, LIKE)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(99)
+    assert torch.equal(GaussianNoise(0)(KEY, LIKE), draw)
