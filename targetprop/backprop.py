@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from targetprop.network import PairedNetwork, cut
+from targetprop.cut import cut, pool_first
+from targetprop.network import PairedNetwork
 from targetprop.pair import Pair
 
 
@@ -17,7 +18,7 @@ class Backprop(nn.Module):
 
     def __init__(self, network: nn.Sequential) -> None:
         super().__init__()
-        self.network = PairedNetwork(Pair(block, None) for block in cut(network))
+        self.network = PairedNetwork(Pair(pool_first(block), None) for block in cut(network))
 
     def forward(self, x: Tensor) -> Tensor:
         """Network output for x (batch, ...)."""

@@ -96,4 +96,6 @@ def _unknown_key(message: str) -> UserError:
     nearest = difflib.get_close_matches(last, names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
     place = f"{'.'.join(reached)} has" if reached else "there are"
-    return UserError(f"{where}: no such key.{hint} In its place {place}: {', '.join(sorted(names))}. A + before it adds a key.")
+    return UserError(
+        f"{where}: no such key.{hint} In its place {place}: {', '.join(sorted(names))}. A + before it adds a key."
+    )

@@ -1,4 +1,4 @@
-"""Layers that torch lacks."""
+"""Layers that torch lacks, and settings of layers that it has."""
 
 from __future__ import annotations
 
@@ -17,3 +17,9 @@ class Reshape(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(map(str, self.shape))
+
+
+def pair_of(value: int | tuple[int, ...] | str) -> tuple[int, int]:
+    """A setting of a two-dimensional layer, (height, width), that may have been given as one number."""
+    assert not isinstance(value, str)  # padding by name is for its caller to work out
+    return (value, value) if isinstance(value, int) else (value[0], value[1])

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from targetprop.cut import cut, leaves, pool_first
 from targetprop.encoding import Context
 from targetprop.errors import UserError
-from targetprop.layers import Reshape
 from targetprop.pair import Pair
 from targetprop.twins import twin_of
 
@@ -38,6 +38,7 @@ class PairedNetwork(nn.Module):
     def __init__(self, pairs: Iterable[Pair]) -> None:
         super().__init__()
         self.pairs: Sequence[Pair] = nn.ModuleList(pairs)  # type: ignore[assignment]
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolution and pooling are fast so
         if not self.forward_parameters():
             raise UserError("A network needs at least one block with parameters.")
 
@@ -52,7 +53,8 @@ class PairedNetwork(nn.Module):
             raise UserError("The network has lazy layers without weights: call it on one batch first.")
         pairs = []
         for number, block in enumerate(cut(model), start=1):
-            name = f"{number} ({', '.join(type(layer).__name__ for layer in _leaves(block))})"
+            name = f"{number} ({', '.join(type(layer).__name__ for layer in leaves(block))})"
+            block = pool_first(block)
             try:
                 twin = twin_of(block).to(next(block.parameters())) if number > 1 else None  # its device and type
                 pairs.append(Pair(block, twin, name))
@@ -67,6 +69,7 @@ class PairedNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the network for x (batch, ...)."""
+        x = _channels_last(x)
         for pair in self.pairs:
             x = pair.block(x)
         return x
@@ -74,6 +77,7 @@ class PairedNetwork(nn.Module):
     def trace(self, x: Tensor) -> list[Trace]:
         """One forward pass, every block's input detached from the block below."""
         traces = []
+        x = _channels_last(x)
         for pair in self.pairs:
             x = x.detach()
             y, context = pair.encode(x)
@@ -90,60 +94,5 @@ class PairedNetwork(nn.Module):
         return [p for pair in self.pairs for p in pair.feedback_parameters()]
 
 
-def cut(model: nn.Sequential) -> list[nn.Module]:
-    """Cut a Sequential into blocks, each with one layer with weights, or one Sequential within the model.
-
-    A Sequential within the model stays whole: its author grouped it. Other layers (activation, pooling,
-    normalisation) belong to the block before them, reshaping layers to the one behind that needs the shape.
-
-    Raises:
-        UserError: the model is a Sequential with a forward of its own, so its layers are not all it does.
-    """
-    if type(model).forward is not nn.Sequential.forward:
-        raise UserError(f"{type(model).__name__} has a forward of its own: give its layers as a plain nn.Sequential.")
-    groups: list[list[nn.Module]] = [[]]
-    for layer in model:
-        if _has_weights(layer) and any(map(_has_weights, groups[-1])):
-            end = len(groups[-1])
-            while isinstance(groups[-1][end - 1], (nn.Flatten, nn.Unflatten, Reshape)):
-                end -= 1
-            groups[-1:] = [groups[-1][:end], groups[-1][end:]]
-        groups[-1].append(layer)
-    return [group[0] if len(group) == 1 else nn.Sequential(*group) for group in groups if group]
-
-
-def _has_weights(layer: nn.Module) -> bool:
-    return any(
-        not isinstance(leaf, (nn.BatchNorm1d, nn.BatchNorm2d)) and any(True for _ in leaf.parameters())
-        for leaf in _leaves(layer)
-    )
-
-
-def _leaves(block: nn.Module) -> list[nn.Module]:
-    if isinstance(block, nn.Sequential):
-        return [leaf for child in block for leaf in _leaves(child)]
-    return [block]
-
-
-def output_shape(block: nn.Module, shape: Sequence[int], name: str) -> torch.Size:
-    """Per-sample output shape of a block for a per-sample input shape.
-
-    Raises:
-        UserError: the block cannot take such an input; names the block, the layer and the shape.
-    """
-    x = torch.zeros(2, *shape)
-    training = block.training
-    block.eval()
-    for layer in _leaves(block):
-        given = tuple(x.shape[1:])
-        try:
-            with torch.no_grad():
-                x = layer(x)
-        except RuntimeError as error:
-            size = " x ".join(map(str, given))
-            raise UserError(
-                f"Block {name}: {type(layer).__name__} cannot take an input of {size}: {error}. "
-                "The image may be too small for this many pooling layers."
-            ) from None
-    block.train(training)
-    return x.shape[1:]
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x

@@ -22,9 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from targetprop.cut import overlaps
 from targetprop.encoding import Context
 from targetprop.errors import UserError
-from targetprop.layers import Reshape
+from targetprop.layers import Reshape, pair_of
 
 
 class Twin(nn.Module, ABC):
@@ -115,16 +116,16 @@ class ConvTwin(Twin):
         self.map = nn.ConvTranspose2d(
             layer.out_channels,
             layer.in_channels,
-            _two(layer.kernel_size),
-            _two(layer.stride),
+            pair_of(layer.kernel_size),
+            pair_of(layer.stride),
             padding=_leading_padding(layer),
             groups=layer.groups,
-            dilation=_two(layer.dilation),
+            dilation=pair_of(layer.dilation),
         )
 
     def decode(self, y: Tensor, context: Context) -> Tensor:
         conv, size = self.map, context[-2:]
-        leading = _two(conv.padding)
+        leading = pair_of(conv.padding)
         reached = [
             (rows - 1) * conv.stride[i] - 2 * leading[i] + conv.dilation[i] * (conv.kernel_size[i] - 1) + 1
             for i, rows in enumerate(y.shape[-2:])
@@ -136,11 +137,6 @@ class ConvTwin(Twin):
         return x[..., : size[0], : size[1]]
 
 
-def _two(value: int | tuple[int, ...] | str) -> tuple[int, int]:
-    assert not isinstance(value, str)
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
 def _leading_padding(layer: nn.Conv2d) -> tuple[int, int]:
     """Rows and columns of padding before the image; `same` puts the odd one behind it."""
     if layer.padding == "valid":
@@ -148,7 +144,7 @@ def _leading_padding(layer: nn.Conv2d) -> tuple[int, int]:
     if layer.padding == "same":
         spans = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
         return (spans[0] // 2, spans[1] // 2)
-    return _two(layer.padding)
+    return pair_of(layer.padding)
 
 
 @register_twin(nn.ELU, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.GELU)
@@ -196,8 +192,14 @@ class MaxUnpoolTwin(Twin):
     Values of overlapping windows with one common maximum are added, so that this is the exact adjoint.
     """
 
+    def __init__(self, layer: nn.MaxPool2d | nn.AdaptiveMaxPool2d) -> None:
+        super().__init__(layer)
+        self.overlapping = not isinstance(layer, nn.MaxPool2d) or overlaps(layer)
+
     def decode(self, y: Tensor, context: Context) -> Tensor:
         indices, shape = context
+        if not self.overlapping:
+            return torch.ops.aten.max_unpool2d(y, indices, shape[-2:])
         x = y.new_zeros(*y.shape[:2], shape[-2] * shape[-1])
         return x.scatter_add(2, indices.flatten(2), y.flatten(2)).unflatten(2, shape[-2:])
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from targetprop import DTP, TP, VANILLA_DTP, Learner, OptimizerSpec, Pair, PairedNetwork, Recipe
+from targetprop.cut import cut
 from targetprop.encoding import Context
-from targetprop.network import cut
 from targetprop.networks import lenet, mlp, simple_vgg
 from targetprop.networks.activations import activation_layer
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from targetprop.network import output_shape
+from targetprop.cut import output_shape
 from targetprop.networks.activations import activation_layer
 
 
