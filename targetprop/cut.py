@@ -12,11 +12,12 @@ from targetprop.errors import UserError
 from targetprop.layers import Reshape, pair_of
 
 
-def cut(model: nn.Sequential) -> list[nn.Module]:
+def cut(model: nn.Sequential) -> list[nn.Sequential]:
     """Cut a Sequential into blocks, each with one layer with weights, or one Sequential within the model.
 
-    A Sequential within the model stays whole: its author grouped it. Other layers (activation, pooling,
+    A Sequential within the model stays together: its author grouped it. Other layers (activation, pooling,
     normalisation) belong to the block before them, reshaping layers to the one behind that needs the shape.
+    Every block is one flat Sequential.
 
     Raises:
         UserError: the model is a Sequential with a forward of its own, so its layers are not all it does.
@@ -31,7 +32,7 @@ def cut(model: nn.Sequential) -> list[nn.Module]:
                 end -= 1
             groups[-1:] = [groups[-1][:end], groups[-1][end:]]
         groups[-1].append(layer)
-    return [group[0] if len(group) == 1 else nn.Sequential(*group) for group in groups if group]
+    return [nn.Sequential(*(leaf for layer in group for leaf in leaves(layer))) for group in groups if group]
 
 
 def _has_weights(layer: nn.Module) -> bool:
@@ -42,8 +43,8 @@ def _has_weights(layer: nn.Module) -> bool:
 
 
 def leaves(block: nn.Module) -> list[nn.Module]:
-    """The layers of a block in order, nested Sequentials opened."""
-    if isinstance(block, nn.Sequential):
+    """The layers of a block in order, nested Sequentials opened (not those with a forward of their own)."""
+    if isinstance(block, nn.Sequential) and type(block).forward is nn.Sequential.forward:
         return [leaf for child in block for leaf in leaves(child)]
     return [block]
 
@@ -72,16 +73,14 @@ def output_shape(block: nn.Module, shape: Sequence[int], name: str) -> torch.Siz
     return x.shape[1:]
 
 
-def pool_first(block: nn.Module) -> nn.Module:
+def pool_first(block: nn.Sequential) -> nn.Sequential:
     """The block with each max-pooling that follows an activation put before it.
 
     Both orders give the same values where the activation is strictly increasing, and so do both orders of the
     twins where windows do not overlap (the activations map zero to zero); this one has fewer units to activate.
     Not for ReLU and GELU: ties, or the part that falls, would change which unit is the maximum.
     """
-    if not isinstance(block, nn.Sequential) or type(block).forward is not nn.Sequential.forward:
-        return block
-    layers = [pool_first(child) for child in block]
+    layers = list(block)
     for i, (activation, pool) in enumerate(itertools.pairwise(layers)):
         if _strictly_increasing(activation) and isinstance(pool, nn.MaxPool2d) and not overlaps(pool):
             layers[i], layers[i + 1] = pool, activation

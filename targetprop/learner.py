@@ -15,6 +15,7 @@ from targetprop.noise import GaussianNoise, Kind, NoiseKey, NoiseSource
 from targetprop.pair import Pair
 from targetprop.recipes import DTP, Recipe, per_block
 from targetprop.rules import local_loss, output_target, propagate
+from targetprop.updates import feedback_update
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,8 @@ class Learner(nn.Module):
         """Mean loss of the updates; `index` counts the pairs with feedback from 0."""
         total = trace.x.new_zeros(())
         optimizer, count = self._feedback_optimizers[index], self._iterations[index]
-        parameters = [p for p in pair.feedback_parameters() if p.requires_grad]
-        if self.recipe.feedback_loss is None or optimizer is None or count == 0 or not parameters:
+        update = feedback_update(self.recipe, pair, trace)
+        if update is None or optimizer is None or count == 0:
             return total
         for iteration in range(count):
 
@@ -129,11 +130,8 @@ class Learner(nn.Module):
                 key = NoiseKey(self.steps, index + 1, iteration, kind)
                 return self._sigmas[index] * self.noise(key, like)
 
-            loss = self.recipe.feedback_loss(pair, trace, draw)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss, inputs=parameters)
+            total += update(draw)
             optimizer.step()
-            total += loss.detach()
         return total / count
 
     def get_extra_state(self) -> dict[str, Any]:

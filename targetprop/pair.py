@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from targetprop.encoding import Context, encode
 from targetprop.errors import UserError
+from targetprop.linear_part import LinearPart, linear_part
 from targetprop.twins import Twin
 
 
@@ -16,6 +17,9 @@ class Pair(nn.Module):
         block: the forward block; a layer or layers in sequence.
         twin: its feedback twin; None for the first block, below which no target is needed.
         name: how messages call it, e.g. "2 (Conv2d, ELU, MaxPool2d)".
+
+    Attributes:
+        linear: the linear part of the twin, or in words why it has none.
     """
 
     def __init__(self, block: nn.Module, twin: Twin | None, name: str = "block") -> None:
@@ -23,6 +27,7 @@ class Pair(nn.Module):
         self.block = block
         self.twin = twin
         self.name = name
+        self.linear: LinearPart | str = linear_part(block, twin)
 
     def encode(self, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
         """F(x) and the context of this pass; `clean` is the context of the clean pass if this one is noisy."""
@@ -33,6 +38,13 @@ class Pair(nn.Module):
         if self.twin is None:
             raise UserError(f"Block {self.name} has no feedback twin.")
         return self.twin.decode(y, context)
+
+    def decode_difference(self, to: Tensor, start: Tensor, context: Context) -> Tensor:
+        """G(to) - G(start), in one pass through the twin's linear part where it has one."""
+        if isinstance(self.linear, LinearPart):
+            part = self.linear
+            return part.feed_back(part.features(to, context) - part.features(start, context), context)
+        return self.decode(to, context) - self.decode(start, context)
 
     def feedback_parameters(self) -> list[nn.Parameter]:
         """The weights of the twin, none without one."""

@@ -73,6 +73,7 @@ class Recipe:
         feedback_training_iterations: feedback updates a batch, per block.
         noise: standard deviation of input and output noise, per block.
         b_optim: the feedback optimiser; each block has one of its own.
+        textbook: compute feedback gradients by autograd even where a closed form gives the same ones faster.
     """
 
     targets: Propagation = difference
@@ -81,6 +82,7 @@ class Recipe:
     feedback_training_iterations: int | Sequence[int] = 20
     noise: float | Sequence[float] = 0.1
     b_optim: OptimizerSpec = field(default_factory=lambda: OptimizerSpec(lr=0.1, momentum=0.9))
+    textbook: bool = False
 
     def __post_init__(self) -> None:
         require(is_number(self.beta) and self.beta > 0, "beta", "a number above 0", self.beta)

@@ -89,41 +89,67 @@ class ChainTwin(Twin):
         return y
 
 
+class LinearMapTwin(Twin):
+    """A twin with feedback weights: one linear map V and a bias c, G(y) = V y + c."""
+
+    map: nn.Linear | nn.ConvTranspose2d
+
+    def decode(self, y: Tensor, context: Context) -> Tensor:
+        return self._affine(y, context, self.map.bias)
+
+    def apply_map(self, y: Tensor, context: Context) -> Tensor:
+        """V y, without the bias."""
+        return self._affine(y, context, None)
+
+    @abstractmethod
+    def _affine(self, y: Tensor, context: Context, bias: Tensor | None) -> Tensor: ...
+
+    @abstractmethod
+    def correlate(self, x: Tensor, y: Tensor) -> Tensor:
+        """Gradient of <x, V y> for V, in its weight's shape; x (batch, *input), y (batch, *layer output)."""
+
+
 @register_twin(nn.Linear)
-class LinearTwin(Twin):
+class LinearTwin(LinearMapTwin):
     """y V^T + c, with V (in, out) and c (in,) of its own. Initialised as `nn.Linear`."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer)
         self.map = nn.Linear(layer.out_features, layer.in_features)
 
-    def decode(self, y: Tensor, context: Context) -> Tensor:
-        return self.map(y)
+    def _affine(self, y: Tensor, context: Context, bias: Tensor | None) -> Tensor:
+        return F.linear(y, self.map.weight, bias)
+
+    def correlate(self, x: Tensor, y: Tensor) -> Tensor:
+        return x.flatten(0, -2).t() @ y.flatten(0, -2)
 
 
 @register_twin(nn.Conv2d)
-class ConvTwin(Twin):
+class ConvTwin(LinearMapTwin):
     """Transposed convolution with a kernel of its own (out, in / groups, height, width), shaped as the layer's.
 
     Initialised as `nn.ConvTranspose2d`. Stride, padding, dilation and groups are the layer's; the output has
     exactly the size of the layer's input, whatever rows a stride left over.
     """
 
+    map: nn.ConvTranspose2d
+
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__(layer)
         if layer.padding_mode != "zeros":
             raise UserError(f"Conv2d: padding_mode={layer.padding_mode!r} has no feedback twin; use 'zeros'.")
+        leading, self.trailing = _padding(layer)
         self.map = nn.ConvTranspose2d(
             layer.out_channels,
             layer.in_channels,
             pair_of(layer.kernel_size),
             pair_of(layer.stride),
-            padding=_leading_padding(layer),
+            padding=leading,
             groups=layer.groups,
             dilation=pair_of(layer.dilation),
         )
 
-    def decode(self, y: Tensor, context: Context) -> Tensor:
+    def _affine(self, y: Tensor, context: Context, bias: Tensor | None) -> Tensor:
         conv, size = self.map, context[-2:]
         leading = pair_of(conv.padding)
         reached = [
@@ -133,18 +159,27 @@ class ConvTwin(Twin):
         # Positive: rows that the stride never reached. Negative: padding="same" of an even kernel, whose
         # odd row of padding lies at the end only; it is cut off.
         missing = [max(0, size[i] - reached[i]) for i in range(2)]
-        x = F.conv_transpose2d(y, conv.weight, conv.bias, conv.stride, leading, missing, conv.groups, conv.dilation)
+        x = F.conv_transpose2d(y, conv.weight, bias, conv.stride, leading, missing, conv.groups, conv.dilation)
         return x[..., : size[0], : size[1]]
 
+    def correlate(self, x: Tensor, y: Tensor) -> Tensor:
+        conv = self.map
+        if any(self.trailing):
+            x = F.pad(x, (0, self.trailing[1], 0, self.trailing[0]))
+        return torch.ops.aten.convolution_backward(
+            y, x, conv.weight, None, conv.stride, pair_of(conv.padding), conv.dilation, False, (0, 0), conv.groups,
+            (False, True, False),
+        )[1]  # fmt: skip
 
-def _leading_padding(layer: nn.Conv2d) -> tuple[int, int]:
-    """Rows and columns of padding before the image; `same` puts the odd one behind it."""
+
+def _padding(layer: nn.Conv2d) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Rows and columns of padding on each side, and how many more at the end (`same` puts an odd one there)."""
     if layer.padding == "valid":
-        return (0, 0)
+        return (0, 0), (0, 0)
     if layer.padding == "same":
-        spans = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-        return (spans[0] // 2, spans[1] // 2)
-    return pair_of(layer.padding)
+        height, width = (d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
+        return (height // 2, width // 2), (height % 2, width % 2)
+    return pair_of(layer.padding), (0, 0)
 
 
 @register_twin(nn.ELU, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.GELU)

@@ -4,16 +4,19 @@ Notation: s^n = F^n(s^{n-1}) are activations, t^n targets, G^n the feedback of b
 units and means over the batch.
 """
 
-from targetprop.rules.feedback import FeedbackLoss, l_drl, reconstruction
+from targetprop.rules.closed_form import l_drl_gradient
+from targetprop.rules.feedback import Draw, FeedbackLoss, l_drl, reconstruction
 from targetprop.rules.local import local_loss
 from targetprop.rules.targets import Propagation, difference, direct, output_target, propagate
 
 __all__ = [
+    "Draw",
     "FeedbackLoss",
     "Propagation",
     "difference",
     "direct",
     "l_drl",
+    "l_drl_gradient",
     "local_loss",
     "output_target",
     "propagate",

@@ -26,7 +26,7 @@ def direct(pair: Pair, trace: Trace, target: Tensor) -> Tensor:
 
 def difference(pair: Pair, trace: Trace, target: Tensor) -> Tensor:
     """Difference target propagation: t^{n-1} = s^{n-1} + G(t^n) - G(s^n). Lee et al. 2015."""
-    return trace.x + pair.decode(target, trace.context) - pair.decode(trace.y, trace.context)
+    return trace.x + pair.decode_difference(target, trace.y, trace.context)
 
 
 @torch.no_grad()

@@ -1,0 +1,73 @@
+"""The linear part of a twin: what makes its feedback learning a closed form, without autograd.
+
+Many twins are G(y) = P (V a(y) + c): a function `a` without weights (un-pooling, activation), one linear map V, and
+below it linear layers without weights P (a reshape, say). Then a feedback loss that is quadratic in G is quadratic
+in V, its gradient is a correlation, and a difference of targets needs one pass through V instead of two:
+G(t) - G(s) = P V (a(t) - a(s)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from torch import Tensor, nn
+
+from targetprop.encoding import Context, encode
+from targetprop.layers import Reshape
+from targetprop.twins import ChainTwin, LinearMapTwin, Twin
+
+LINEAR_WITHOUT_WEIGHTS = (
+    nn.Flatten, nn.Unflatten, Reshape, nn.Identity, nn.Dropout, nn.AvgPool2d, nn.AdaptiveAvgPool2d
+)  # fmt: skip
+"""Layers that are linear maps and whose twins are their adjoints."""
+
+
+@dataclass(frozen=True)
+class LinearPart:
+    """The twin of a chain of layers, as P (V a(y) + c): `map` is V and c, at this `position` in the chain."""
+
+    layers: tuple[nn.Module, ...]
+    twins: tuple[Twin, ...]
+    position: int
+
+    @property
+    def map(self) -> LinearMapTwin:
+        """The twin that holds V and c."""
+        return cast(LinearMapTwin, self.twins[self.position])
+
+    def features(self, y: Tensor, context: Context) -> Tensor:
+        """a(y), for y (batch, ...) in the block's output space."""
+        for i in range(len(self.twins) - 1, self.position, -1):
+            y = self.twins[i].decode(y, context[i])
+        return y
+
+    def feed_back(self, features: Tensor, context: Context) -> Tensor:
+        """P V features: a difference of features to the difference of feedback that it makes."""
+        x = self.map.apply_map(features, context[self.position])
+        for i in range(self.position - 1, -1, -1):
+            x = self.twins[i].decode(x, context[i])
+        return x
+
+    def correlate(self, x: Tensor, features: Tensor, context: Context) -> Tensor:
+        """Gradient of <x, feed_back(features)> for V, summed over the batch; x is in the block's input space."""
+        for i in range(self.position):
+            x, _ = encode(self.layers[i], x, context[i])
+        return self.map.correlate(x, features)
+
+
+def linear_part(block: nn.Module, twin: Twin | None) -> LinearPart | str:
+    """The linear part of a block's twin, or in words why it has none."""
+    if not isinstance(block, nn.Sequential) or not isinstance(twin, ChainTwin):
+        return "its twin is not built from a chain of layers"
+    layers, twins = tuple(block), tuple(cast(Twin, each) for each in twin.twins)
+    with_weights = [i for i, each in enumerate(twins) if any(True for _ in each.parameters())]
+    if len(with_weights) != 1:
+        return f"its twin has {len(with_weights)} layers with weights"
+    (position,) = with_weights
+    if not isinstance(twins[position], LinearMapTwin):
+        return f"the twin of {type(layers[position]).__name__} is not known to be linear"
+    for layer in layers[:position]:
+        if not isinstance(layer, LINEAR_WITHOUT_WEIGHTS):
+            return f"{type(layer).__name__} stands before its linear map"
+    return LinearPart(layers, twins, position)

@@ -1,0 +1,34 @@
+"""L-DRL without autograd, for twins with a linear part; equal to the textbook path with the same noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from targetprop.linear_part import LinearPart
+from targetprop.network import Trace
+from targetprop.pair import Pair
+from targetprop.rules.feedback import Draw
+
+
+@torch.no_grad()
+def l_drl_gradient(pair: Pair, part: LinearPart, trace: Trace, clean: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+    """Gradient of the L-DRL loss for the linear map V (in its weight's shape), and the loss itself (a scalar).
+
+    2 corr(V D2, D2) - 2 corr(eps, D1), mean over the batch, with the responses D1 = a(F(s + eps)) - a(F(s)) and
+    D2 = a(F(s) + eta) - a(F(s)). The loss is quadratic in V, hence <V, gradient> - ||V D2||^2. The bias cancels:
+    its gradient is zero.
+
+    Args:
+        clean: a(F(s)), the same for all noise on this batch.
+    """
+    eps, eta = draw("input", trace.x), draw("output", trace.y)
+    noisy, noisy_context = pair.encode(trace.x + eps, trace.context)
+    response = part.features(noisy, noisy_context) - clean
+    output_response = part.features(trace.y + eta, trace.context) - clean
+    feedback = part.feed_back(output_response, trace.context)
+    gradient = part.correlate(feedback, output_response, trace.context)
+    gradient -= part.correlate(eps, response, trace.context)
+    gradient *= 2 / len(eps)
+    loss = (part.map.map.weight * gradient).sum() - feedback.square().sum() / len(eps)
+    return gradient, loss
