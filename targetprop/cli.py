@@ -6,6 +6,7 @@ import difflib
 import logging
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def run(config: DictConfig) -> None:
     """One training run."""
     from targetprop.training.run import train  # here, so that --help and mistakes answer at once
 
+    _quiet_warnings()
     try:
         train(config)
     except Exception as error:
@@ -64,7 +66,7 @@ def check_overrides(overrides: list[str]) -> DictConfig:
         except MissingConfigException as error:
             raise _unknown_choice(error) from None
         except ConfigCompositionException as error:
-            raise _unknown_key(str(error)) from None
+            raise _unknown_key(str(error), overrides) from None
         except HydraException as error:
             where = f"{error.override}: " if isinstance(error, OverrideParseException) else ""
             raise UserError(where + str(error)) from None
@@ -75,13 +77,13 @@ def _unknown_choice(error: MissingConfigException) -> UserError:
     return unknown(group, choice, error.options or []) if group else UserError(str(error))
 
 
-def _unknown_key(message: str) -> UserError:
-    """Explain a key that the configuration lacks by the keys that stand in its place."""
+def _unknown_key(message: str, overrides: list[str]) -> UserError:
+    """Explain a key that the configuration lacks by the keys that stand in its place, in the groups chosen."""
     found = re.search(r"Could not (?:override|find|append).*?'([\w./@-]+)'", message)
     if not found:
         return UserError(message)
     *parents, last = found[1].split(".")
-    node: Any = hydra.compose("config")
+    node: Any = hydra.compose("config", [each for each in overrides if (CONF / each.partition("=")[0]).is_dir()])
     reached: list[str] = []
     for key in parents:
         if not isinstance(node, DictConfig) or key not in node:
@@ -99,3 +101,17 @@ def _unknown_key(message: str) -> UserError:
     return UserError(
         f"{where}: no such key.{hint} In its place {place}: {', '.join(sorted(names))}. A + before it adds a key."
     )
+
+
+def _quiet_warnings() -> None:
+    """Warnings as lines of the log, without the advice of Lightning's that does not hold here."""
+    warnings.formatwarning = lambda message, *_, **__: str(message)
+    logging.captureWarnings(True)
+    for message in (
+        ".*does not have many workers.*",
+        ".*lower value for log_every_n_steps.*",
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*Total length of `list` across ranks is zero.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)

@@ -36,10 +36,8 @@ def cut(model: nn.Sequential) -> list[nn.Sequential]:
 
 
 def _has_weights(layer: nn.Module) -> bool:
-    return any(
-        not isinstance(leaf, (nn.BatchNorm1d, nn.BatchNorm2d)) and any(True for _ in leaf.parameters())
-        for leaf in leaves(layer)
-    )
+    """Whether it holds a matrix or kernel; the vectors of normalisation layers make no block of their own."""
+    return any(parameter.dim() > 1 for parameter in layer.parameters())
 
 
 def leaves(block: nn.Module) -> list[nn.Module]:
@@ -82,13 +80,16 @@ def pool_first(block: nn.Sequential) -> nn.Sequential:
     """
     layers = list(block)
     for i, (activation, pool) in enumerate(itertools.pairwise(layers)):
-        if _strictly_increasing(activation) and isinstance(pool, nn.MaxPool2d) and not overlaps(pool):
+        if _strictly_increasing(activation) and type(pool) is nn.MaxPool2d and not overlaps(pool):
             layers[i], layers[i + 1] = pool, activation
     return nn.Sequential(*layers)
 
 
 def _strictly_increasing(layer: nn.Module) -> bool:
-    return isinstance(layer, (nn.ELU, nn.Tanh)) or (isinstance(layer, nn.LeakyReLU) and layer.negative_slope > 0)
+    # Types exactly: a subclass may have a forward of its own.
+    if type(layer) is nn.ELU:
+        return layer.alpha > 0
+    return type(layer) is nn.Tanh or (type(layer) is nn.LeakyReLU and layer.negative_slope > 0)
 
 
 def overlaps(pool: nn.MaxPool2d) -> bool:

@@ -75,11 +75,15 @@ class Learner(nn.Module):
         ]
         self._traces: list[Trace] | None = None
         self._output: Tensor | None = None
+        self._earlier: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Network output for x (batch, ...); in training mode also what `backward` needs."""
         if not (self.training and torch.is_grad_enabled()):
             return self.network(x)
+        if torch.is_autocast_enabled(x.device.type):
+            raise UserError("autocast is not supported: train in the precision of the weights.")
+        self._earlier = self._output
         self._traces = self.network.trace(x)
         self._output = self._traces[-1].y.detach().requires_grad_()
         return self._output
@@ -91,15 +95,18 @@ class Learner(nn.Module):
 
         Args:
             loss: computed from the output of the latest call: one value per sample (batch,), or their mean.
+                Parameters of its own (a temperature, a penalty) get the gradients that `loss.backward()` gives.
 
         Raises:
             UserError: there was no forward pass in training mode since the last `backward`, or the loss is of another.
         """
         if self._traces is None or self._output is None:
             raise UserError("backward: call the learner on a batch first, in training mode and with gradients on.")
-        traces, output = self._traces, self._output
-        self._traces = self._output = None
+        traces, output, earlier = self._traces, self._output, self._earlier
+        self._traces = self._output = self._earlier = None
         gradient = _per_sample_gradient(loss, output)
+        if earlier is not None and earlier.grad is not None:
+            raise UserError("backward: the loss depends on an earlier call, too; give each call a backward of its own.")
         clean = [trace.detach() for trace in traces]
         feedback_losses = self._train_feedback(clean)
         target = output_target(output.detach(), gradient, self.recipe.beta)
@@ -121,7 +128,7 @@ class Learner(nn.Module):
         """Mean loss of the updates; `index` counts the pairs with feedback from 0."""
         total = trace.x.new_zeros(())
         optimizer, count = self._feedback_optimizers[index], self._iterations[index]
-        update = feedback_update(self.recipe, pair, trace)
+        update = feedback_update(self.recipe, pair, trace, self._sigmas[index])
         if update is None or optimizer is None or count == 0:
             return total
         for iteration in range(count):
@@ -132,6 +139,7 @@ class Learner(nn.Module):
 
             total += update(draw)
             optimizer.step()
+        optimizer.zero_grad()
         return total / count
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -140,6 +148,9 @@ class Learner(nn.Module):
         return {"steps": self.steps, "feedback_optimizers": optimizers}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
+        saved_blocks, blocks = len(state["feedback_optimizers"]) + 1, len(self.network.pairs)
+        if saved_blocks != blocks:
+            raise UserError(f"The state is of a network with {saved_blocks} blocks, this one has {blocks}.")
         self.steps = state["steps"]
         for optimizer, saved in zip(self._feedback_optimizers, state["feedback_optimizers"], strict=True):
             if optimizer is not None:
@@ -148,8 +159,12 @@ class Learner(nn.Module):
 
 def _per_sample_gradient(loss: Tensor, output: Tensor) -> Tensor:
     """dL/ds^N of each sample's own loss, (batch, ...)."""
-    total = loss.sum() if loss.dim() else loss * len(output)
-    gradient = torch.autograd.grad(total, output, allow_unused=True)[0] if total.requires_grad else None
-    if gradient is None:
+    if loss.dim() and len(loss) != len(output):
+        raise UserError(
+            f"backward: expected one loss for each of {len(output)} samples, or their mean; got {tuple(loss.shape)}."
+        )
+    if loss.requires_grad:
+        loss.mean().backward()
+    if output.grad is None:
         raise UserError("backward: the loss must be computed from the output of the latest call.")
-    return gradient
+    return output.grad * len(output)

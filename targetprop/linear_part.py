@@ -13,6 +13,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from targetprop.cut import overlaps
 from targetprop.encoding import Context, encode
 from targetprop.layers import Reshape
 from targetprop.twins import ChainTwin, LinearMapTwin, Twin
@@ -21,6 +22,11 @@ LINEAR_WITHOUT_WEIGHTS = (
     nn.Flatten, nn.Unflatten, Reshape, nn.Identity, nn.Dropout, nn.AvgPool2d, nn.AdaptiveAvgPool2d
 )  # fmt: skip
 """Layers that are linear maps and whose twins are their adjoints."""
+
+RESHAPING = (nn.Flatten, nn.Unflatten, Reshape, nn.Identity)
+"""Layers that move units about without changing them."""
+UNITWISE = (*RESHAPING, nn.ELU, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.GELU, nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout)
+"""Layers whose twins act on every unit by itself."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,20 @@ class LinearPart:
     def map(self) -> LinearMapTwin:
         """The twin that holds V and c."""
         return cast(LinearMapTwin, self.twins[self.position])
+
+    @property
+    def unitwise(self) -> bool:
+        """Whether every feature depends on one unit of y, and P only reshapes: noise in y stays independent."""
+        above = self.layers[self.position + 1 :]
+        return all(isinstance(layer, RESHAPING) for layer in self.layers[: self.position]) and all(
+            isinstance(layer, UNITWISE) or (isinstance(layer, nn.MaxPool2d) and not overlaps(layer)) for layer in above
+        )
+
+    @property
+    def activations(self) -> list[str]:
+        """Names of the layers above the map that change values."""
+        above = self.layers[self.position + 1 :]
+        return [type(layer).__name__ for layer in above if not isinstance(layer, RESHAPING)]
 
     def features(self, y: Tensor, context: Context) -> Tensor:
         """a(y), for y (batch, ...) in the block's output space."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +39,10 @@ class PairedNetwork(nn.Module):
     def __init__(self, pairs: Iterable[Pair]) -> None:
         super().__init__()
         self.pairs: Sequence[Pair] = nn.ModuleList(pairs)  # type: ignore[assignment]
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolution and pooling are fast so
+        # Convolution and pooling are fastest with channels last, but a layer that we do not know may use `view`.
+        self.channels_last = all(map(_is_known, self.modules()))
+        if self.channels_last:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if not self.forward_parameters():
             raise UserError("A network needs at least one block with parameters.")
 
@@ -60,6 +64,8 @@ class PairedNetwork(nn.Module):
                 pairs.append(Pair(block, twin, name))
             except UserError as error:
                 raise UserError(f"Block {name}: {error}") from None
+        if len(pairs) == 1:
+            warnings.warn("The network is one block: it has no feedback, and trains as by backprop.", stacklevel=2)
         return cls(pairs)
 
     @property
@@ -69,7 +75,7 @@ class PairedNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the network for x (batch, ...)."""
-        x = _channels_last(x)
+        x = self._in_order(x)
         for pair in self.pairs:
             x = pair.block(x)
         return x
@@ -77,13 +83,17 @@ class PairedNetwork(nn.Module):
     def trace(self, x: Tensor) -> list[Trace]:
         """One forward pass, every block's input detached from the block below."""
         traces = []
-        x = _channels_last(x)
+        x = self._in_order(x)
         for pair in self.pairs:
             x = x.detach()
             y, context = pair.encode(x)
             traces.append(Trace(x, y, context))
             x = y
         return traces
+
+    def _in_order(self, x: Tensor) -> Tensor:
+        """x in the memory order that the network works in."""
+        return x.contiguous(memory_format=torch.channels_last) if self.channels_last and x.dim() == 4 else x
 
     def forward_parameters(self) -> list[nn.Parameter]:
         """Parameters of the forward blocks."""
@@ -94,5 +104,5 @@ class PairedNetwork(nn.Module):
         return [p for pair in self.pairs for p in pair.feedback_parameters()]
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+def _is_known(module: nn.Module) -> bool:
+    return type(module).__module__.startswith(("torch.nn.", "targetprop."))

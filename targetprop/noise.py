@@ -32,7 +32,7 @@ NoiseSource = Callable[[NoiseKey, Tensor], Tensor]
 
 
 CHUNK = 16
-"""Samples drawn by one generator: chunks can be drawn in parallel, and a sample's noise depends on its index only."""
+"""Samples that one generator draws, on a CPU; chunks can be drawn in parallel."""
 
 
 class GaussianNoise:
@@ -43,17 +43,19 @@ class GaussianNoise:
 
     def __call__(self, key: NoiseKey, like: Tensor) -> Tensor:
         noise, memory = _empty_in_order(like)
-        starts = range(0, len(memory), CHUNK)
+        # A launch for each chunk would cost a GPU more than the draw.
+        chunks = [memory] if memory.is_cuda else memory.split(CHUNK)
 
-        def fill(start: int) -> None:
-            generator = torch.Generator(memory.device).manual_seed(_hash(self.seed, *key, start // CHUNK))
-            memory[start : start + CHUNK].normal_(generator=generator)
+        def fill(number: int) -> None:
+            generator = torch.Generator(memory.device).manual_seed(_hash(self.seed, *key, number))
+            chunks[number].normal_(generator=generator)
 
-        if memory.is_cuda or len(starts) == 1 or memory.numel() < 1 << 16 or torch.get_num_threads() == 1:
-            for start in starts:
-                fill(start)
+        threads = torch.get_num_threads()
+        if len(chunks) == 1 or memory.numel() < 1 << 16 or threads == 1:
+            for number in range(len(chunks)):
+                fill(number)
         else:
-            list(_threads(torch.get_num_threads()).map(fill, starts))
+            list(_threads(threads).map(fill, range(len(chunks))))
         return noise
 
 

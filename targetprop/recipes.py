@@ -24,6 +24,13 @@ OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
     "rmsprop": torch.optim.RMSprop,
 }
 
+FEEDBACK: Mapping[str, str] = {
+    "textbook": "the published estimator, by autograd for every pair",
+    "exact": "the same gradients, in closed form where the twin has a linear part",
+    "expected": "the second term of L-DRL in expectation where that has a closed form, else as exact",
+}
+"""Ways to estimate the feedback loss's gradient, and what they are."""
+
 
 @dataclass(frozen=True)
 class OptimizerSpec:
@@ -73,7 +80,7 @@ class Recipe:
         feedback_training_iterations: feedback updates a batch, per block.
         noise: standard deviation of input and output noise, per block.
         b_optim: the feedback optimiser; each block has one of its own.
-        textbook: compute feedback gradients by autograd even where a closed form gives the same ones faster.
+        feedback: how the gradient of the feedback loss is estimated, one of `FEEDBACK`.
     """
 
     targets: Propagation = difference
@@ -82,9 +89,11 @@ class Recipe:
     feedback_training_iterations: int | Sequence[int] = 20
     noise: float | Sequence[float] = 0.1
     b_optim: OptimizerSpec = field(default_factory=lambda: OptimizerSpec(lr=0.1, momentum=0.9))
-    textbook: bool = False
+    feedback: str = "exact"
 
     def __post_init__(self) -> None:
+        if self.feedback not in FEEDBACK:
+            raise unknown("feedback", self.feedback, FEEDBACK)
         require(is_number(self.beta) and self.beta > 0, "beta", "a number above 0", self.beta)
         for sigma in _each(self.noise):
             require(is_number(sigma) and sigma > 0, "noise", "numbers above 0", self.noise)

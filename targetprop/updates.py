@@ -11,24 +11,26 @@ from targetprop.linear_part import LinearPart
 from targetprop.network import PairedNetwork, Trace
 from targetprop.pair import Pair
 from targetprop.recipes import Recipe
-from targetprop.rules import Draw, l_drl, l_drl_gradient
+from targetprop.rules import Draw, FeedbackLoss, OutputNoise, l_drl, l_drl_gradient, output_noise
 
 Update = Callable[[Draw], Tensor]
 """Sets `.grad` of a twin's weights for the noise it draws, and returns the loss (a scalar)."""
 
 
-def feedback_update(recipe: Recipe, pair: Pair, trace: Trace) -> Update | None:
+DIAGONAL = ("ELU", "Tanh")
+"""Activations for which the diagonal form of the expectation is good (see `rules/expected.py`)."""
+
+
+def feedback_update(recipe: Recipe, pair: Pair, trace: Trace, sigma: float) -> Update | None:
     """The updates of one pair on one batch; None if it has nothing to learn, or no loss to learn from."""
     if recipe.feedback_loss is None or not any(p.requires_grad for p in pair.feedback_parameters()):
         return None
-    if isinstance(pair.linear, LinearPart) and takes_closed_form(recipe, pair):
-        return _closed_form(pair, pair.linear, trace)
-    return _autograd(recipe, pair, trace)
-
-
-def takes_closed_form(recipe: Recipe, pair: Pair) -> bool:
-    """Whether the recipe's loss has a closed form for this pair."""
-    return recipe.feedback_loss is l_drl and not recipe.textbook and isinstance(pair.linear, LinearPart)
+    part = pair.linear
+    if isinstance(part, LinearPart) and _has_closed_form(recipe):
+        moments = _is_expected(recipe, part)
+        expected = output_noise(part, trace, sigma, diagonal=_is_diagonal(part)) if moments else None
+        return _closed_form(pair, part, trace, expected)
+    return _autograd(recipe.feedback_loss, pair, trace)
 
 
 def explain(network: PairedNetwork, recipe: Recipe) -> list[str]:
@@ -41,19 +43,35 @@ def _path(recipe: Recipe, pair: Pair) -> str:
         return "no feedback, there is no target below it"
     if recipe.feedback_loss is None:
         return "feedback stays as it is, the recipe trains none"
-    if takes_closed_form(recipe, pair):
-        return "closed form"
+    if not _has_closed_form(recipe):
+        return "autograd, because the recipe asks for the textbook path or its loss has no closed form"
     if isinstance(pair.linear, str):
         return f"autograd, because {pair.linear}"
-    return "autograd, because the recipe asks for the textbook path or its loss has no closed form"
+    if recipe.feedback != "expected":
+        return "closed form"
+    if not _is_expected(recipe, pair.linear):
+        return "closed form, second term sampled, because output noise does not stay independent from unit to unit"
+    return f"closed form, second term in expectation, {'diagonal' if _is_diagonal(pair.linear) else 'with its mean'}"
 
 
-def _closed_form(pair: Pair, part: LinearPart, trace: Trace) -> Update:
-    clean = part.features(trace.y, trace.context).detach()
+def _has_closed_form(recipe: Recipe) -> bool:
+    return recipe.feedback_loss is l_drl and recipe.feedback != "textbook"
+
+
+def _is_expected(recipe: Recipe, part: LinearPart) -> bool:
+    return recipe.feedback == "expected" and part.unitwise
+
+
+def _is_diagonal(part: LinearPart) -> bool:
+    return all(name in DIAGONAL for name in part.activations)
+
+
+def _closed_form(pair: Pair, part: LinearPart, trace: Trace, expected: OutputNoise | None) -> Update:
+    clean = part.features(trace.y, trace.context)
     weight, bias = part.map.map.weight, part.map.map.bias
 
     def update(draw: Draw) -> Tensor:
-        weight.grad, loss = l_drl_gradient(pair, part, trace, clean, draw)
+        weight.grad, loss = l_drl_gradient(pair, part, trace, clean, draw, expected)
         if bias is not None:
             bias.grad = torch.zeros_like(bias)
         return loss
@@ -61,10 +79,8 @@ def _closed_form(pair: Pair, part: LinearPart, trace: Trace) -> Update:
     return update
 
 
-def _autograd(recipe: Recipe, pair: Pair, trace: Trace) -> Update:
+def _autograd(loss_of: FeedbackLoss, pair: Pair, trace: Trace) -> Update:
     parameters = [p for p in pair.feedback_parameters() if p.requires_grad]
-    assert recipe.feedback_loss is not None
-    loss_of = recipe.feedback_loss
 
     def update(draw: Draw) -> Tensor:
         for parameter in parameters:

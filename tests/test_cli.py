@@ -76,12 +76,14 @@ def test_every_choice_of_every_group_composes_and_resolves(choice: str) -> None:
         ("modl=dtp", ["modl", "'model'"]),
         ("trainer.max_epoch=3", ["trainer.max_epoch", "'max_epochs'"]),
         ("seed", ["seed"]),
+        ("model=backprop model.hparams.beta=.5", ["model.hparams.beta", "has: f_optim."]),
+        ("network=lenet network.hparams.hiden=3", ["network.hparams.hiden", "Did you mean 'hidden'"]),
         ("model.hparams.noise=[1,2", ["noise"]),
     ],
 )
 def test_unknown_names_are_answered_with_the_nearest(override: str, words: list[str]) -> None:
     with pytest.raises(UserError) as caught:
-        check_overrides([override])
+        check_overrides(override.split())
     for word in words:
         assert word in str(caught.value)
 
@@ -106,7 +108,8 @@ def test_help_shows_groups_choices_and_keys(tmp_path: Path) -> None:
 
 
 def test_a_run_from_any_directory_writes_below_it(tmp_path: Path) -> None:
-    ended = command("debug=default", "model.hparams.feedback_training_iterations=1", cwd=tmp_path)
+    short = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "model.hparams.feedback_training_iterations=1"]
+    ended = command(*short, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "top-1" in ended.stdout
     (run,) = tmp_path.glob("runs/*/*")

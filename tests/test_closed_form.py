@@ -145,5 +145,5 @@ def test_explain_says_which_path_and_why() -> None:
         "autograd, because Tanh stands before its linear map",
         "closed form",
     ]
-    assert "autograd, because the recipe asks" in explain(network, Recipe(textbook=True))[1]
+    assert "autograd, because the recipe asks" in explain(network, Recipe(feedback="textbook"))[1]
     assert "feedback stays as it is" in explain(network, Recipe(feedback_loss=None))[1]

@@ -30,12 +30,12 @@ class Record:
     def noise(self, key: NoiseKey, like: Tensor) -> Tensor:
         return self[f"step{key.step}/{key.kind}_noise{key.block}"][key.iteration]
 
-    def learner(self, textbook: bool) -> Learner:
+    def learner(self, feedback: str) -> Learner:
         net = simple_vgg((3, 32, 32), 10, self["C"].tolist(), str(self.arrays["activation"])).double()
         network = PairedNetwork.of(net).double()
         recipe = Recipe(
             beta=float(self["beta"]),
-            textbook=textbook,
+            feedback=feedback,
             feedback_training_iterations=self["iterations"].tolist(),
             noise=self["noise"].tolist(),
             b_optim=OptimizerSpec("sgd", self["lr_b"].tolist(), momentum=float(self["momentum"])),
@@ -62,11 +62,11 @@ def assert_equal(actual: Tensor, expected: Tensor, what: str) -> None:
     assert error <= 1e-9, f"{what}: relative error {error:.1e}"
 
 
-@pytest.mark.parametrize("textbook", [True, False])
+@pytest.mark.parametrize("feedback", ["textbook", "exact"])
 @pytest.mark.parametrize("name", ["ldrl_simple_vgg_elu", "ldrl_vgg3_relu"])
-def test_every_step_of_the_record(name: str, textbook: bool) -> None:
+def test_every_step_of_the_record(name: str, feedback: str) -> None:
     record = Record(name)
-    learner = record.learner(textbook)
+    learner = record.learner(feedback)
     optimizer = torch.optim.SGD(
         learner.network.forward_parameters(),
         lr=float(record["lr_f"]),

@@ -385,3 +385,61 @@ def test_network_of_one_block_follows_backprop() -> None:
     assert step.feedback_losses.shape == (0,)
     expected = torch.autograd.grad(DTP.beta * F.cross_entropy(net(x), y), list(net.parameters()))
     torch.testing.assert_close(gradients(learner), list(expected))
+
+
+def test_parameters_of_the_loss_get_their_own_gradients() -> None:
+    temperature = torch.ones((), requires_grad=True)
+    learner = Learner(nn.Sequential(nn.Linear(4, 5), nn.ELU(), nn.Linear(5, 3)))
+    x, y = torch.randn(6, 4), torch.randint(3, (6,))
+    logits = learner(x)
+    expected = torch.autograd.grad(F.cross_entropy(logits.detach() * temperature, y), temperature)[0]
+    learner.backward(F.cross_entropy(logits * temperature, y))
+    assert temperature.grad is not None
+    torch.testing.assert_close(temperature.grad, expected)
+
+
+def test_losses_that_would_be_misread_are_refused() -> None:
+    learner = Learner(nn.Sequential(nn.Linear(4, 5), nn.ELU(), nn.Linear(5, 3)))
+    x, y = torch.randn(6, 4), torch.randint(3, (6,))
+    with pytest.raises(UserError, match="6 samples"):
+        learner.backward(F.cross_entropy(learner(x), y).reshape(1))
+    first = F.cross_entropy(learner(x), y)
+    with pytest.raises(UserError, match="earlier call"):
+        learner.backward(first + F.cross_entropy(learner(x), y))
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(UserError, match="autocast"):
+        learner(x)
+
+
+def test_no_feedback_gradient_is_left_for_an_optimiser_to_find() -> None:
+    learner = Learner(nn.Sequential(nn.Linear(4, 5), nn.ELU(), nn.Linear(5, 3)))
+    learner.backward(F.cross_entropy(learner(torch.randn(6, 4)), torch.randint(3, (6,))))
+    assert all(parameter.grad is None for parameter in learner.network.feedback_parameters())
+
+
+def test_state_of_another_depth_is_refused() -> None:
+    shallow = Learner(nn.Sequential(nn.Linear(4, 5), nn.ELU(), nn.Linear(5, 3)))
+    deep = Learner(nn.Sequential(nn.Linear(4, 5), nn.ELU(), nn.Linear(5, 5), nn.ELU(), nn.Linear(5, 3)))
+    with pytest.raises(UserError, match="2 blocks, this one has 3"):
+        deep.load_state_dict(shallow.state_dict(), strict=False)
+
+
+def test_unknown_layers_keep_their_memory_order() -> None:
+    class Flat(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.view(len(x), -1)
+
+    net = nn.Sequential(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), Flat()), nn.Linear(8, 3))
+    learner = Learner(net)
+    x = torch.randn(6, 1, 4, 4)
+    learner.backward(F.cross_entropy(learner(x), torch.randint(3, (6,))))
+    assert net(x).shape == (6, 3)
+
+
+def test_a_subclass_of_an_activation_is_not_moved_behind_the_pooling() -> None:
+    class Falling(nn.Tanh):
+        def forward(self, x: Tensor) -> Tensor:
+            return -super().forward(x)
+
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), Falling(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2, 3))
+    x = torch.randn(6, 1, 4, 4)
+    torch.testing.assert_close(Learner(net).eval()(x), net(x))

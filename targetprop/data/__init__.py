@@ -1,9 +1,8 @@
-"""Images in memory: reading published data sets, augmenting on the device, feeding Lightning."""
+"""Images in memory: reading published data sets, augmenting on the device, batches for any training loop."""
 
 from targetprop.data import cifar10, digits
 from targetprop.data.archive import Archive
 from targetprop.data.augment import Augmentation, normalize, random_crop, random_flip
-from targetprop.data.datamodule import ImageDataModule
 from targetprop.data.images import Images, Splits
 from targetprop.data.loader import BatchLoader
 from targetprop.data.pickles import load_arrays
@@ -12,7 +11,6 @@ __all__ = [
     "Archive",
     "Augmentation",
     "BatchLoader",
-    "ImageDataModule",
     "Images",
     "Splits",
     "cifar10",

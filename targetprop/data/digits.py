@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from sklearn.datasets import load_digits
 
 from targetprop.data.images import Images, Splits
 from targetprop.data.keyed import Stream, keyed_generator
@@ -17,6 +16,8 @@ TEST_COUNT = 360
 
 def load(data_dir: Path | str | None = None, download: bool = False) -> Splits:
     """Digits as uint8 (N, 1, 8, 8); both arguments are ignored: the images are part of scikit-learn."""
+    from sklearn.datasets import load_digits  # here, because nothing else needs scikit-learn
+
     digits = load_digits()
     brightness = torch.from_numpy(digits.images) * (255 / 16)  # published as 0..16
     images = Images(

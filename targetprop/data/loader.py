@@ -13,27 +13,18 @@ from targetprop.data.keyed import Stream, keyed_generator
 from targetprop.errors import UserError
 
 
-class EpochOrder:
-    """The order of `count` images: a permutation determined by (seed, epoch) alone, or as they lie if not `shuffle`.
+class EpochCounter:
+    """The epoch that the next iteration of a loader runs through.
 
     Lightning looks for `loader.sampler.set_epoch` and calls it before every epoch.
     """
 
-    def __init__(self, count: int, shuffle: bool, seed: int) -> None:
-        self.count = count
-        self.shuffle = shuffle
-        self.seed = seed
+    def __init__(self) -> None:
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Select the epoch (0 or more) that the next iteration runs through."""
         self.epoch = epoch
-
-    def indices(self) -> Tensor:
-        """int64 (count,): which image comes when in the selected epoch."""
-        if not self.shuffle:
-            return torch.arange(self.count)
-        return torch.randperm(self.count, generator=keyed_generator(self.seed, Stream.ORDER, self.epoch))
 
 
 class BatchLoader:
@@ -42,6 +33,11 @@ class BatchLoader:
     mean, std: one number per channel, in units of [0, 1].
     shuffle: the loader is for training. Each epoch has another order, and images vary by `augmentation`; both are
     determined by (seed, epoch, batch) alone. Without it (evaluation) every image comes once, as it is, in order.
+    reshuffle: False repeats the order and the augmentation of epoch 0 in every epoch.
+
+    The first iteration runs through epoch 0, each further one through the next epoch. `sampler.set_epoch(e)` selects
+    epoch e for the next iteration instead, and those after it go on from there. An iteration takes its epoch when its
+    first batch is asked for, and keeps it: one that is abandoned after that has used its epoch up.
 
     Raises `UserError` if a training batch is larger than the training set.
     """
@@ -56,6 +52,7 @@ class BatchLoader:
         std: Sequence[float],
         *,
         shuffle: bool = False,
+        reshuffle: bool = True,
         augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> None:
@@ -67,48 +64,38 @@ class BatchLoader:
             )
         self.images = images
         self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.reshuffle = reshuffle
         self.augmentation = augmentation
         self.seed = seed
-        self.sampler = EpochOrder(len(images), shuffle, seed)
+        self.sampler = EpochCounter()
         self._mean = torch.tensor(mean, dtype=torch.float32, device=images.pixels.device)
         self._std = torch.tensor(std, dtype=torch.float32, device=images.pixels.device)
-        self._reached = (0, 0)  # the epoch of the latest batch, and how many batches of it have been given
-        self._resuming = False
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         # In training an incomplete last batch is dropped: every step has the same shape and the same weight, and
         # the next epoch's shuffle leaves out other images, so none is lost for good. In evaluation every image counts.
-        if self.sampler.shuffle:
+        if self.shuffle:
             return len(self.images) // self.batch_size
         return -(-len(self.images) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        # A generator, so that all this happens at the first batch, after set_epoch.
-        order = self.sampler.indices().to(self.images.pixels.device)
-        for batch in range(self._first_batch(), len(self)):
-            self._reached = (self.sampler.epoch, batch + 1)
+        # A generator, so that all this happens at the first batch: Lightning calls iter before set_epoch.
+        epoch = self.sampler.epoch if self.reshuffle else 0
+        self.sampler.epoch += 1
+        order = self._order(epoch).to(self.images.pixels.device)
+        for batch in range(len(self)):
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield self._inputs(chosen, batch), self.images.labels[chosen]
+            yield self._inputs(chosen, epoch, batch), self.images.labels[chosen]
 
-    def state_dict(self) -> dict[str, int]:
-        """Where the iteration stands: Lightning keeps it in checkpoints made in the middle of an epoch."""
-        epoch, batches = self._reached
-        return {"epoch": epoch, "batches": batches}
+    def _order(self, epoch: int) -> Tensor:
+        if not self.shuffle:
+            return torch.arange(len(self.images))
+        return torch.randperm(len(self.images), generator=keyed_generator(self.seed, Stream.ORDER, epoch))
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next iteration go on after the batches already given, if it runs through the same epoch."""
-        self._reached = (state["epoch"], state["batches"])
-        self._resuming = True
-
-    def _first_batch(self) -> int:
-        epoch, batches = self._reached
-        resuming, self._resuming = self._resuming, False
-        return batches if resuming and epoch == self.sampler.epoch else 0
-
-    def _inputs(self, chosen: Tensor, batch: int) -> Tensor:
+    def _inputs(self, chosen: Tensor, epoch: int, batch: int) -> Tensor:
         pixels = self.images.pixels.index_select(0, chosen)  # on a CPU far faster than pixels[chosen]
         if self.augmentation is not None:
-            generator = keyed_generator(self.seed, Stream.AUGMENT, self.sampler.epoch, batch)
-            pixels = self.augmentation(pixels, generator)
+            pixels = self.augmentation(pixels, keyed_generator(self.seed, Stream.AUGMENT, epoch, batch))
         return normalize(pixels, self._mean, self._std)

@@ -46,14 +46,14 @@ def backprop_gradients(
         value = loss(functional_call(network, {**parameters, **buffers}, (x,)), y)
     names = [[f"pairs.{i}.block.{name}" for name, _ in p.block.named_parameters()] for i, p in enumerate(network.pairs)]
     flat = [parameters[name] for block in names for name in block]
-    gradients = iter(torch.autograd.grad(value, flat))
+    gradients = iter(torch.autograd.grad(value, flat, materialize_grads=True))
     return [torch.cat([next(gradients).flatten() for _ in block]) for block in names]
 
 
 def feedback_angles(pair: Pair) -> list[Tensor]:
     """Angle between the weights of every linear layer and of its feedback twin, in degrees.
 
-    None for the first block, nor for layers whose twin has no weights of the same shape.
+    Empty for the first block, and for layers whose twin has no weights of the same shape.
     """
     if pair.twin is None:
         return []

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from targetprop.check import require_whole
 from targetprop.cut import output_shape
 from targetprop.networks.activations import activation_layer
+from targetprop.networks.sizes import require_sizes
 
 
 def lenet(
@@ -26,6 +28,8 @@ def lenet(
     Raises:
         UserError: the image is too small for this many blocks.
     """
+    require_sizes("network.hparams.channels", channels)
+    require_whole("network.hparams.hidden", hidden, least=1)
     net, shape = nn.Sequential(), tuple(image_shape)
     for number, width in enumerate(channels, start=1):
         conv = nn.Conv2d(shape[0], width, kernel_size=5, padding=2)

@@ -8,6 +8,7 @@ from torch import nn
 
 from targetprop.cut import output_shape
 from targetprop.networks.activations import activation_layer
+from targetprop.networks.sizes import require_sizes
 
 
 def simple_vgg(
@@ -25,6 +26,7 @@ def simple_vgg(
     Raises:
         UserError: the image is too small for this many blocks.
     """
+    require_sizes("network.hparams.channels", channels)
     net, shape = nn.Sequential(), tuple(image_shape)
     for number, width in enumerate(channels, start=1):
         conv = nn.Conv2d(shape[0], width, kernel_size=3, padding=1)

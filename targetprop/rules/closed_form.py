@@ -8,11 +8,14 @@ from torch import Tensor
 from targetprop.linear_part import LinearPart
 from targetprop.network import Trace
 from targetprop.pair import Pair
+from targetprop.rules.expected import OutputNoise
 from targetprop.rules.feedback import Draw
 
 
 @torch.no_grad()
-def l_drl_gradient(pair: Pair, part: LinearPart, trace: Trace, clean: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+def l_drl_gradient(
+    pair: Pair, part: LinearPart, trace: Trace, clean: Tensor, draw: Draw, expected: OutputNoise | None = None
+) -> tuple[Tensor, Tensor]:
     """Gradient of the L-DRL loss for the linear map V (in its weight's shape), and the loss itself (a scalar).
 
     2 corr(V D2, D2) - 2 corr(eps, D1), mean over the batch, with the responses D1 = a(F(s + eps)) - a(F(s)) and
@@ -21,14 +24,19 @@ def l_drl_gradient(pair: Pair, part: LinearPart, trace: Trace, clean: Tensor, dr
 
     Args:
         clean: a(F(s)), the same for all noise on this batch.
+        expected: the second term in expectation; None samples it, as published.
     """
-    eps, eta = draw("input", trace.x), draw("output", trace.y)
+    eps = draw("input", trace.x)
+    if expected is None:
+        output_response = part.features(trace.y + draw("output", trace.y), trace.context) - clean
+        feedback = part.feed_back(output_response, trace.context)
+        gradient = part.correlate(feedback, output_response, trace.context)
+        power = feedback.square().sum()
+    else:
+        gradient, power = expected.gradient(part, trace)
     noisy, noisy_context = pair.encode(trace.x + eps, trace.context)
     response = part.features(noisy, noisy_context) - clean
-    output_response = part.features(trace.y + eta, trace.context) - clean
-    feedback = part.feed_back(output_response, trace.context)
-    gradient = part.correlate(feedback, output_response, trace.context)
     gradient -= part.correlate(eps, response, trace.context)
     gradient *= 2 / len(eps)
-    loss = (part.map.map.weight * gradient).sum() - feedback.square().sum() / len(eps)
+    loss = (part.map.map.weight * gradient).sum() - power / len(eps)
     return gradient, loss

@@ -9,12 +9,15 @@ from typing import Any
 from torch import nn
 
 from targetprop.backprop import Backprop
+from targetprop.check import is_number, require
 from targetprop.errors import UserError, unknown
 from targetprop.learner import Learner
-from targetprop.recipes import RECIPES, OptimizerSpec
+from targetprop.recipes import FEEDBACK, RECIPES, OptimizerSpec
 
 
-def target_propagation(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int, recipe: str) -> Learner:
+def target_propagation(
+    network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int, recipe: str, feedback: str
+) -> Learner:
     """A learner by one of the named `RECIPES`, with the numbers of `hparams` in place of the recipe's.
 
     Raises:
@@ -22,12 +25,16 @@ def target_propagation(network: nn.Sequential, hparams: Mapping[str, Any], *, se
     """
     if recipe not in RECIPES:
         raise unknown("model.recipe", recipe, RECIPES)
+    if feedback not in FEEDBACK:
+        raise unknown("model.feedback", feedback, FEEDBACK)
     numbers = {key: value for key, value in hparams.items() if key not in ("f_optim", "b_optim")}
     b_optim = optimizer_spec("b_optim", hparams)
     try:
-        return Learner(network, replace(RECIPES[recipe], b_optim=b_optim, **numbers), seed=seed)
+        return Learner(network, replace(RECIPES[recipe], b_optim=b_optim, feedback=feedback, **numbers), seed=seed)
     except UserError as error:
         raise UserError(f"model.hparams.{error}") from None
+    except TypeError as error:
+        raise UserError(f"model.hparams: {error}") from None
 
 
 def backprop(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int) -> Backprop:
@@ -42,6 +49,11 @@ def optimizer_spec(name: str, hparams: Mapping[str, Any]) -> OptimizerSpec:
         UserError: a value that does not fit, named by its configuration key.
     """
     try:
-        return OptimizerSpec(**hparams[name])
+        spec = OptimizerSpec(**hparams[name])
+        if name == "f_optim":
+            require(is_number(spec.lr), "lr", "one number, for all blocks", spec.lr)
     except UserError as error:
         raise UserError(f"model.hparams.{name}.{error}") from None
+    except TypeError as error:
+        raise UserError(f"model.hparams.{name}: {error}") from None
+    return spec

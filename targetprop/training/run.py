@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from hydra.utils import get_method, instantiate
-from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from targetprop.data import ImageDataModule
+from targetprop.check import require, require_whole
 from targetprop.errors import UserError
 from targetprop.report import Result, config_tree, results_table, times_line
-from targetprop.training.callbacks import History
+from targetprop.training.callbacks import BestCheckpoint, History
 from targetprop.training.callbacks.find import find_callback
+from targetprop.training.datamodule import ImageDataModule
 from targetprop.training.models import optimizer_spec
 from targetprop.training.module import Classifier
 
@@ -35,28 +35,28 @@ def train(config: DictConfig) -> dict[str, float]:
     Raises:
         UserError: something in the configuration, or in the data it names, cannot work; the message says what.
     """
+    require_whole("seed", config.seed, least=0)
+    require(config.seed < 2**32, "seed", "a number below 2**32", config.seed)
+    if not config.train and config.ckpt_path is None:
+        raise UserError("ckpt_path: train=false evaluates a checkpoint: say which.")
     output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     console = Console()
     console.print(config_tree(config, GROUPS))
     OmegaConf.save(config, output_dir / "config.yaml", resolve=True)
-    _quiet_warnings()
     L.seed_everything(config.seed, workers=True, verbose=False)
 
     datamodule: ImageDataModule = instantiate(config.datamodule)
     module = build_module(config, datamodule)
-    callbacks = [instantiate(each) for each in (config.callbacks or {}).values() if each is not None]
-    if config.datamodule.val_fraction == 0:
-        callbacks = [each for each in callbacks if not (isinstance(each, ModelCheckpoint) and each.monitor)]
-    loggers = [instantiate(each) for each in (config.logger or {}).values() if each is not None]
-    trainer: L.Trainer = instantiate(config.trainer, callbacks=callbacks, logger=loggers)
+    trainer: L.Trainer = instantiate(config.trainer, callbacks=_callbacks(config), logger=_members(config, "logger"))
+    start = _checkpoint(config.ckpt_path, module)
 
     if config.train:
         log.info("Training into %s", output_dir)
-        trainer.fit(module, datamodule=datamodule, ckpt_path=_checkpoint(config.ckpt_path), weights_only=False)
+        trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
     history = find_callback(trainer, History)  # read before evaluation, which restores that of the best checkpoint
     seconds = [row["seconds"] for row in history.epochs] if history else []
-    results = evaluate(trainer, module, datamodule, config) if config.test else {}
+    results = evaluate(trainer, module, datamodule, _best(trainer) if config.train else start) if config.test else {}
     if results:
         console.print(results_table(results, datamodule.classes))
     if seconds:
@@ -67,40 +67,73 @@ def train(config: DictConfig) -> dict[str, float]:
 
 def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
     """The network for the images of `datamodule`, its learner and its forward optimiser."""
-    make_network = get_method(config.network._target_)
-    network = make_network(datamodule.image_shape, datamodule.num_classes, **_plain(config.network.hparams))
+    network = _call("network.hparams", config.network, datamodule.image_shape, datamodule.num_classes)
     model = _plain(config.model)
-    hparams = model["hparams"]
-    learner = get_method(model.pop("_target_"))(network, model.pop("hparams"), seed=config.seed, **model)
-    scheduler = instantiate(config.scheduler) if config.scheduler else None
+    hparams = model.pop("hparams")
+    learner = get_method(model.pop("_target_"))(network, hparams, seed=config.seed, **model)
+    scheduler = instantiate(config.scheduler) if config.get("scheduler") else None
     return Classifier(learner, optimizer_spec("f_optim", hparams), datamodule.classes, scheduler)
 
 
 def evaluate(
-    trainer: L.Trainer, module: Classifier, datamodule: ImageDataModule, config: DictConfig
+    trainer: L.Trainer, module: Classifier, datamodule: ImageDataModule, checkpoint: str | None
 ) -> dict[str, Result]:
-    """Accuracies of the checkpoint that was best in validation (else of the last weights), the test set's once."""
-    best = [
-        each.best_model_path
-        for each in trainer.checkpoint_callbacks
-        if isinstance(each, ModelCheckpoint) and each.monitor
-    ]
-    path = next(iter(best), None) if config.train else _checkpoint(config.ckpt_path)
-    if path:
-        log.info("Evaluating %s", path)
+    """Accuracies of a checkpoint, or of the last weights, on validation (if there is any) and test set."""
+    if checkpoint:
+        log.info("Evaluating %s", checkpoint)
     results = {}
     for part, key, run in (("validation", "val", trainer.validate), ("test", "test", trainer.test)):
-        if key == "val" and config.datamodule.val_fraction == 0:
+        if key == "val" and datamodule.val_fraction == 0:
             continue
-        (metrics,) = run(module, datamodule=datamodule, ckpt_path=path, weights_only=False, verbose=False)
-        results[part] = Result(metrics[f"{key}/accuracy"], metrics[f"{key}/top5"], module.per_class[key])
+        measured = run(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
+        if measured and f"{key}/accuracy" in measured[0]:  # not where the number of batches is limited to 0
+            metrics = measured[0]
+            results[part] = Result(metrics[f"{key}/accuracy"], metrics[f"{key}/top5"], module.per_class[key])
     return results
 
 
-def _checkpoint(path: str | None) -> str | None:
-    if path is not None and not Path(path).is_file():
+def _members(config: DictConfig, group: str) -> list[Any]:
+    """The objects that the members of a group describe."""
+    return [instantiate(each) for each in (config.get(group) or {}).values() if each is not None]
+
+
+def _callbacks(config: DictConfig) -> list[L.Callback]:
+    """The callbacks; without validation none that waits for its metrics."""
+    validates = config.datamodule.val_fraction != 0
+    return [each for each in _members(config, "callbacks") if validates or not isinstance(each, BestCheckpoint)]
+
+
+def _best(trainer: L.Trainer) -> str | None:
+    """The checkpoint that was best in validation, if there is one."""
+    best = find_callback(trainer, BestCheckpoint)
+    return best.best_model_path if best and Path(best.best_model_path).is_file() else None
+
+
+def _checkpoint(path: str | None, module: Classifier) -> str | None:
+    """The path of a checkpoint that fits the module."""
+    if path is None:
+        return None
+    if not Path(path).is_file():
         raise UserError(f"ckpt_path: there is no file {path}.")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    except Exception as error:
+        raise UserError(f"ckpt_path: {path} is no checkpoint of targetprop: {error}") from None
+    shapes, saved_shapes = (
+        {name: getattr(v, "shape", None) for name, v in s.items()} for s in (module.state_dict(), saved)
+    )
+    differing = [name for name in {**shapes, **saved_shapes} if shapes.get(name, 0) != saved_shapes.get(name, 0)]
+    if differing:
+        raise UserError(f"ckpt_path: {path} was made with other settings of model or network: {differing[0]} differs.")
     return path
+
+
+def _call(key: str, config: DictConfig, *arguments: Any) -> Any:
+    """Call the `_target_` of a configuration with its hparams; `key` is where they stand."""
+    try:
+        return get_method(config._target_)(*arguments, **_plain(config.hparams))
+    except TypeError as error:
+        raise UserError(f"{key}: {error}") from error
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
@@ -112,18 +145,3 @@ def _plain(config: DictConfig) -> dict[str, Any]:
 def _save_results(path: Path, results: dict[str, Result], seconds: list[float]) -> None:
     parts = {part: vars(result) for part, result in results.items()}
     path.write_text(json.dumps({**parts, "epoch_seconds": seconds}, indent=2) + "\n")
-
-
-def _quiet_warnings() -> None:
-    """Warnings as lines of the log, without the advice of Lightning's that does not hold here."""
-    warnings.formatwarning = lambda message, *_, **__: str(message)
-    logging.captureWarnings(True)
-    for message in (
-        ".*does not have many workers.*",
-        ".*lower value for log_every_n_steps.*",
-        ".*isinstance.treespec, LeafSpec.*",
-        ".*Total length of `list` across ranks is zero.*",
-        ".*The dirpath has changed.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)

@@ -12,11 +12,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
-from targetprop.check import require_whole
+from targetprop.check import require, require_whole
 from targetprop.errors import UserError
 from targetprop.training.callbacks import ProgressBar
 
 log = logging.getLogger(__name__)
+PRECISIONS = ("32-true", "64-true")
 
 
 def build_trainer(
@@ -36,6 +37,8 @@ def build_trainer(
         require_whole("trainer.gpus", gpus, least=0)
     if "max_epochs" in options:
         require_whole("trainer.max_epochs", options["max_epochs"], least=-1)
+    precision = options.get("precision", "32-true")
+    require(precision in PRECISIONS, "trainer.precision", " or ".join(PRECISIONS), precision)
     available = torch.cuda.device_count()
     if gpus and not available:
         log.warning("trainer.gpus=%d: this machine has no GPU, training runs on the CPU.", gpus)

@@ -6,11 +6,14 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from hydra.utils import instantiate
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from torch import Tensor
 
-from targetprop.data import Augmentation, BatchLoader, ImageDataModule, Splits, digits, normalize
+from targetprop.cli import check_overrides
+from targetprop.data import Augmentation, BatchLoader, Splits, digits, normalize
 from targetprop.errors import UserError
+from targetprop.training.datamodule import ImageDataModule
 
 Make = Callable[..., ImageDataModule]
 
@@ -70,10 +73,9 @@ def test_only_training_images_are_augmented(make: Make) -> None:
     for evaluation in (val, data.test_dataloader()):
         x, _ = next(iter(evaluation))
         assert torch.equal(x, normalize(evaluation.images.pixels, torch.tensor(data.mean), torch.tensor(data.std)))
-    train = data.train_dataloader()
-    x, _ = next(iter(train))
-    plain = train.images.pixels[train.sampler.indices()[:16]]
-    assert torch.equal(x, normalize(plain.flip(-1), torch.tensor(data.mean), torch.tensor(data.std)))
+    flipped, _ = next(iter(data.train_dataloader()))
+    plain, _ = next(iter(make(val_fraction=0.25).train_dataloader()))
+    assert torch.equal(flipped, plain.flip(-1))
 
 
 def test_without_a_fraction_there_is_no_validation(make: Make, splits: Splits) -> None:
@@ -98,7 +100,8 @@ def test_batches_are_not_copied_on_their_way_to_the_device(make: Make) -> None:
         ({"val_fraction": "some"}, "got 'some'"),
         ({"batch_size": 0}, r"datamodule\.batch_size: expected a whole number, 1 or more, got 0"),
         ({"eval_batch_size": 2.5}, r"datamodule\.eval_batch_size: .* got 2\.5"),
-        ({"seed": -1}, r"datamodule\.seed: expected a whole number, 0 or more, got -1"),
+        ({"seed": -1}, r"^seed: expected a whole number, 0 or more, got -1"),
+        ({"seed": "abc"}, "^seed: .* got 'abc'"),
         ({"std": (0.2, 0.0)}, r"datamodule\.std: expected numbers above 0, got \[0\.2, 0\.0\]"),
         ({"mean": ("a", 1)}, r"datamodule\.mean: expected numbers, got \['a', 1\]"),
     ],
@@ -145,30 +148,25 @@ class Recorder(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-class SaveAt(L.Callback):
-    """Writes a checkpoint after each of the given training steps."""
-
-    def __init__(self, folder: Path, *steps: int) -> None:
-        self.folder, self.steps = folder, steps
-
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if trainer.global_step in self.steps:
-            trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
+def digits_module(**changes: Any) -> ImageDataModule:
+    """12 training batches and one validation batch of digits."""
+    settings: dict[str, Any] = {"val_fraction": 0.1, "augmentation": Augmentation(crop=1), "seed": 7}
+    return ImageDataModule(
+        digits.load, data_dir="", batch_size=100, mean=[0.3], std=[0.4], **{**settings, **changes}
+    )  # fmt: skip
 
 
-def run(max_epochs: int, *callbacks: L.Callback, resume: Path | None = None) -> tuple[L.Trainer, Recorder]:
-    """Train on digits, from the start or from a checkpoint."""
+def run(
+    data: ImageDataModule, max_epochs: int, limit: int | None = None, resume: Path | None = None
+) -> tuple[L.Trainer, Recorder]:
+    """Train from the start or from a checkpoint, on the first `limit` batches of every epoch."""
     trainer = L.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, max_epochs=max_epochs, callbacks=list(callbacks),
-    )  # fmt: skip
-    data = ImageDataModule(
-        digits.load, data_dir="", batch_size=100, mean=[0.3], std=[0.4], val_fraction=0.1,
-        augmentation=Augmentation(crop=1), seed=7,
+        enable_model_summary=False, max_epochs=max_epochs, limit_train_batches=limit,
     )  # fmt: skip
     model = Recorder()
     with warnings.catch_warnings():
-        warnings.simplefilter("error", PossibleUserWarning)  # such as "your dataloader is not resumable"
+        warnings.simplefilter("error", PossibleUserWarning)
         trainer.fit(model, data, ckpt_path=resume)
     return trainer, model
 
@@ -178,15 +176,10 @@ def same(one: list[Tensor], other: list[Tensor]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("checkpoints")
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(checkpoints: Path) -> Recorder:
-    """Three epochs of 12 batches, with a checkpoint in the middle of the second."""
+def uninterrupted() -> Recorder:
+    """Three epochs."""
     torch.manual_seed(0)
-    return run(3, SaveAt(checkpoints, 17))[1]
+    return run(digits_module(), 3)[1]
 
 
 def test_lightning_trains_epochs_in_different_orders(uninterrupted: Recorder) -> None:
@@ -195,11 +188,17 @@ def test_lightning_trains_epochs_in_different_orders(uninterrupted: Recorder) ->
     assert not same(uninterrupted.seen[0], uninterrupted.seen[1])
 
 
+def test_lightning_and_a_plain_loop_see_the_same_batches(uninterrupted: Recorder) -> None:
+    batches = digits_module().train_dataloader()
+    for seen in uninterrupted.seen.values():
+        assert same([x for x, _ in batches], seen)
+
+
 def test_resuming_after_an_epoch_repeats_the_uninterrupted_run(uninterrupted: Recorder, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    trainer, first = run(1)
+    trainer, first = run(digits_module(), 1)
     trainer.save_checkpoint(tmp_path / "checkpoint")
-    _, resumed = run(3, resume=tmp_path / "checkpoint")
+    _, resumed = run(digits_module(), 3, resume=tmp_path / "checkpoint")
     assert same(first.seen[0], uninterrupted.seen[0])
     assert sorted(resumed.seen) == [1, 2]
     assert same(resumed.seen[1], uninterrupted.seen[1])
@@ -207,9 +206,15 @@ def test_resuming_after_an_epoch_repeats_the_uninterrupted_run(uninterrupted: Re
     assert torch.equal(resumed.linear.weight, uninterrupted.linear.weight)
 
 
-def test_resuming_within_an_epoch_repeats_the_uninterrupted_run(uninterrupted: Recorder, checkpoints: Path) -> None:
-    _, resumed = run(3, resume=checkpoints / "17.ckpt")
-    assert sorted(resumed.seen) == [1, 2]
-    assert same(resumed.seen[1], uninterrupted.seen[1][5:])
-    assert same(resumed.seen[2], uninterrupted.seen[2])
-    assert torch.equal(resumed.linear.weight, uninterrupted.linear.weight)
+def test_without_reshuffling_every_epoch_repeats_the_first(uninterrupted: Recorder) -> None:
+    _, model = run(digits_module(reshuffle=False), 2)
+    assert same(model.seen[0], uninterrupted.seen[0])
+    assert same(model.seen[1], uninterrupted.seen[0])
+
+
+def test_debug_overfit_trains_on_the_same_three_batches_again_and_again() -> None:
+    config = check_overrides(["debug=overfit", "datamodule=digits", "output_dir=out"])
+    _, model = run(instantiate(config.datamodule), 3, limit=config.trainer.limit_train_batches)
+    assert len(model.seen[0]) == 3
+    assert same(model.seen[0], model.seen[1])
+    assert same(model.seen[0], model.seen[2])

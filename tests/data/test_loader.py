@@ -1,6 +1,5 @@
 import pytest
 import torch
-from data_helpers import random_images
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -28,9 +27,9 @@ def equal(one: list[tuple[Tensor, Tensor]], other: list[tuple[Tensor, Tensor]]) 
 
 @given(st.integers(1, 60), st.integers(0, 2**40), st.integers(0, 1000))
 def test_every_epoch_is_a_permutation(count: int, seed: int, number: int) -> None:
-    order = BatchLoader(random_images(count), 1, MEAN, STD, shuffle=True, seed=seed).sampler
-    order.set_epoch(number)
-    assert torch.equal(order.indices().sort().values, torch.arange(count))
+    images = Images(torch.zeros(count, 2, 1, 1, dtype=torch.uint8), torch.arange(count), ("",) * count)
+    batches = epoch(BatchLoader(images, 1, MEAN, STD, shuffle=True, seed=seed), number)
+    assert sorted(int(y) for _, y in batches) == list(range(count))
 
 
 def test_epoch_and_seed_determine_the_batches(images: Images) -> None:
@@ -94,29 +93,39 @@ def test_evaluation_is_never_augmented(images: Images) -> None:
         BatchLoader(images, 8, MEAN, STD, augmentation=Augmentation(0.5, 2))
 
 
-def test_iteration_goes_on_where_the_state_was_taken(images: Images) -> None:
-    whole, interrupted, resumed = epoch(loader(images), 2), loader(images), loader(images)
-    interrupted.sampler.set_epoch(2)
-    batches = iter(interrupted)
-    next(batches), next(batches)
-    resumed.load_state_dict(interrupted.state_dict())
-    assert equal(epoch(resumed, 2), whole[2:])
-    assert equal(epoch(resumed, 2), whole)
+def test_iterating_again_goes_on_to_the_next_epoch(images: Images) -> None:
+    batches = loader(images)
+    for number in (0, 1, 2):
+        assert equal(list(batches), epoch(loader(images), number))
+    batches.sampler.set_epoch(7)
+    for number in (7, 8):
+        assert equal(list(batches), epoch(loader(images), number))
 
 
-def test_the_state_of_one_epoch_does_not_shorten_another(images: Images) -> None:
-    finished, resumed = loader(images), loader(images)
-    epoch(finished, 0)
-    finished.sampler.set_epoch(1)  # the next epoch has begun, but none of its batches has been given
-    resumed.load_state_dict(finished.state_dict())
-    assert len(epoch(resumed, 1)) == len(resumed)
+def test_an_epoch_is_selected_until_the_first_batch_is_asked_for(images: Images) -> None:
+    batches = loader(images)
+    iterator = iter(batches)
+    batches.sampler.set_epoch(3)
+    first = next(iterator)
+    batches.sampler.set_epoch(5)
+    assert equal([first, *iterator], epoch(loader(images), 3))
+    assert equal(list(batches), epoch(loader(images), 5))
 
 
-def test_a_state_outlives_being_loaded(images: Images) -> None:
-    state = {"epoch": 2, "batches": 3}
-    resumed = loader(images)
-    resumed.load_state_dict(state)
-    assert resumed.state_dict() == state
+def test_an_abandoned_iteration_has_used_its_epoch_up(images: Images) -> None:
+    batches = loader(images)
+    iter(batches)  # nothing asked for: this one does not count
+    for _ in batches:
+        break
+    assert equal(list(batches), epoch(loader(images), 1))
+
+
+def test_without_reshuffling_every_epoch_is_epoch_0(images: Images) -> None:
+    batches = BatchLoader(images, 8, MEAN, STD, shuffle=True, reshuffle=False, augmentation=Augmentation(0.5, 2))
+    reference = epoch(loader(images), 0)
+    assert equal(list(batches), reference)
+    assert equal(list(batches), reference)
+    assert equal(epoch(batches, 4), reference)
 
 
 def test_whole_numbers_serve_as_mean_and_std(images: Images) -> None:

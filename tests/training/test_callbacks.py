@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import nn
 
-from targetprop import Learner, PairedNetwork, Recipe
+from targetprop import Learner, PairedNetwork, Recipe, UserError
 from targetprop.metrics import angle, backprop_gradients, block_gradients, feedback_angles
 from targetprop.report import draw_curves
 from targetprop.training.callbacks.divergence import DivergenceError
@@ -61,7 +61,7 @@ def test_angles_are_in_degrees() -> None:
 
 def test_feedback_angle_compares_weights_in_the_forward_layout() -> None:
     net = PairedNetwork.of(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)))
-    net.pairs[1].twin.map.weight.data = 2 * net.pairs[1].block.weight.data.t().clone()
+    net.pairs[1].linear.map.map.weight.data = 2 * net.pairs[1].block[0].weight.data.t().clone()
     assert feedback_angles(net.pairs[0]) == []
     assert float(feedback_angles(net.pairs[1])[0]) == pytest.approx(0, abs=0.05)
 
@@ -120,3 +120,15 @@ def test_learner_without_feedback_iterations_still_reports_losses() -> None:
     step = learner.backward(F.cross_entropy(learner(torch.randn(7, 6)), torch.randint(3, (7,))))
     assert step.feedback_losses.tolist() == [0, 0]
     assert step.local_losses.shape == (3,)
+
+
+def test_alignment_refuses_accumulated_gradients(compose: Compose) -> None:
+    with pytest.raises(UserError, match="accumulate_grad_batches=2"):
+        train(compose("+trainer.accumulate_grad_batches=2"))
+
+
+def test_history_takes_validation_only_from_epochs_that_validated(compose: Compose, tmp_path: Path) -> None:
+    train(compose("trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2"))
+    checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=False)
+    rows = checkpoint["callbacks"]["History"]["epochs"]
+    assert ["val/accuracy" in row for row in rows] == [False, True, False]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from omegaconf import DictConfig
 
+from targetprop.training.callbacks import History
 from targetprop.training.run import train
 
 SETTINGS = [
@@ -35,6 +38,32 @@ def test_resumed_run_equals_the_uninterrupted_one(
         assert_identical(whole[part], resumed[part], part)
     rows = whole["callbacks"]["History"]["epochs"], resumed["callbacks"]["History"]["epochs"]
     assert [without_times(row) for row in rows[0]] == [without_times(row) for row in rows[1]]
+
+
+def test_a_killed_run_goes_on_to_the_same_results(
+    compose: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ["trainer.max_epochs=6", "scheduler=cosine", "model.hparams.f_optim.lr=1"]
+    train(compose(*settings, output="whole"))
+    scores = [row["val/accuracy"] for row in load_last(tmp_path / "whole")["callbacks"]["History"]["epochs"]]
+    killed_after = scores.index(max(scores)) + 1
+    assert killed_after < 6, "the best epoch must lie before the kill, or there is nothing to remember"
+
+    start_epoch = History.on_train_epoch_start
+
+    def killed(self: History, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.current_epoch == killed_after:
+            raise RuntimeError("killed")
+        start_epoch(self, trainer, module)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(History, "on_train_epoch_start", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(compose(*settings, output="killed"))
+    train(compose(*settings, f"ckpt_path='{tmp_path / 'killed' / 'checkpoints' / 'last.ckpt'}'", output="resumed"))
+    whole, resumed = (json.loads((tmp_path / run / "results.json").read_text()) for run in ("whole", "resumed"))
+    for part in ("validation", "test"):
+        assert whole[part] == resumed[part]
 
 
 def test_same_seed_gives_the_same_run_and_another_seed_another(

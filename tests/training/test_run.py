@@ -92,6 +92,17 @@ def test_backprop_trains_the_same_network_from_the_same_weights_on_the_same_batc
         ("network.hparams.channels=[4,4,4,4,4]", ["conv4", "too small"]),
         ("trainer.max_epochs=soon", ["trainer.max_epochs", "'soon'"]),
         ("trainer.gpus=-1", ["trainer.gpus", "-1"]),
+        ("trainer.precision=bf16-mixed", ["trainer.precision", "32-true", "'bf16-mixed'"]),
+        ("network.hparams.channels=32", ["network.hparams.channels", "a list", "32"]),
+        ("network.hparams.channels=[-1,3]", ["network.hparams.channels", "-1"]),
+        ("+network.hparams.foo=1", ["network.hparams", "foo"]),
+        ("+model.hparams.foo=1", ["model.hparams", "foo"]),
+        ("+model.hparams.f_optim.nesterov=true", ["model.hparams.f_optim", "nesterov"]),
+        ("model.hparams.f_optim.lr=[0.1,0.2]", ["model.hparams.f_optim.lr", "one number"]),
+        ("model.feedback=exakt", ["model.feedback", "'exact'"]),
+        ("callbacks.alignment.every_n_steps=0", ["callbacks.alignment.every_n_steps", "0"]),
+        ("seed=-1", ["seed", "-1"]),
+        ("train=false", ["ckpt_path", "train=false"]),
         ("+trainer.no_such_option=1", ["no_such_option"]),
         ("ckpt_path=nowhere.ckpt", ["ckpt_path", "nowhere.ckpt"]),
         ("datamodule.batch_size=5000", ["datamodule.batch_size", "5000"]),
@@ -104,3 +115,26 @@ def test_bad_values_are_named(compose: Compose, override: str, words: list[str])
     assert isinstance(error, UserError)
     for word in words:
         assert word in str(error)
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(compose: Compose, tmp_path: Path) -> None:
+    train(compose(output="other"))
+    path = tmp_path / "other" / "checkpoints" / "last.ckpt"
+    for misfit in ("network.hparams.channels=[4,8]", "model=backprop"):
+        with pytest.raises(UserError, match=r"ckpt_path.*other settings"):
+            train(compose(misfit, f"ckpt_path='{path}'"))
+    junk = tmp_path / "junk.ckpt"
+    junk.write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match=r"junk.ckpt is no checkpoint"):
+        train(compose(f"ckpt_path='{junk}'"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["trainer.max_epochs=0", "trainer.limit_train_batches=0", "trainer.limit_val_batches=0", "callbacks=none",
+     "scheduler=none", "logger=none", "debug=default", "debug=overfit", "model.feedback=expected",
+     "model.feedback=textbook", "trainer.precision=64-true"],
+)  # fmt: skip
+def test_unusual_runs_end_well(compose: Compose, override: str) -> None:
+    settings = [override] if override != "debug=overfit" else [override, "trainer.max_epochs=2"]
+    assert "test/accuracy" in train(compose(*settings))

@@ -1,9 +1,10 @@
 """Observers of a training run. They change neither gradients nor random numbers."""
 
 from targetprop.training.callbacks.alignment import Alignment
+from targetprop.training.callbacks.checkpoint import BestCheckpoint
 from targetprop.training.callbacks.divergence import StopOnDivergence
 from targetprop.training.callbacks.history import History
 from targetprop.training.callbacks.progress import ProgressBar, ProgressLines
 from targetprop.training.callbacks.step_losses import StepLosses
 
-__all__ = ["Alignment", "History", "ProgressBar", "ProgressLines", "StepLosses", "StopOnDivergence"]
+__all__ = ["Alignment", "BestCheckpoint", "History", "ProgressBar", "ProgressLines", "StepLosses", "StopOnDivergence"]

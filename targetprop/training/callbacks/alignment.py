@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from targetprop.check import require_whole
+from targetprop.errors import UserError
 from targetprop.learner import Learner
 from targetprop.metrics import angle, backprop_gradients, block_gradients, feedback_angles, norm_ratio
 
@@ -24,17 +26,26 @@ class Alignment(L.Callback):
     """
 
     def __init__(self, every_n_steps: int = 25) -> None:
+        require_whole("callbacks.alignment.every_n_steps", every_n_steps, least=1)
         self.every_n_steps = every_n_steps
         self.rows: list[dict[str, float]] = []
         self._batch: tuple[Tensor, Tensor] | None = None
-        self._random_state = torch.get_rng_state()
+        self._random_state: list[Tensor] = []
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse to compare the sum of several batches' gradients with that of one."""
+        if trainer.accumulate_grad_batches != 1:
+            raise UserError(
+                "callbacks.alignment: it compares the gradients of one batch; "
+                f"with trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} set callbacks.alignment=null."
+            )
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Keep the batch of a step that is due, and the random state its dropout masks come from."""
         if trainer.global_step % self.every_n_steps == 0 and isinstance(pl_module.learner, Learner):
-            self._batch, self._random_state = batch, torch.get_rng_state()
+            self._batch, self._random_state = batch, _random_state(batch[0].device)
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
@@ -46,8 +57,8 @@ class Alignment(L.Callback):
         learner = pl_module.learner
         assert isinstance(learner, Learner)
         updates = block_gradients(learner.network)
-        with torch.random.fork_rng():
-            torch.set_rng_state(self._random_state)
+        with torch.random.fork_rng([x.device] if x.is_cuda else []):
+            _restore(self._random_state, x.device)
             gradients = backprop_gradients(learner.network, x, y, F.cross_entropy)
         values: dict[str, float] = {}
         for n, (pair, update, gradient) in enumerate(zip(learner.network.pairs, updates, gradients, strict=True), 1):
@@ -67,3 +78,14 @@ class Alignment(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after the measurements of the resumed run."""
         self.rows = list(state_dict["rows"])
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    """Of the CPU and, if it is another one, of the device."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def _restore(states: list[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)

@@ -29,10 +29,12 @@ class History(L.Callback):
         self.epochs: list[dict[str, float]] = []
         self._epoch_start = self._drawn = time.monotonic()
         self._validation_seconds = self._validation_start = 0.0
+        self._validated = False
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
         self._epoch_start, self._validation_seconds = time.monotonic(), 0.0
+        self._validated = False
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Validation is not training time."""
@@ -41,13 +43,14 @@ class History(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop the validation's clock."""
         self._validation_seconds = time.monotonic() - self._validation_start
+        self._validated = True
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Add the epoch's row; the module's own metrics of the epoch are not yet among the logged ones."""
         metrics = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
-            if name.startswith(("val/", "feedback_loss/"))
+            if name.startswith("feedback_loss/") or (self._validated and name.startswith("val/"))
         }
         module = cast(Classifier, pl_module)
         metrics["train/loss"] = float(module.train_loss.compute())

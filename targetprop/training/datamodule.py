@@ -10,10 +10,8 @@ import lightning as L
 import torch
 
 from targetprop.check import is_number, require, require_whole
-from targetprop.data.augment import Augmentation
-from targetprop.data.images import Images, Splits
+from targetprop.data import Augmentation, BatchLoader, Images, Splits
 from targetprop.data.keyed import Stream, keyed_generator
-from targetprop.data.loader import BatchLoader
 from targetprop.data.split import stratified_split
 
 
@@ -26,6 +24,7 @@ class ImageDataModule(L.LightningDataModule):
     val_fraction: share of the training set, in [0, 1), that is held out for validation, at random by `seed`,
     the same share of every class; it is not augmented. 0: no validation.
     augmentation: of training images.  seed: also determines the order of images and their augmentation.
+    reshuffle: False repeats the order and the augmentation of epoch 0 in every epoch.
     num_workers: accepted because published commands give it, and unused: data that lives on the device needs
     no worker processes.
 
@@ -43,6 +42,7 @@ class ImageDataModule(L.LightningDataModule):
         std: Sequence[float],
         val_fraction: float = 0.0,
         augmentation: Augmentation | None = None,
+        reshuffle: bool = True,
         seed: int = 0,
         num_workers: int = 0,
         eval_batch_size: int = 500,
@@ -51,7 +51,7 @@ class ImageDataModule(L.LightningDataModule):
         super().__init__()
         require_whole("datamodule.batch_size", batch_size, least=1)
         require_whole("datamodule.eval_batch_size", eval_batch_size, least=1)
-        require_whole("datamodule.seed", seed, least=0)
+        require_whole("seed", seed, least=0)
         part = is_number(val_fraction) and 0 <= val_fraction < 1
         require(part, "datamodule.val_fraction", "a number in [0, 1)", val_fraction)
         require(all(map(is_number, mean)), "datamodule.mean", "numbers", list(mean))
@@ -63,6 +63,7 @@ class ImageDataModule(L.LightningDataModule):
         self.std = tuple(std)
         self.val_fraction = val_fraction
         self.augmentation = augmentation
+        self.reshuffle = reshuffle
         self.seed = seed
         self.eval_batch_size = eval_batch_size
         self.download = download
@@ -98,6 +99,7 @@ class ImageDataModule(L.LightningDataModule):
             self.mean,
             self.std,
             shuffle=True,
+            reshuffle=self.reshuffle,
             augmentation=self.augmentation,
             seed=self.seed,
         )
