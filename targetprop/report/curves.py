@@ -26,7 +26,7 @@ def draw_curves(path: Path, epochs: Rows, alignment: Rows) -> None:
         lambda axes: _both(axes, epochs, "accuracy", 100.0, "accuracy (%)"),
     ]
     if any(key.startswith("feedback_loss/") for key in epochs[-1]):
-        panels.append(lambda axes: _blocks(axes, epochs, "feedback_loss/", "feedback loss"))
+        panels.append(lambda axes: _blocks(axes, epochs, "feedback_loss/", "feedback loss", yscale="symlog"))
     if alignment:
         panels.append(lambda axes: _blocks(axes, alignment, "angle/", "angle of update to backprop (degrees)"))
     rows, columns = (len(panels) + 1) // 2, 2
@@ -35,6 +35,7 @@ def draw_curves(path: Path, epochs: Rows, alignment: Rows) -> None:
         axes = figure.add_subplot(rows, columns, position)
         panel(axes)
         axes.set_xlabel("epoch")
+        axes.set_xlim(0, 1.03 * epochs[-1]["epoch"])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
@@ -53,8 +54,9 @@ def _both(axes: Axes, rows: Rows, name: str, scale: float, label: str) -> None:
     axes.legend(frameon=False)
 
 
-def _blocks(axes: Axes, rows: Rows, prefix: str, label: str) -> None:
+def _blocks(axes: Axes, rows: Rows, prefix: str, label: str, yscale: str = "linear") -> None:
     """One curve a block, from dark (lowest) to light."""
+    axes.set_yscale(yscale)
     names = sorted({key for row in rows for key in row if key.startswith(prefix)}, key=_block_number)
     for name in names:
         color = colormaps["viridis"](0.9 * _block_number(name) / _block_number(names[-1]))

@@ -119,13 +119,15 @@ def _checkpoint(path: str | None, module: Classifier) -> str | None:
         saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     except Exception as error:
         raise UserError(f"ckpt_path: {path} is no checkpoint of targetprop: {error}") from None
-    shapes, saved_shapes = (
-        {name: getattr(v, "shape", None) for name, v in s.items()} for s in (module.state_dict(), saved)
-    )
-    differing = [name for name in {**shapes, **saved_shapes} if shapes.get(name, 0) != saved_shapes.get(name, 0)]
+    here, there = _shapes(module.state_dict()), _shapes(saved)
+    differing = [name for name in {**here, **there} if here.get(name) != there.get(name)]
     if differing:
         raise UserError(f"ckpt_path: {path} was made with other settings of model or network: {differing[0]} differs.")
     return path
+
+
+def _shapes(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
 
 
 def _call(key: str, config: DictConfig, *arguments: Any) -> Any:
