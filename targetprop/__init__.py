@@ -6,12 +6,13 @@ from targetprop.layers import Reshape
 from targetprop.learner import Learner, Step
 from targetprop.network import PairedNetwork, Trace
 from targetprop.pair import Pair
-from targetprop.recipes import DTP, TP, VANILLA_DTP, OptimizerSpec, Recipe
+from targetprop.recipes import AMORTISED_DTP, DTP, TP, VANILLA_DTP, OptimizerSpec, Recipe
 from targetprop.twins import Twin, register_twin, twin_of
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AMORTISED_DTP",
     "DTP",
     "TP",
     "VANILLA_DTP",

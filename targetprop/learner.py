@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from targetprop.amortise import Plan, learn_amortised, make_plan
 from targetprop.errors import UserError
+from targetprop.linear_part import LinearPart
 from targetprop.network import PairedNetwork, Trace
 from targetprop.noise import GaussianNoise, Kind, NoiseKey, NoiseSource
 from targetprop.pair import Pair
@@ -60,7 +62,7 @@ class Learner(nn.Module):
         noise: NoiseSource | None = None,
     ) -> None:
         super().__init__()
-        self.network = network if isinstance(network, PairedNetwork) else PairedNetwork.of(network)
+        self.network = network if isinstance(network, PairedNetwork) else PairedNetwork.of(network, recipe.twin)
         self.recipe = recipe
         self.noise = noise or GaussianNoise(seed)
         self.steps = 0
@@ -73,6 +75,11 @@ class Learner(nn.Module):
             recipe.b_optim.build(pair.feedback_parameters(), lr) if pair.feedback_parameters() else None
             for pair, lr in zip(self.network.trained, rates, strict=True)
         ]
+        self._plan: Plan | None = None
+        if recipe.feedback == "amortised":
+            for pair in self.network.trained:
+                if isinstance(pair.linear, LinearPart):
+                    torch.nn.init.zeros_(pair.linear.map.map.weight)
         self._traces: list[Trace] | None = None
         self._output: Tensor | None = None
         self._earlier: Tensor | None = None
@@ -118,6 +125,8 @@ class Learner(nn.Module):
 
     def _train_feedback(self, traces: Sequence[Trace]) -> Tensor:
         """K_n updates of every pair's feedback, each on fresh noise."""
+        if self.recipe.feedback == "amortised" and self._plan is None:
+            self._plan = make_plan(self.network, traces, self.recipe.budget)
         losses = [
             self._train_pair(block, pair, trace)
             for block, (pair, trace) in enumerate(zip(self.network.trained, traces[1:], strict=True))
@@ -126,6 +135,8 @@ class Learner(nn.Module):
 
     def _train_pair(self, index: int, pair: Pair, trace: Trace) -> Tensor:
         """Mean loss of the updates; `index` counts the pairs with feedback from 0."""
+        if self._plan is not None and index + 1 in self._plan.allocations:
+            return self._learn_amortised(index + 1, pair, trace)
         total = trace.x.new_zeros(())
         optimizer, count = self._feedback_optimizers[index], self._iterations[index]
         update = feedback_update(self.recipe, pair, trace, self._sigmas[index])
@@ -141,6 +152,17 @@ class Learner(nn.Module):
             optimizer.step()
         optimizer.zero_grad()
         return total / count
+
+    def _learn_amortised(self, block: int, pair: Pair, trace: Trace) -> Tensor:
+        """The share of the response to noise that the feedback of this block does not predict yet."""
+        assert self._plan is not None
+        assert isinstance(pair.linear, LinearPart)
+
+        def draw(repetition: int, kind: Kind, like: Tensor) -> Tensor:
+            return self.noise(NoiseKey(self.steps, block, repetition, kind), like)
+
+        times = self._plan.warm if self.steps == 0 else 1
+        return learn_amortised(pair.linear, trace, self._plan.allocations[block], times, draw)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Step count and feedback optimisers, beside the weights in `state_dict`."""

@@ -71,9 +71,13 @@ class LinearPart:
 
     def correlate(self, x: Tensor, features: Tensor, context: Context) -> Tensor:
         """Gradient of <x, feed_back(features)> for V, summed over the batch; x is in the block's input space."""
+        return self.map.correlate(self.map_input(x, context), features)
+
+    def map_input(self, x: Tensor, context: Context) -> Tensor:
+        """The input of the forward map for an input x of the block: x through the layers before it."""
         for i in range(self.position):
             x, _ = encode(self.layers[i], x, context[i])
-        return self.map.correlate(x, features)
+        return x
 
 
 def linear_part(block: nn.Module, twin: Twin | None) -> LinearPart | str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+import targetprop.activation_twins  # noqa: F401  (registers the styles "matched" and "linear")
 from targetprop.cut import cut, leaves, pool_first
 from targetprop.encoding import Context
 from targetprop.errors import UserError
@@ -47,8 +48,8 @@ class PairedNetwork(nn.Module):
             raise UserError("A network needs at least one block with parameters.")
 
     @classmethod
-    def of(cls, model: nn.Sequential) -> PairedNetwork:
-        """Cut a Sequential into blocks (see `cut`) and pair each with a new feedback twin.
+    def of(cls, model: nn.Sequential, style: str = "published") -> PairedNetwork:
+        """Cut a Sequential into blocks (see `cut`) and pair each with a new feedback twin, in one of the `STYLES`.
 
         Raises:
             UserError: a layer above the first block has no feedback twin, or a lazy layer has no weights yet.
@@ -60,7 +61,7 @@ class PairedNetwork(nn.Module):
             name = f"{number} ({', '.join(type(layer).__name__ for layer in leaves(block))})"
             block = pool_first(block)
             try:
-                twin = twin_of(block).to(next(block.parameters())) if number > 1 else None  # its device and type
+                twin = twin_of(block, style).to(next(block.parameters())) if number > 1 else None  # its device and type
                 pairs.append(Pair(block, twin, name))
             except UserError as error:
                 raise UserError(f"Block {name}: {error}") from None

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-Kind = Literal["input", "output"]
+Kind = Literal["input", "output", "mixture"]
 
 
 class NoiseKey(NamedTuple):

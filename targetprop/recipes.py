@@ -16,6 +16,7 @@ from torch import Tensor
 from targetprop.check import is_number, require, require_whole
 from targetprop.errors import UserError, unknown
 from targetprop.rules import FeedbackLoss, Propagation, difference, direct, l_drl, reconstruction
+from targetprop.twins import STYLES
 
 OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -28,6 +29,7 @@ FEEDBACK: Mapping[str, str] = {
     "textbook": "the published estimator, by autograd for every pair",
     "exact": "the same gradients, in closed form where the twin has a linear part",
     "expected": "the second term of L-DRL in expectation where that has a closed form, else as exact",
+    "amortised": "another rule: a delta rule on responses to noise, a little of it every batch (rules/amortised.py)",
 }
 """Ways to estimate the feedback loss's gradient, and what they are."""
 
@@ -81,6 +83,9 @@ class Recipe:
         noise: standard deviation of input and output noise, per block.
         b_optim: the feedback optimiser; each block has one of its own.
         feedback: how the gradient of the feedback loss is estimated, one of `FEEDBACK`.
+        budget: for feedback="amortised", the multiply-adds that feedback learning may cost, as a share of those of
+            a backprop step. Iterations, noise and b_optim are then only for pairs that it does not fit.
+        twin: style of the feedback twins, one of `targetprop.twins.STYLES`.
     """
 
     targets: Propagation = difference
@@ -90,10 +95,17 @@ class Recipe:
     noise: float | Sequence[float] = 0.1
     b_optim: OptimizerSpec = field(default_factory=lambda: OptimizerSpec(lr=0.1, momentum=0.9))
     feedback: str = "exact"
+    budget: float = 0.12
+    twin: str = "published"
 
     def __post_init__(self) -> None:
         if self.feedback not in FEEDBACK:
             raise unknown("feedback", self.feedback, FEEDBACK)
+        if self.twin not in STYLES:
+            raise unknown("twin", self.twin, STYLES)
+        if self.feedback == "amortised" and self.twin == "published":
+            raise UserError('twin: feedback="amortised" needs "linear" or "matched" twins, got "published".')
+        require(is_number(self.budget) and self.budget > 0, "budget", "a number above 0", self.budget)
         require(is_number(self.beta) and self.beta > 0, "beta", "a number above 0", self.beta)
         for sigma in _each(self.noise):
             require(is_number(sigma) and sigma > 0, "noise", "numbers above 0", self.noise)
@@ -130,5 +142,8 @@ VANILLA_DTP = Recipe(feedback_loss=reconstruction)
 TP = Recipe(targets=direct, feedback_loss=reconstruction)
 """Target propagation (Bengio 2014)."""
 
-RECIPES: Mapping[str, Recipe] = {"dtp": DTP, "vanilla_dtp": VANILLA_DTP, "tp": TP}
+AMORTISED_DTP = Recipe(feedback="amortised", twin="linear")
+"""Difference target propagation with feedback that learns a little from noise every batch; needs no tuning."""
+
+RECIPES: Mapping[str, Recipe] = {"dtp": DTP, "amortised_dtp": AMORTISED_DTP, "vanilla_dtp": VANILLA_DTP, "tp": TP}
 """Recipes by the name that a configuration gives them."""

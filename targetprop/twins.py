@@ -15,7 +15,7 @@ Give a layer of your own a twin:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
@@ -40,47 +40,61 @@ class Twin(nn.Module, ABC):
 
 
 TwinFactory = Callable[[nn.Module], Twin]
-_FACTORIES: dict[type[nn.Module], TwinFactory] = {}
+
+STYLES: Mapping[str, str] = {
+    "published": "an activation's twin is the same activation again",
+    "matched": "an activation's twin has, at every y, the slope that the transposed Jacobian needs",
+    "linear": "an activation's twin is its slope on the clean batch, times y",
+}
+"""Styles of twins, and what they are (`activation_twins.py` has all but the published ones)."""
+
+_FACTORIES: dict[str, dict[type[nn.Module], TwinFactory]] = {style: {} for style in STYLES}
 _T = TypeVar("_T", bound=Callable[..., Twin])
 
 
-def register_twin(*layers: type[nn.Module]) -> Callable[[_T], _T]:
-    """Register a `Twin` class, or a function layer -> Twin, for these layer types and their subclasses."""
+def register_twin(*layers: type[nn.Module], style: str = "published") -> Callable[[_T], _T]:
+    """Register a `Twin` class, or a function layer -> Twin, for these layer types and their subclasses.
+
+    Args:
+        style: one of `STYLES`; those but "published" take the published twin of a layer that they have none for.
+    """
 
     def register(factory: _T) -> _T:
-        _FACTORIES.update(dict.fromkeys(layers, factory))
+        _FACTORIES[style].update(dict.fromkeys(layers, factory))
         return factory
 
     return register
 
 
-def twin_of(layer: nn.Module) -> Twin:
-    """A new feedback twin for `layer`.
+def twin_of(layer: nn.Module, style: str = "published") -> Twin:
+    """A new feedback twin for `layer`, in one of the `STYLES`.
 
     Raises:
         UserError: no twin is known for this type of layer, or for this setting of it.
     """
     for kind in type(layer).__mro__:
-        if kind in _FACTORIES:
-            return _FACTORIES[kind](layer)
+        for factories in (_FACTORIES[style], _FACTORIES["published"]):
+            if kind in factories:
+                return factories[kind](layer)
+    if isinstance(layer, nn.Sequential):
+        return ChainTwin(layer, style)
     name = type(layer).__name__
-    known = ", ".join(sorted(kind.__name__ for kind in _FACTORIES))
+    known = ", ".join(sorted(kind.__name__ for kind in _FACTORIES["published"]))
     raise UserError(
         f"Layer {name} has no feedback twin. Layers with one: {known}. "
         f"Use one of these, or give {name} a twin with @targetprop.register_twin({name})."
     )
 
 
-@register_twin(nn.Sequential)
 class ChainTwin(Twin):
     """Twin of layers in sequence: the twins of the layers, in reverse."""
 
-    def __init__(self, layer: nn.Sequential) -> None:
+    def __init__(self, layer: nn.Sequential, style: str) -> None:
         super().__init__(layer)
         if type(layer).forward is not nn.Sequential.forward:
             name = type(layer).__name__
             raise UserError(f"{name} is a Sequential with a forward of its own: register a twin for {name}.")
-        self.twins = nn.ModuleList(twin_of(child) for child in layer)
+        self.twins = nn.ModuleList(twin_of(child, style) for child in layer)
 
     def decode(self, y: Tensor, context: Context) -> Tensor:
         for twin, part in zip(reversed(self.twins), reversed(context), strict=True):
@@ -108,6 +122,18 @@ class LinearMapTwin(Twin):
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
         """Gradient of <x, V y> for V, in its weight's shape; x (batch, *input), y (batch, *layer output)."""
 
+    @abstractmethod
+    def respond(self, x: Tensor, weight: Tensor) -> Tensor:
+        """V^T x for a weight of V's shape: (batch, *input) to (batch, *layer output)."""
+
+    @abstractmethod
+    def forward_weight(self, layer: nn.Module) -> Tensor:
+        """The forward layer's weight, in the shape of V's."""
+
+    @abstractmethod
+    def unit_power(self, weight: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared norms of weight and response for each unit of the layer's output, to broadcast over the weight."""
+
 
 @register_twin(nn.Linear)
 class LinearTwin(LinearMapTwin):
@@ -122,6 +148,16 @@ class LinearTwin(LinearMapTwin):
 
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
         return x.flatten(0, -2).t() @ y.flatten(0, -2)
+
+    def respond(self, x: Tensor, weight: Tensor) -> Tensor:
+        return x @ weight
+
+    def forward_weight(self, layer: nn.Module) -> Tensor:
+        assert isinstance(layer, nn.Linear)
+        return layer.weight.t()
+
+    def unit_power(self, weight: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
+        return weight.square().sum(0), response.flatten(0, -2).square().sum(0)
 
 
 @register_twin(nn.Conv2d)
@@ -162,10 +198,26 @@ class ConvTwin(LinearMapTwin):
         x = F.conv_transpose2d(y, conv.weight, bias, conv.stride, leading, missing, conv.groups, conv.dilation)
         return x[..., : size[0], : size[1]]
 
+    def _padded(self, x: Tensor) -> Tensor:
+        return F.pad(x, (0, self.trailing[1], 0, self.trailing[0])) if any(self.trailing) else x
+
+    def respond(self, x: Tensor, weight: Tensor) -> Tensor:
+        conv = self.map
+        return F.conv2d(
+            self._padded(x), weight, None, conv.stride, pair_of(conv.padding), conv.dilation, conv.groups
+        )  # fmt: skip
+
+    def forward_weight(self, layer: nn.Module) -> Tensor:
+        assert isinstance(layer, nn.Conv2d)
+        return layer.weight
+
+    def unit_power(self, weight: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
+        power = response.square().sum((0, 2, 3)).view(-1, 1, 1, 1)
+        return weight.square().sum((1, 2, 3), keepdim=True), power
+
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
         conv = self.map
-        if any(self.trailing):
-            x = F.pad(x, (0, self.trailing[1], 0, self.trailing[0]))
+        x = self._padded(x)
         return torch.ops.aten.convolution_backward(
             y, x, conv.weight, None, conv.stride, pair_of(conv.padding), conv.dilation, False, (0, 0), conv.groups,
             (False, True, False),

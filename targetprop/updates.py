@@ -43,6 +43,8 @@ def _path(recipe: Recipe, pair: Pair) -> str:
         return "no feedback, there is no target below it"
     if recipe.feedback_loss is None:
         return "feedback stays as it is, the recipe trains none"
+    if recipe.feedback == "amortised" and isinstance(pair.linear, LinearPart):
+        return "amortised"
     if not _has_closed_form(recipe):
         return "autograd, because the recipe asks for the textbook path or its loss has no closed form"
     if isinstance(pair.linear, str):

@@ -117,7 +117,7 @@ def test_explain_says_which_path_and_why() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return 2 * x
 
-    before = dict(twins._FACTORIES)
+    before = dict(twins._FACTORIES["published"])
     try:
 
         @register_twin(Doubling)
@@ -135,8 +135,8 @@ def test_explain_says_which_path_and_why() -> None:
             )
         )
     finally:
-        twins._FACTORIES.clear()
-        twins._FACTORIES.update(before)
+        twins._FACTORIES["published"].clear()
+        twins._FACTORIES["published"].update(before)
     lines = explain(network, DTP)
     assert [line.split(": ")[1] for line in lines] == [
         "no feedback, there is no target below it",

@@ -18,7 +18,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 @pytest.fixture
 def _own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(twins, "_FACTORIES", dict(twins._FACTORIES))
+    monkeypatch.setitem(twins._FACTORIES, "published", dict(twins._FACTORIES["published"]))
     return
 
 

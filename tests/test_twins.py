@@ -241,10 +241,11 @@ def test_sequential_with_a_forward_of_its_own_is_refused_by_name() -> None:
 @pytest.fixture
 def _registry() -> Iterator[None]:
     """Twins registered in a test are forgotten after it."""
-    before = dict(_FACTORIES)
+    published = _FACTORIES["published"]
+    before = dict(published)
     yield
-    _FACTORIES.clear()
-    _FACTORIES.update(before)
+    published.clear()
+    published.update(before)
 
 
 class Swap(nn.Module):

@@ -12,25 +12,27 @@ from targetprop.backprop import Backprop
 from targetprop.check import is_number, require
 from targetprop.errors import UserError, unknown
 from targetprop.learner import Learner
-from targetprop.recipes import FEEDBACK, RECIPES, OptimizerSpec
+from targetprop.recipes import RECIPES, OptimizerSpec
 
 
 def target_propagation(
-    network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int, recipe: str, feedback: str
+    network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int, recipe: str, **changes: Any
 ) -> Learner:
-    """A learner by one of the named `RECIPES`, with the numbers of `hparams` in place of the recipe's.
+    """A learner by one of the named `RECIPES`, with `changes` and the numbers of `hparams` in place of the recipe's.
 
     Raises:
         UserError: a value that does not fit, named by its configuration key.
     """
     if recipe not in RECIPES:
         raise unknown("model.recipe", recipe, RECIPES)
-    if feedback not in FEEDBACK:
-        raise unknown("model.feedback", feedback, FEEDBACK)
+    try:
+        base = replace(RECIPES[recipe], **changes)
+    except UserError as error:
+        raise UserError(f"model.{error}") from None
     numbers = {key: value for key, value in hparams.items() if key not in ("f_optim", "b_optim")}
     b_optim = optimizer_spec("b_optim", hparams)
     try:
-        return Learner(network, replace(RECIPES[recipe], b_optim=b_optim, feedback=feedback, **numbers), seed=seed)
+        return Learner(network, replace(base, b_optim=b_optim, **numbers), seed=seed)
     except UserError as error:
         raise UserError(f"model.hparams.{error}") from None
     except TypeError as error:

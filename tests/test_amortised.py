@@ -1,0 +1,192 @@
+"""Amortised feedback learning: where it settles, what it costs, and that it is repeatable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from targetprop import AMORTISED_DTP, DTP, Learner, PairedNetwork, Recipe, UserError
+from targetprop.amortise import backprop_cost, make_plan
+from targetprop.linear_part import LinearPart
+from targetprop.metrics import angle, backprop_gradients, block_gradients, feedback_angles
+from targetprop.networks import lenet, mlp, simple_vgg
+from targetprop.rules.amortised import HEAD_SHARE, MapShape, allocate, delta_rule, shaped_delta_rule
+from targetprop.updates import explain
+
+NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
+    "vgg": lambda: simple_vgg((3, 16, 16), 5, (6, 8, 8), "elu"),
+    "vgg relu": lambda: simple_vgg((3, 16, 16), 5, (6, 8, 8), "relu"),
+    "lenet": lambda: lenet((3, 16, 16), 5, (4, 6), 20, "tanh"),
+    "mlp gelu": lambda: mlp((3, 16, 16), 5, (30, 20), "gelu"),
+    "strided": lambda: nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ELU()),
+        nn.Sequential(nn.Conv2d(4, 8, (3, 2), stride=2, padding="valid", groups=2), nn.LeakyReLU()),
+        nn.Sequential(nn.Conv2d(8, 6, 2, padding="same"), nn.BatchNorm2d(6), nn.Tanh(), nn.AvgPool2d(2)),
+        nn.Sequential(nn.Flatten(), nn.Linear(12, 5)),
+    ),
+}
+
+
+def batch(count: int = 32) -> tuple[Tensor, Tensor]:
+    return torch.randn(count, 3, 16, 16), torch.randint(5, (count,))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.filterwarnings("ignore:Using padding=.same.")
+def test_the_first_batch_already_aligns_feedback_and_updates(name: str) -> None:
+    learner = Learner(NETWORKS[name](), AMORTISED_DTP)
+    x, y = batch()
+    step = learner.backward(F.cross_entropy(learner(x), y))
+    assert float(step.feedback_losses.max()) < 0.02
+    for pair in learner.network.trained:
+        assert float(feedback_angles(pair)[0]) < 5
+    gradients = backprop_gradients(learner.network, x, y, F.cross_entropy)
+    if any(isinstance(module, nn.BatchNorm2d) for module in learner.modules()):
+        return  # its twin is the identity, which is not the adjoint: updates below it differ
+    for update, gradient in zip(block_gradients(learner.network), gradients, strict=True):
+        assert float(angle(update, gradient)) < 8
+
+
+@pytest.mark.parametrize("style", ["linear", "matched"])
+@pytest.mark.parametrize("name", ["vgg", "vgg relu", "mlp gelu"])
+def test_with_forward_weights_as_feedback_small_targets_give_backprop(name: str, style: str) -> None:
+    learner = Learner(NETWORKS[name](), Recipe(twin=style, beta=1e-4, feedback_loss=None)).double()
+    for pair in learner.network.trained:
+        part = pair.linear
+        assert isinstance(part, LinearPart)
+        part.map.map.weight.data = part.map.forward_weight(part.layers[part.position]).detach().clone()
+    x, y = batch()
+    x = x.double()
+    learner.backward(F.cross_entropy(learner(x), y))
+    gradients = backprop_gradients(learner.network, x, y, F.cross_entropy)
+    for update, gradient in zip(block_gradients(learner.network), gradients, strict=True):
+        assert (update / 1e-4 - gradient).norm() < 1e-3 * gradient.norm()
+
+
+def test_feedback_comes_within_five_degrees_of_long_exact_training() -> None:
+    """Forward weights fixed, linear twins: L-DRL's own optimum, reached by long training, is where the rule settles."""
+    torch.manual_seed(4)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Sequential(nn.Linear(8, 7), nn.Identity()), nn.Linear(7, 3))
+    exact = Learner(model, Recipe(noise=0.1, feedback_training_iterations=50))
+    amortised = Learner(model, AMORTISED_DTP)
+    for _ in range(20):
+        x, y = torch.randn(64, 6), torch.randint(3, (64,))
+        for learner in (exact, amortised):
+            learner.backward(F.cross_entropy(learner(x), y))
+    for slow, fast in zip(exact.network.trained, amortised.network.trained, strict=True):
+        weights = [pair.linear.map.map.weight.detach() for pair in (slow, fast)]  # type: ignore[union-attr]
+        assert float(angle(*weights)) < 5
+
+
+def part_of(model: nn.Sequential) -> LinearPart:
+    part = PairedNetwork.of(model, "linear").pairs[1].linear
+    assert isinstance(part, LinearPart)
+    return part
+
+
+@torch.no_grad()
+def test_the_rule_rests_at_the_forward_weights_and_shrinks_the_error_as_predicted() -> None:
+    torch.manual_seed(3)
+    part = part_of(nn.Sequential(nn.Linear(9, 40), nn.Linear(40, 30)))
+    weight, forward = part.map.map.weight, part.map.forward_weight(part.layers[part.position])
+    weight.copy_(forward)
+    change, left = delta_rule(part, torch.randn(20, 40), torch.tensor(1 / 60))
+    assert float(change.abs().max()) < 1e-6
+    assert float(left) < 1e-12
+    assert float(shaped_delta_rule(part, torch.randn(3, 40)).abs().max()) < 1e-6
+    shrunk = []
+    for _ in range(200):
+        weight.zero_()
+        change, left = delta_rule(part, torch.randn(20, 40), torch.tensor(1 / (20 + 40)))
+        assert float(left) == pytest.approx(1)
+        shrunk.append((forward - change).square().sum() / forward.square().sum())
+    assert float(torch.stack(shrunk).mean()) == pytest.approx(40 / 60, abs=0.02)  # d / (n + d)
+
+
+@torch.no_grad()
+def test_shaped_noise_never_makes_its_own_residual_larger() -> None:
+    torch.manual_seed(5)
+    part = part_of(nn.Sequential(nn.Conv2d(2, 3, 1), nn.Conv2d(3, 4, 3, padding=1)))
+    eps = torch.randn(1, 3, 1, 1) + 0.1 * torch.randn(2, 3, 6, 6)  # far from white
+    forward = part.map.forward_weight(part.layers[part.position])
+
+    def residual() -> Tensor:
+        return (part.map.respond(eps, forward) - part.map.respond(eps, part.map.map.weight)).square().sum((0, 2, 3))
+
+    before = residual()
+    part.map.map.weight += shaped_delta_rule(part, eps)
+    assert bool((residual() < before).all())
+
+
+def test_the_allocation_keeps_its_budget_and_treats_all_blocks_alike() -> None:
+    shapes = [
+        MapShape(positions, weights, seen, torch.ones(()))
+        for positions, weights, seen in [(256, 147_456, 1058.0), (64, 294_912, 968.0), (16, 589_824, 1600.0)]
+    ]
+    backprop = 3.0 * 128 * sum(shape.cost for shape in shapes)
+    for budget in (0.05, 0.12, 0.3):
+        allocations, warm = allocate(shapes, backprop, budget)
+        spent = sum((3 * a.rows + 4 * a.mixtures) * s.cost for a, s in zip(allocations, shapes, strict=True))
+        assert spent <= (budget + 3 * HEAD_SHARE) * backprop
+        assert spent >= 0.7 * budget * backprop
+        ratios = [a.rows * s.positions / s.seen for a, s in zip(allocations, shapes, strict=True)]
+        assert max(ratios) < 1.7 * min(ratios)
+        assert (1 + min(ratios)) ** -warm <= 1e-6
+
+
+def test_backprop_is_counted_as_three_passes_but_one_for_the_first_block() -> None:
+    network = PairedNetwork.of(nn.Sequential(nn.Linear(5, 7), nn.ELU(), nn.Linear(7, 3)))
+    assert backprop_cost(network, torch.randn(11, 5)) == 11 * (2 * 35 + 3 * 21)
+
+
+def test_the_plan_depends_on_shapes_only_and_a_run_can_be_resumed() -> None:
+    learner = Learner(NETWORKS["vgg"](), AMORTISED_DTP, seed=7)
+    optimizer = torch.optim.SGD(learner.network.forward_parameters(), lr=0.05)
+    batches = [batch() for _ in range(4)]
+
+    def run(learner: Learner, optimizer: torch.optim.Optimizer, batches: list[tuple[Tensor, Tensor]]) -> None:
+        for x, y in batches:
+            learner.backward(F.cross_entropy(learner(x), y))
+            optimizer.step()
+            optimizer.zero_grad()
+
+    run(learner, optimizer, batches[:2])
+    resumed = Learner(NETWORKS["vgg"](), AMORTISED_DTP, seed=7)
+    resumed.load_state_dict(learner.state_dict())
+    run(learner, optimizer, batches[2:])
+    run(resumed, torch.optim.SGD(resumed.network.forward_parameters(), lr=0.05), batches[2:])
+    for name, value in learner.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name]), name
+    plans = [make_plan(learner.network, learner.network.trace(x), 0.12) for x, _ in batches[:2]]
+    assert [a.rows for a in plans[0].allocations.values()] == [a.rows for a in plans[1].allocations.values()]
+
+
+def test_pairs_without_a_linear_part_learn_by_the_loss_beside_it() -> None:
+    model = nn.Sequential(
+        nn.Linear(6, 8),
+        nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8)),
+        nn.Sequential(nn.Linear(8, 8), nn.ELU()),
+    )
+    learner = Learner(model, AMORTISED_DTP)
+    assert [line.split(": ")[1].split(",")[0] for line in explain(learner.network, AMORTISED_DTP)] == [
+        "no feedback",
+        "autograd",
+        "amortised",
+    ]
+    before = [p.detach().clone() for p in learner.network.pairs[1].feedback_parameters()]
+    learner.backward(F.cross_entropy(learner(torch.randn(9, 6)), torch.randint(8, (9,))))
+    after = learner.network.pairs[1].feedback_parameters()
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_published_twins_are_refused() -> None:
+    with pytest.raises(UserError, match="linear"):
+        Recipe(feedback="amortised")
+    with pytest.raises(UserError, match="Did you mean 'matched'"):
+        Recipe(twin="matchd")
+    assert math.isclose(DTP.budget, AMORTISED_DTP.budget)
