@@ -1,4 +1,4 @@
-"""Twins of activations whose slope makes equal weights equal Jacobians.
+"""Twins of activations and normalisation whose slope makes equal weights equal Jacobians.
 
 The published twin applies the activation again. Its slope at y = act(u) is act'(y), but the transposed Jacobian of
 the block needs act'(u): 1 + y for ELU below zero (the published twin has e^y), 1 - y^2 for tanh. The style "linear"
@@ -75,3 +75,12 @@ class MatchedTanh(Twin):
     def decode(self, y: Tensor, context: Context) -> Tensor:
         inside = y.clamp(-1, 1)
         return inside - inside**3 / 3
+
+
+@register_twin(nn.BatchNorm1d, nn.BatchNorm2d, style="linear")
+@register_twin(nn.BatchNorm1d, nn.BatchNorm2d, style="matched")
+class GainTwin(Twin):
+    """The gain of each channel on the clean batch, times y; how the batch's statistics react is left out."""
+
+    def decode(self, y: Tensor, context: Context) -> Tensor:
+        return y * context.gain

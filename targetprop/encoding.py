@@ -13,13 +13,21 @@ statistics, dropout the clean mask. Pooling indices are always those of the pass
 from __future__ import annotations
 
 from functools import singledispatch
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Context = Any
+
+
+class NormContext(NamedTuple):
+    """Statistics that a batch norm used, (channels,), and what it multiplied each channel by, (channels, 1, ...)."""
+
+    mean: Tensor
+    variance: Tensor
+    gain: Tensor
 
 
 @singledispatch
@@ -61,13 +69,17 @@ def _(layer: nn.AdaptiveMaxPool2d, x: Tensor, clean: Context = None) -> tuple[Te
 @encode.register(nn.BatchNorm2d)
 def _(layer: nn.BatchNorm2d, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
     if clean is not None:
-        mean, variance = clean
+        mean, variance, _ = clean
         return F.batch_norm(x, mean, variance, layer.weight, layer.bias, training=False, eps=layer.eps), clean
-    if not layer.training and layer.running_mean is not None:
-        return layer(x), None
-    over = [d for d in range(x.dim()) if d != 1]
-    variance, mean = torch.var_mean(x.detach(), over, correction=0)
-    return layer(x), (mean, variance)
+    if not layer.training and layer.running_mean is not None and layer.running_var is not None:
+        mean, variance = layer.running_mean, layer.running_var
+    else:
+        over = [d for d in range(x.dim()) if d != 1]
+        variance, mean = torch.var_mean(x.detach(), over, correction=0)
+    gain = torch.rsqrt(variance + layer.eps)
+    if layer.weight is not None:
+        gain = gain * layer.weight.detach()
+    return layer(x), NormContext(mean, variance, gain.view(-1, *[1] * (x.dim() - 2)))
 
 
 @encode.register

@@ -47,7 +47,7 @@ def test_the_first_batch_already_aligns_feedback_and_updates(name: str) -> None:
         assert float(feedback_angles(pair)[0]) < 5
     gradients = backprop_gradients(learner.network, x, y, F.cross_entropy)
     if any(isinstance(module, nn.BatchNorm2d) for module in learner.modules()):
-        return  # its twin is the identity, which is not the adjoint: updates below it differ
+        return  # how the batch's statistics react is left out of its twin: updates below it differ
     for update, gradient in zip(block_gradients(learner.network), gradients, strict=True):
         assert float(angle(update, gradient)) < 8
 
