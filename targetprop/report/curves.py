@@ -26,7 +26,7 @@ def draw_curves(path: Path, epochs: Rows, alignment: Rows) -> None:
         lambda axes: _both(axes, epochs, "accuracy", 100.0, "accuracy (%)"),
     ]
     if any(key.startswith("feedback_loss/") for key in epochs[-1]):
-        panels.append(lambda axes: _blocks(axes, epochs, "feedback_loss/", "feedback loss", yscale="symlog"))
+        panels.append(lambda axes: _blocks(axes, epochs, "feedback_loss/", "feedback loss", wide=True))
     if alignment:
         panels.append(lambda axes: _blocks(axes, alignment, "angle/", "angle of update to backprop (degrees)"))
     rows, columns = (len(panels) + 1) // 2, 2
@@ -54,9 +54,10 @@ def _both(axes: Axes, rows: Rows, name: str, scale: float, label: str) -> None:
     axes.legend(frameon=False)
 
 
-def _blocks(axes: Axes, rows: Rows, prefix: str, label: str, yscale: str = "linear") -> None:
+def _blocks(axes: Axes, rows: Rows, prefix: str, label: str, wide: bool = False) -> None:
     """One curve a block, from dark (lowest) to light."""
-    axes.set_yscale(yscale)
+    if wide and any(abs(value) > 10 for row in rows for key, value in row.items() if key.startswith(prefix)):
+        axes.set_yscale("symlog")  # the blocks' losses lie orders of magnitude apart
     names = sorted({key for row in rows for key in row if key.startswith(prefix)}, key=_block_number)
     for name in names:
         color = colormaps["viridis"](0.9 * _block_number(name) / _block_number(names[-1]))
