@@ -8,6 +8,7 @@ from targetprop.network import PairedNetwork, Trace
 from targetprop.pair import Pair
 from targetprop.recipes import AMORTISED_DTP, DTP, TP, VANILLA_DTP, OptimizerSpec, Recipe
 from targetprop.twins import Twin, register_twin, twin_of
+from targetprop.updates import explain
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ __all__ = [
     "Twin",
     "UserError",
     "encode",
+    "explain",
     "register_twin",
     "twin_of",
 ]
