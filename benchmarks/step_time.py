@@ -15,6 +15,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -49,17 +50,17 @@ def uncached_l_drl(pair: Pair, trace: Trace, draw: Draw) -> Tensor:
 
 
 RECIPES = {
-    "published": Recipe(**{**vars(PUBLISHED), "feedback_loss": uncached_l_drl}),
-    "textbook": Recipe(**{**vars(PUBLISHED), "feedback": "textbook"}),
+    "published": replace(PUBLISHED, feedback_loss=uncached_l_drl),
+    "textbook": replace(PUBLISHED, feedback="textbook"),
     "exact": PUBLISHED,
-    "expected": Recipe(**{**vars(PUBLISHED), "feedback": "expected"}),
+    "expected": replace(PUBLISHED, feedback="expected"),
     "amortised": AMORTISED_DTP,
     "no feedback learning": Recipe(feedback_loss=None),
 }
 
 
 def step_of(learner: nn.Module, network: nn.Sequential, x: Tensor, y: Tensor) -> Callable[[], None]:
-    """One whole training step: forward, backward, optimiser. The rate is zero: every repetition is the same."""
+    """One whole training step: forward, backward, optimiser. The forward rate is zero: weights stay where they are."""
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-4)
 
     def step() -> None:

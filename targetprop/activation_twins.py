@@ -20,22 +20,22 @@ from targetprop.twins import Twin, register_twin
 @encode.register(nn.Tanh)
 def _(layer: nn.Module, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
     y = layer(x)
-    return y, y.detach()
+    return y, y.detach() if clean is None else clean
 
 
 @encode.register
 def _(layer: nn.GELU, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
-    return layer(x), x.detach()
+    return layer(x), x.detach() if clean is None else clean
 
 
 def slope(activation: nn.Module, context: Context) -> Tensor:
-    """act'(u) from what `encode` keeps of an activation: u for GELU, y for those whose y tells it."""
+    """act'(u) from what `encode` keeps of an activation's clean pass: u for GELU, y for those whose y tells it."""
     if isinstance(activation, nn.ELU):
         return torch.where(context > 0, 1, context + activation.alpha)
     if isinstance(activation, nn.Tanh):
         return 1 - context.square()
     if isinstance(activation, nn.LeakyReLU):
-        return torch.where(context > 0, 1, activation.negative_slope)
+        return (context > 0).to(context.dtype) * (1 - activation.negative_slope) + activation.negative_slope
     if isinstance(activation, nn.ReLU):
         return (context > 0).to(context.dtype)
     assert isinstance(activation, nn.GELU)

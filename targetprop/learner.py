@@ -17,7 +17,7 @@ from targetprop.noise import GaussianNoise, Kind, NoiseKey, NoiseSource
 from targetprop.pair import Pair
 from targetprop.recipes import DTP, Recipe, per_block
 from targetprop.rules import local_loss, output_target, propagate
-from targetprop.updates import feedback_update
+from targetprop.updates import amortised_part, feedback_update
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Step:
     """What one training step saw, detached; lists are in forward order.
 
     Attributes:
-        feedback_losses: for each block above the first, the mean over its iterations, (blocks - 1,).
+        feedback_losses: for each block above the first, the mean over its iterations, (blocks - 1,); of a block that
+            learns by the amortised rule, the share of the response to noise that its feedback does not predict.
         local_losses: for each block, before the update, (blocks,).
         targets: for each block's output, (batch, ...).
         traces: of the clean forward pass.
@@ -71,15 +72,19 @@ class Learner(nn.Module):
         key = "feedback_training_iterations"
         self._iterations = [int(k) for k in per_block(key, recipe.feedback_training_iterations, blocks)]
         rates = per_block("b_optim.lr", recipe.b_optim.lr, blocks)
+        learned = [[p for p in pair.feedback_parameters() if p.requires_grad] for pair in self.network.trained]
         self._feedback_optimizers = [
-            recipe.b_optim.build(pair.feedback_parameters(), lr) if pair.feedback_parameters() else None
-            for pair, lr in zip(self.network.trained, rates, strict=True)
+            recipe.b_optim.build(parameters, lr) if parameters else None
+            for parameters, lr in zip(learned, rates, strict=True)
         ]
-        self._plan: Plan | None = None
-        if recipe.feedback == "amortised":
-            for pair in self.network.trained:
-                if isinstance(pair.linear, LinearPart):
-                    torch.nn.init.zeros_(pair.linear.map.map.weight)
+        if recipe.feedback == "amortised" and self.network.style == "published":
+            raise UserError('network: feedback="amortised" needs twins in the style "linear" or "matched".')
+        self._amortised: dict[int, LinearPart] = {}
+        for block, pair in enumerate(self.network.pairs):
+            if part := amortised_part(recipe, pair):
+                self._amortised[block] = part
+                torch.nn.init.zeros_(part.map.map.weight)
+        self._plans: dict[tuple[torch.Size, torch.device], Plan] = {}
         self._traces: list[Trace] | None = None
         self._output: Tensor | None = None
         self._earlier: Tensor | None = None
@@ -125,22 +130,20 @@ class Learner(nn.Module):
 
     def _train_feedback(self, traces: Sequence[Trace]) -> Tensor:
         """K_n updates of every pair's feedback, each on fresh noise."""
-        if self.recipe.feedback == "amortised" and self._plan is None:
-            self._plan = make_plan(self.network, traces, self.recipe.budget)
         losses = [
-            self._train_pair(block, pair, trace)
-            for block, (pair, trace) in enumerate(zip(self.network.trained, traces[1:], strict=True))
+            self._learn_amortised(block, traces)
+            if block in self._amortised
+            else self._train_pair(block - 1, pair, traces[block])
+            for block, pair in enumerate(self.network.trained, start=1)
         ]
         return torch.stack(losses) if losses else traces[0].x.new_zeros(0)
 
     def _train_pair(self, index: int, pair: Pair, trace: Trace) -> Tensor:
         """Mean loss of the updates; `index` counts the pairs with feedback from 0."""
-        if self._plan is not None and index + 1 in self._plan.allocations:
-            return self._learn_amortised(index + 1, pair, trace)
         total = trace.x.new_zeros(())
         optimizer, count = self._feedback_optimizers[index], self._iterations[index]
-        update = feedback_update(self.recipe, pair, trace, self._sigmas[index])
-        if update is None or optimizer is None or count == 0:
+        update = feedback_update(self.recipe, pair, trace, self._sigmas[index]) if count else None
+        if update is None or optimizer is None:
             return total
         for iteration in range(count):
 
@@ -153,26 +156,43 @@ class Learner(nn.Module):
         optimizer.zero_grad()
         return total / count
 
-    def _learn_amortised(self, block: int, pair: Pair, trace: Trace) -> Tensor:
+    def _learn_amortised(self, block: int, traces: Sequence[Trace]) -> Tensor:
         """The share of the response to noise that the feedback of this block does not predict yet."""
-        assert self._plan is not None
-        assert isinstance(pair.linear, LinearPart)
+        plan = self._plan(traces)
 
         def draw(repetition: int, kind: Kind, like: Tensor) -> Tensor:
             return self.noise(NoiseKey(self.steps, block, repetition, kind), like)
 
-        times = self._plan.warm if self.steps == 0 else 1
-        return learn_amortised(pair.linear, trace, self._plan.allocations[block], times, draw)
+        part, trace = self._amortised[block], traces[block]
+        if self.steps == 0:
+            return learn_amortised(part, trace, plan.warm_allocations[block], plan.warm_times, draw)
+        return learn_amortised(part, trace, plan.allocations[block], 1, draw)
+
+    def _plan(self, traces: Sequence[Trace]) -> Plan:
+        """The amortised updates' plan for a batch of this shape."""
+        x = traces[0].x
+        key = (x.shape, x.device)
+        if key not in self._plans:
+            self._plans[key] = make_plan(self.network, self._amortised, traces, self.recipe.budget)
+        return self._plans[key]
+
+    @property
+    def _rule(self) -> str:
+        """What a state must have in common with the learner that takes it over."""
+        name = "amortised" if self.recipe.feedback == "amortised" else "by a loss"
+        return f"{name}, with {self.network.style} twins"
 
     def get_extra_state(self) -> dict[str, Any]:
         """Step count and feedback optimisers, beside the weights in `state_dict`."""
         optimizers = [None if each is None else each.state_dict() for each in self._feedback_optimizers]
-        return {"steps": self.steps, "feedback_optimizers": optimizers}
+        return {"steps": self.steps, "rule": self._rule, "feedback_optimizers": optimizers}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         saved_blocks, blocks = len(state["feedback_optimizers"]) + 1, len(self.network.pairs)
         if saved_blocks != blocks:
             raise UserError(f"The state is of a network with {saved_blocks} blocks, this one has {blocks}.")
+        if state["rule"] != self._rule:
+            raise UserError(f"The state is of feedback learning {state['rule']}, this one is {self._rule}.")
         self.steps = state["steps"]
         for optimizer, saved in zip(self._feedback_optimizers, state["feedback_optimizers"], strict=True):
             if optimizer is not None:

@@ -50,12 +50,6 @@ class LinearPart:
             isinstance(layer, UNITWISE) or (isinstance(layer, nn.MaxPool2d) and not overlaps(layer)) for layer in above
         )
 
-    @property
-    def activations(self) -> list[str]:
-        """Names of the layers above the map that change values."""
-        above = self.layers[self.position + 1 :]
-        return [type(layer).__name__ for layer in above if not isinstance(layer, RESHAPING)]
-
     def features(self, y: Tensor, context: Context) -> Tensor:
         """a(y), for y (batch, ...) in the block's output space."""
         for i in range(len(self.twins) - 1, self.position, -1):

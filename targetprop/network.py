@@ -37,8 +37,9 @@ class Trace:
 class PairedNetwork(nn.Module):
     """Pairs in forward order. The first one has no feedback: there is no target below it to reach."""
 
-    def __init__(self, pairs: Iterable[Pair]) -> None:
+    def __init__(self, pairs: Iterable[Pair], style: str = "own") -> None:
         super().__init__()
+        self.style = style  # of the twins, one of `STYLES` if they were built by `of`
         self.pairs: Sequence[Pair] = nn.ModuleList(pairs)  # type: ignore[assignment]
         # Convolution and pooling are fastest with channels last, but a layer that we do not know may use `view`.
         self.channels_last = all(map(_is_known, self.modules()))
@@ -67,7 +68,7 @@ class PairedNetwork(nn.Module):
                 raise UserError(f"Block {name}: {error}") from None
         if len(pairs) == 1:
             warnings.warn("The network is one block: it has no feedback, and trains as by backprop.", stacklevel=2)
-        return cls(pairs)
+        return cls(pairs, style)
 
     @property
     def trained(self) -> list[Pair]:

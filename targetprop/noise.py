@@ -19,7 +19,7 @@ Kind = Literal["input", "output", "mixture"]
 
 
 class NoiseKey(NamedTuple):
-    """Which draw: training step, index of the block (from 0), feedback iteration, input or output noise."""
+    """Which draw: training step, index of the block (from 0), feedback iteration, and what the noise is for."""
 
     step: int
     block: int

@@ -105,6 +105,8 @@ class Recipe:
             raise unknown("twin", self.twin, STYLES)
         if self.feedback == "amortised" and self.twin == "published":
             raise UserError('twin: feedback="amortised" needs "linear" or "matched" twins, got "published".')
+        if self.feedback == "amortised" and self.feedback_loss not in (l_drl, None):
+            raise UserError('feedback_loss: feedback="amortised" stands for l_drl only.')
         require(is_number(self.budget) and self.budget > 0, "budget", "a number above 0", self.budget)
         require(is_number(self.beta) and self.beta > 0, "beta", "a number above 0", self.beta)
         for sigma in _each(self.noise):

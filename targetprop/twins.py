@@ -72,6 +72,8 @@ def twin_of(layer: nn.Module, style: str = "published") -> Twin:
     Raises:
         UserError: no twin is known for this type of layer, or for this setting of it.
     """
+    if getattr(layer, "inplace", False):  # it would write over activations that the rules still read
+        setattr(layer, "inplace", False)  # noqa: B010
     for kind in type(layer).__mro__:
         for factories in (_FACTORIES[style], _FACTORIES["published"]):
             if kind in factories:
@@ -127,10 +129,6 @@ class LinearMapTwin(Twin):
         """V^T x for a weight of V's shape: (batch, *input) to (batch, *layer output)."""
 
     @abstractmethod
-    def forward_weight(self, layer: nn.Module) -> Tensor:
-        """The forward layer's weight, in the shape of V's."""
-
-    @abstractmethod
     def unit_power(self, weight: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
         """Squared norms of weight and response for each unit of the layer's output, to broadcast over the weight."""
 
@@ -151,10 +149,6 @@ class LinearTwin(LinearMapTwin):
 
     def respond(self, x: Tensor, weight: Tensor) -> Tensor:
         return x @ weight
-
-    def forward_weight(self, layer: nn.Module) -> Tensor:
-        assert isinstance(layer, nn.Linear)
-        return layer.weight.t()
 
     def unit_power(self, weight: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
         return weight.square().sum(0), response.flatten(0, -2).square().sum(0)
@@ -207,10 +201,6 @@ class ConvTwin(LinearMapTwin):
             self._padded(x), weight, None, conv.stride, pair_of(conv.padding), conv.dilation, conv.groups
         )  # fmt: skip
 
-    def forward_weight(self, layer: nn.Module) -> Tensor:
-        assert isinstance(layer, nn.Conv2d)
-        return layer.weight
-
     def unit_power(self, weight: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
         power = response.square().sum((0, 2, 3)).view(-1, 1, 1, 1)
         return weight.square().sum((1, 2, 3), keepdim=True), power
@@ -240,8 +230,6 @@ class ActivationTwin(Twin):
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__(layer)
-        if getattr(layer, "inplace", False):  # it would write over activations that the rules still read
-            setattr(layer, "inplace", False)  # noqa: B010
         self.activation = layer
 
     def decode(self, y: Tensor, context: Context) -> Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from targetprop.linear_part import LinearPart
+from targetprop.linear_part import RESHAPING, LinearPart
 from targetprop.network import PairedNetwork, Trace
 from targetprop.pair import Pair
 from targetprop.recipes import Recipe
@@ -17,8 +17,16 @@ Update = Callable[[Draw], Tensor]
 """Sets `.grad` of a twin's weights for the noise it draws, and returns the loss (a scalar)."""
 
 
-DIAGONAL = ("ELU", "Tanh")
-"""Activations for which the diagonal form of the expectation is good (see `rules/expected.py`)."""
+DIAGONAL = (nn.ELU, nn.Tanh, nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.MaxPool2d, *RESHAPING)
+"""Layers above the map for which the diagonal form of the expectation is good (see `rules/expected.py`)."""
+
+
+def amortised_part(recipe: Recipe, pair: Pair) -> LinearPart | None:
+    """The linear part of a pair whose feedback learns by the amortised rule; None for any other pair."""
+    part = pair.linear
+    if recipe.feedback != "amortised" or recipe.feedback_loss is None or not isinstance(part, LinearPart):
+        return None
+    return part if part.map.map.weight.requires_grad else None
 
 
 def feedback_update(recipe: Recipe, pair: Pair, trace: Trace, sigma: float) -> Update | None:
@@ -43,7 +51,9 @@ def _path(recipe: Recipe, pair: Pair) -> str:
         return "no feedback, there is no target below it"
     if recipe.feedback_loss is None:
         return "feedback stays as it is, the recipe trains none"
-    if recipe.feedback == "amortised" and isinstance(pair.linear, LinearPart):
+    if not any(p.requires_grad for p in pair.feedback_parameters()):
+        return "feedback stays as it is, its weights are frozen"
+    if amortised_part(recipe, pair):
         return "amortised"
     if not _has_closed_form(recipe):
         return "autograd, because the recipe asks for the textbook path or its loss has no closed form"
@@ -65,7 +75,7 @@ def _is_expected(recipe: Recipe, part: LinearPart) -> bool:
 
 
 def _is_diagonal(part: LinearPart) -> bool:
-    return all(name in DIAGONAL for name in part.activations)
+    return all(isinstance(layer, DIAGONAL) for layer in part.layers[part.position + 1 :])
 
 
 def _closed_form(pair: Pair, part: LinearPart, trace: Trace, expected: OutputNoise | None) -> Update:
@@ -73,8 +83,10 @@ def _closed_form(pair: Pair, part: LinearPart, trace: Trace, expected: OutputNoi
     weight, bias = part.map.map.weight, part.map.map.bias
 
     def update(draw: Draw) -> Tensor:
-        weight.grad, loss = l_drl_gradient(pair, part, trace, clean, draw, expected)
-        if bias is not None:
+        gradient, loss = l_drl_gradient(pair, part, trace, clean, draw, expected)
+        if weight.requires_grad:
+            weight.grad = gradient
+        if bias is not None and bias.requires_grad:
             bias.grad = torch.zeros_like(bias)
         return loss
 

@@ -10,6 +10,7 @@ from targetprop import DTP, PairedNetwork, Recipe
 from targetprop.linear_part import LinearPart
 from targetprop.metrics import angle
 from targetprop.network import Trace
+from targetprop.networks import simple_vgg
 from targetprop.pair import Pair
 from targetprop.rules import l_drl_gradient, output_noise
 from targetprop.updates import explain
@@ -120,3 +121,8 @@ def test_explain_says_where_the_expectation_is_taken() -> None:
     assert "in expectation, with its mean" in lines[2]
     assert "second term sampled" in lines[3]
     assert explain(network, DTP)[1].endswith("closed form")
+
+
+def test_every_block_of_the_published_network_takes_the_diagonal_form() -> None:
+    network = PairedNetwork.of(simple_vgg((3, 32, 32), 10, (2, 2, 2)))
+    assert all(line.endswith("diagonal") for line in explain(network, Recipe(feedback="expected"))[1:])

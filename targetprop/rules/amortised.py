@@ -7,8 +7,8 @@ The feedback map V predicts the response of the forward map W to noise at its in
 No forward weight is read: W eps is the change that noise makes in the block's activity before its activation. Forward
 weights move slowly, so V keeps up with little noise a batch, and at V = W^T the residual, and with it all noise in V,
 is zero. For n independent equations in d unknowns the mean squared error of V shrinks fastest, by d / (n + d) an
-update, with this step, for every n; at the border of an image, where a tap of a kernel meets fewer units, n and d are
-counted for that tap.
+update, with this step, for every n. At the border of an image a tap of a kernel meets fewer units: n is counted for
+each tap, d is the mean number of inputs that a unit sees.
 
 This is another rule than L-DRL. It is L-DRL's limit of small noise with activation and pooling as twins without
 weights of their own, read out before the activation: the setting of weight mirrors (Akrout et al. 2019) with a
@@ -85,11 +85,12 @@ def map_shape(part: LinearPart, x: Tensor) -> MapShape:
     return MapShape(positions, weight.numel(), float(meets.sum()) / (units * positions), meets)
 
 
-def allocate(shapes: Sequence[MapShape], backprop: float, budget: float) -> tuple[list[Allocation], int]:
-    """Share a budget of noise out over the pairs, and the feedback-only updates for the first batch.
+def allocate(shapes: Sequence[MapShape], backprop: float, budget: float) -> list[Allocation]:
+    """Share a budget of noise out over the pairs.
 
-    Every pair gets the same ratio r of equations to unknowns, hence the same rate of learning, as large as the
-    budget allows; up to a quarter of the budget goes to shaped noise.
+    Every pair gets the same ratio r of equations to unknowns, hence about the same rate of learning, as large as the
+    budget allows; about a quarter of the budget at most goes to shaped noise. A pair gets one sample of each in any
+    case, so that very small batches cost more than the budget.
 
     Args:
         backprop: multiply-adds of a backprop step of the whole batch.
@@ -111,10 +112,19 @@ def allocate(shapes: Sequence[MapShape], backprop: float, budget: float) -> tupl
     allocations = []
     for shape, m in zip(shapes, mixtures, strict=True):
         cheap = min(_rows(shape, 2.0), int(HEAD_SHARE * backprop / (3 * shape.cost)))
-        rows = max(_rows(shape, ratio), cheap)
-        allocations.append(Allocation(rows, m, 1 / (rows * shape.meets + shape.seen)))
-    slowest = min(a.rows * s.positions / s.seen for a, s in zip(allocations, shapes, strict=True))
+        allocations.append(_allocation(shape, max(_rows(shape, ratio), cheap), m))
+    return allocations
+
+
+def warm_up(shapes: Sequence[MapShape]) -> tuple[list[Allocation], int]:
+    """The noise that brings feedback from zero to the forward weights on the first batch, and how often to repeat it."""
+    allocations = [_allocation(shape, _rows(shape, 1.0), 1) for shape in shapes]
+    slowest = min(a.rows * float(s.meets[s.meets > 0].min()) / s.seen for a, s in zip(allocations, shapes, strict=True))
     return allocations, math.ceil(-math.log(WARM_ERROR) / math.log1p(slowest))
+
+
+def _allocation(shape: MapShape, rows: int, mixtures: int) -> Allocation:
+    return Allocation(rows, mixtures, 1 / (rows * shape.meets + shape.seen))
 
 
 def _rows(shape: MapShape, ratio: float) -> int:
@@ -135,7 +145,8 @@ def delta_rule(part: LinearPart, eps: Tensor, step: Tensor) -> tuple[Tensor, Ten
     response = _response(part, eps)
     residual = response - part.map.respond(eps, part.map.map.weight)
     change = part.map.correlate(eps, residual) * step
-    return change, residual.square().sum() / response.square().sum()
+    tiny = torch.finfo(response.dtype).tiny  # a forward map of zeros responds to nothing
+    return change, residual.square().sum() / response.square().sum().clamp_min(tiny)
 
 
 @torch.no_grad()
@@ -153,4 +164,5 @@ def shaped_delta_rule(part: LinearPart, eps: Tensor) -> Tensor:
 
 def _response(part: LinearPart, eps: Tensor) -> Tensor:
     """What noise at the input of the forward map changes at its output."""
-    return part.map.respond(eps, part.map.forward_weight(part.layers[part.position]))
+    layer = part.layers[part.position]
+    return layer(eps) - layer(torch.zeros_like(eps[:1]))

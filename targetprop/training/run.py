@@ -106,7 +106,12 @@ def _callbacks(config: DictConfig) -> list[L.Callback]:
 def _best(trainer: L.Trainer) -> str | None:
     """The checkpoint that was best in validation, if there is one."""
     best = find_callback(trainer, BestCheckpoint)
-    return best.best_model_path if best and Path(best.best_model_path).is_file() else None
+    if best is None or not best.best_model_path:
+        return None
+    if Path(best.best_model_path).is_file():
+        return best.best_model_path
+    log.warning("The best checkpoint %s is gone: the last weights are evaluated.", best.best_model_path)
+    return None
 
 
 def _checkpoint(path: str | None, module: Classifier) -> str | None:
