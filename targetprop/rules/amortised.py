@@ -117,7 +117,7 @@ def allocate(shapes: Sequence[MapShape], backprop: float, budget: float) -> list
 
 
 def warm_up(shapes: Sequence[MapShape]) -> tuple[list[Allocation], int]:
-    """The noise that brings feedback from zero to the forward weights on the first batch, and how often to repeat it."""
+    """The noise that brings feedback from zero up on the first batch, and how often to repeat it."""
     allocations = [_allocation(shape, _rows(shape, 1.0), 1) for shape in shapes]
     slowest = min(a.rows * float(s.meets[s.meets > 0].min()) / s.seen for a, s in zip(allocations, shapes, strict=True))
     return allocations, math.ceil(-math.log(WARM_ERROR) / math.log1p(slowest))
