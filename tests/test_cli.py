@@ -99,7 +99,7 @@ def test_a_mistake_ends_the_command_without_traceback(tmp_path: Path) -> None:
 def test_help_shows_groups_choices_and_keys(tmp_path: Path) -> None:
     shown = command("--help", cwd=tmp_path).stdout
     for words in (
-        "model: backprop, dtp",
+        "model: amortised_dtp, backprop, dtp",
         "network: lenet, mlp, simple_vgg",
         "feedback_training_iterations",
         "Examples",
