@@ -1,6 +1,6 @@
 """Mean angle between update and backprop gradient in each epoch of a run, from its metrics.
 
-    python benchmarks/alignment_table.py docs/runs/cifar10_small_amortised.csv
+python benchmarks/alignment_table.py docs/runs/cifar10_small_amortised.csv
 """
 
 from __future__ import annotations
