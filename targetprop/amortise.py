@@ -1,9 +1,11 @@
-"""Amortised feedback learning of a network: who gets how much noise, and the updates of a batch."""
+"""Amortised feedback learning of a network: who gets how much noise in a batch, and the updates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import radians, tan
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,36 +13,114 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from targetprop.linear_part import LinearPart
 from targetprop.network import PairedNetwork, Trace
-from targetprop.noise import Kind
-from targetprop.rules.amortised import Allocation, allocate, delta_rule, map_shape, shaped_delta_rule, warm_up
+from targetprop.noise import Kind, NoiseKey, NoiseSource
+from targetprop.rules.amortised import (
+    Allocation,
+    MapShape,
+    allocate,
+    delta_rule,
+    map_shape,
+    shaped_delta_rule,
+    warm_up,
+)
 
-DrawOf = Callable[[int, Kind, Tensor], Tensor]
-"""(repetition, kind, like) -> standard-normal noise."""
+EVERY = 32
+"""Steps between two decisions about effort: the only moments at which anything waits for the device."""
+LEAST, MOST = 1 / 8, 4.0
+"""Effort of a pair, relative to an equal share of the budget; halved and doubled between these."""
+POOR = tan(radians(4)) ** 2
+"""Share of the response left over from which a pair gets more noise: feedback 4 degrees from the forward weights."""
+GOOD = POOR / 4
+"""Share below which it gets less."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The noise of every pair that learns so, by its index: of a batch, and of the first batch with its repetitions."""
+@dataclass
+class Shapes:
+    """What a plan needs to know of the network on batches of one shape."""
 
-    allocations: Mapping[int, Allocation]
-    warm_allocations: Mapping[int, Allocation]
+    maps: list[MapShape]
+    backprop: float
+    warm_allocations: list[Allocation]
     warm_times: int
+    plans: dict[tuple[float, ...], list[Allocation]] = field(default_factory=dict)
 
 
-def make_plan(network: PairedNetwork, parts: Mapping[int, LinearPart], traces: Sequence[Trace], budget: float) -> Plan:
-    """The plan for batches of this shape; it depends on shapes only.
+class Amortised:
+    """The feedback of all pairs of a network that learn by the amortised rule.
+
+    Effort is decided from the residuals, which cost nothing extra, every `EVERY` steps; in between, plans are fixed.
+    Everything is counted in multiply-adds, never in seconds: the same seed gives the same run.
 
     Args:
-        parts: of the pairs that learn so, by index.
-        budget: multiply-adds of a batch's feedback learning, as a share of those of a backprop step.
+        parts: the linear parts of the pairs, by index.
+        budget: multiply-adds of a batch's feedback learning, as a share of those of a backprop step; never exceeded
+            (but each pair gets one sample of noise in any case).
+        adaptive: False keeps every pair at an equal share of the whole budget.
     """
-    if not parts:
-        return Plan({}, {}, 0)
-    shapes = [map_shape(part, part.map_input(traces[i].x, traces[i].context)) for i, part in parts.items()]
-    allocations = allocate(shapes, backprop_cost(network, traces[0].x), budget)
-    warm_allocations, warm_times = warm_up(shapes)
-    by_index, warm_by_index = (dict(zip(parts, each, strict=True)) for each in (allocations, warm_allocations))
-    return Plan(by_index, warm_by_index, warm_times)
+
+    def __init__(
+        self, network: PairedNetwork, parts: Mapping[int, LinearPart], budget: float, *, adaptive: bool = True
+    ) -> None:
+        self.network = network
+        self.parts = parts
+        self.budget = budget
+        self.adaptive = adaptive
+        self.efforts = [1.0] * len(parts)
+        self._left: Tensor | None = None  # sums of residual shares since the last decision
+        self._shapes: dict[tuple[torch.Size, torch.device], Shapes] = {}
+        for part in parts.values():
+            torch.nn.init.zeros_(part.map.map.weight)
+
+    def learn(self, traces: Sequence[Trace], step: int, noise: NoiseSource) -> dict[int, Tensor]:
+        """Update every part; returns by index the share of the response to noise that it did not predict."""
+        if not self.parts:
+            return {}
+        shapes = self._shapes_for(traces)
+        plan, times = (shapes.warm_allocations, shapes.warm_times) if step == 0 else (self.plan(shapes), 1)
+        left = [
+            _learn(part, traces[block], allocation, times, noise, step, block)
+            for (block, part), allocation in zip(self.parts.items(), plan, strict=True)
+        ]
+        if self.adaptive and step > 0:
+            self._watch(torch.stack(left), step)
+        return dict(zip(self.parts, left, strict=True))
+
+    def plan(self, shapes: Shapes) -> list[Allocation]:
+        """The noise of every pair at its present effort."""
+        efforts = tuple(self.efforts)
+        if efforts not in shapes.plans:
+            shapes.plans[efforts] = allocate(shapes.maps, shapes.backprop, self.budget, efforts)
+        return shapes.plans[efforts]
+
+    def _watch(self, left: Tensor, step: int) -> None:
+        """Add up the residuals, and decide about effort where it is time to."""
+        self._left = left if self._left is None else self._left + left
+        if step % EVERY:
+            return
+        means, self._left = (self._left / EVERY).tolist(), None
+        self.efforts = [_effort(effort, mean) for effort, mean in zip(self.efforts, means, strict=True)]
+
+    def _shapes_for(self, traces: Sequence[Trace]) -> Shapes:
+        x = traces[0].x
+        key = (x.shape, x.device)
+        if key not in self._shapes:
+            maps = [map_shape(part, part.map_input(traces[i].x, traces[i].context)) for i, part in self.parts.items()]
+            self._shapes[key] = Shapes(maps, backprop_cost(self.network, x), *warm_up(maps))
+        return self._shapes[key]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Efforts, and what is watched to decide the next ones."""
+        return {"efforts": self.efforts, "left": self._left}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.efforts, self._left = list(state["efforts"]), state["left"]
+
+
+def _effort(effort: float, left: float) -> float:
+    if left > POOR:
+        return min(MOST, effort * 2)
+    return max(LEAST, effort / 2) if left < GOOD else effort
 
 
 @torch.no_grad()
@@ -58,18 +138,23 @@ def backprop_cost(network: PairedNetwork, x: Tensor) -> float:
 
 
 @torch.no_grad()
-def learn_amortised(part: LinearPart, trace: Trace, allocation: Allocation, times: int, draw: DrawOf) -> Tensor:
+def _learn(
+    part: LinearPart, trace: Trace, allocation: Allocation, times: int, noise: NoiseSource, step: int, block: int
+) -> Tensor:
     """Update V `times` times; returns the share of the response that V did not predict the last time."""
     x = part.map_input(trace.x, trace.context)
     order = torch.channels_last if x.dim() == 4 else torch.contiguous_format
     shape = (allocation.rows, *x.shape[1:])
     isotropic = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=order)
     mixing = x.new_empty(allocation.mixtures, len(x))
+
+    def draw(repetition: int, kind: Kind, like: Tensor) -> Tensor:
+        return noise(NoiseKey(step, block, repetition, kind), like)
+
     left = x.new_zeros(())
     for repetition in range(times):
-        change, left = delta_rule(part, draw(repetition, "input", isotropic), allocation.step)
-        part.map.map.weight += change
-        part.map.map.weight += shaped_delta_rule(part, _mixtures(draw(repetition, "mixture", mixing), x))
+        left = delta_rule(part, draw(repetition, "input", isotropic), allocation)
+        shaped_delta_rule(part, _mixtures(draw(repetition, "mixture", mixing), x))
     return left
 
 

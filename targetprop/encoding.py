@@ -23,11 +23,19 @@ Context = Any
 
 
 class NormContext(NamedTuple):
-    """Statistics that a batch norm used, (channels,), and what it multiplied each channel by, (channels, 1, ...)."""
+    """What a batch norm did in one pass: y = gain (x - mean) + bias, per channel.
 
+    Attributes:
+        x: its input.
+        mean, rstd, gain: the statistics it used, (channels,): mean, reciprocal standard deviation, rstd times weight.
+        of_batch: whether they are those of the batch.
+    """
+
+    x: Tensor
     mean: Tensor
-    variance: Tensor
+    rstd: Tensor
     gain: Tensor
+    of_batch: bool
 
 
 @singledispatch
@@ -69,17 +77,20 @@ def _(layer: nn.AdaptiveMaxPool2d, x: Tensor, clean: Context = None) -> tuple[Te
 @encode.register(nn.BatchNorm2d)
 def _(layer: nn.BatchNorm2d, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
     if clean is not None:
-        mean, variance, _ = clean
-        return F.batch_norm(x, mean, variance, layer.weight, layer.bias, training=False, eps=layer.eps), clean
-    if not layer.training and layer.running_mean is not None and layer.running_var is not None:
-        mean, variance = layer.running_mean, layer.running_var
+        shape = [-1, *[1] * (x.dim() - 2)]
+        shift = -clean.mean * clean.gain if layer.bias is None else layer.bias.detach() - clean.mean * clean.gain
+        return x * clean.gain.view(shape) + shift.view(shape), clean
+    y = layer(x)
+    running, variance = layer.running_mean, layer.running_var
+    of_batch = layer.training or running is None or variance is None
+    if not of_batch and running is not None and variance is not None:
+        mean = running
     else:
         over = [d for d in range(x.dim()) if d != 1]
         variance, mean = torch.var_mean(x.detach(), over, correction=0)
-    gain = torch.rsqrt(variance + layer.eps)
-    if layer.weight is not None:
-        gain = gain * layer.weight.detach()
-    return layer(x), NormContext(mean, variance, gain.view(-1, *[1] * (x.dim() - 2)))
+    rstd = torch.rsqrt(variance + layer.eps)
+    gain = rstd if layer.weight is None else rstd * layer.weight.detach()
+    return y, NormContext(x.detach(), mean, rstd, gain, of_batch)
 
 
 @encode.register

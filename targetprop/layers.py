@@ -23,3 +23,9 @@ def pair_of(value: int | tuple[int, ...] | str) -> tuple[int, int]:
     """A setting of a two-dimensional layer, (height, width), that may have been given as one number."""
     assert not isinstance(value, str)  # padding by name is for its caller to work out
     return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def not_in_place(layer: nn.Module) -> None:
+    """Have a layer write to memory of its own: in place it would write over activations that the rules still read."""
+    if getattr(layer, "inplace", False):
+        setattr(layer, "inplace", False)  # noqa: B010

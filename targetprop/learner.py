@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from targetprop.amortise import Plan, learn_amortised, make_plan
+from targetprop.amortise import Amortised
 from targetprop.errors import UserError
-from targetprop.linear_part import LinearPart
 from targetprop.network import PairedNetwork, Trace
 from targetprop.noise import GaussianNoise, Kind, NoiseKey, NoiseSource
 from targetprop.pair import Pair
 from targetprop.recipes import DTP, Recipe, per_block
-from targetprop.rules import local_loss, output_target, propagate
+from targetprop.rules import add_local_gradients, local_loss, output_difference
 from targetprop.updates import amortised_part, feedback_update
 
 
@@ -28,14 +27,19 @@ class Step:
         feedback_losses: for each block above the first, the mean over its iterations, (blocks - 1,); of a block that
             learns by the amortised rule, the share of the response to noise that its feedback does not predict.
         local_losses: for each block, before the update, (blocks,).
-        targets: for each block's output, (batch, ...).
+        differences: target minus output of each block, (batch, ...).
         traces: of the clean forward pass.
     """
 
     feedback_losses: Tensor
     local_losses: Tensor
-    targets: list[Tensor]
+    differences: list[Tensor]
     traces: list[Trace]
+
+    @property
+    def targets(self) -> list[Tensor]:
+        """For each block's output, (batch, ...)."""
+        return [trace.y + difference for trace, difference in zip(self.traces, self.differences, strict=True)]
 
 
 class Learner(nn.Module):
@@ -79,12 +83,8 @@ class Learner(nn.Module):
         ]
         if recipe.feedback == "amortised" and self.network.style == "published":
             raise UserError('network: feedback="amortised" needs twins in the style "linear" or "matched".')
-        self._amortised: dict[int, LinearPart] = {}
-        for block, pair in enumerate(self.network.pairs):
-            if part := amortised_part(recipe, pair):
-                self._amortised[block] = part
-                torch.nn.init.zeros_(part.map.map.weight)
-        self._plans: dict[tuple[torch.Size, torch.device], Plan] = {}
+        parts = {n: part for n, pair in enumerate(self.network.pairs) if (part := amortised_part(recipe, pair))}
+        self._amortised = Amortised(self.network, parts, recipe.budget, adaptive=recipe.adaptive)
         self._traces: list[Trace] | None = None
         self._output: Tensor | None = None
         self._earlier: Tensor | None = None
@@ -121,19 +121,25 @@ class Learner(nn.Module):
             raise UserError("backward: the loss depends on an earlier call, too; give each call a backward of its own.")
         clean = [trace.detach() for trace in traces]
         feedback_losses = self._train_feedback(clean)
-        target = output_target(output.detach(), gradient, self.recipe.beta)
-        targets = propagate(self.network.pairs, clean, target, self.recipe.targets)
-        losses = [local_loss(trace.y, t) for trace, t in zip(traces, targets, strict=True)]
-        torch.autograd.backward([each for each in losses if each.requires_grad])
+        differences = self._train_forward(traces, output_difference(gradient, self.recipe.beta))
         self.steps += 1
-        return Step(feedback_losses, torch.stack(losses).detach(), targets, clean)
+        return Step(feedback_losses, torch.stack([local_loss(each) for each in differences]), differences, clean)
+
+    @torch.no_grad()
+    def _train_forward(self, traces: Sequence[Trace], difference: Tensor) -> list[Tensor]:
+        """Local gradients of every block, and targets, from the output down; returns the differences, forward."""
+        differences = [difference]
+        for pair, trace in zip(reversed(self.network.pairs), reversed(traces), strict=True):
+            at_map = add_local_gradients(pair, trace, differences[-1])
+            if pair is not self.network.pairs[0]:
+                differences.append(self.recipe.targets(pair, trace.detach(), differences[-1], at_map))
+        return differences[::-1]
 
     def _train_feedback(self, traces: Sequence[Trace]) -> Tensor:
         """K_n updates of every pair's feedback, each on fresh noise."""
+        amortised = self._amortised.learn(traces, self.steps, self.noise)
         losses = [
-            self._learn_amortised(block, traces)
-            if block in self._amortised
-            else self._train_pair(block - 1, pair, traces[block])
+            amortised[block] if block in amortised else self._train_pair(block - 1, pair, traces[block])
             for block, pair in enumerate(self.network.trained, start=1)
         ]
         return torch.stack(losses) if losses else traces[0].x.new_zeros(0)
@@ -156,26 +162,6 @@ class Learner(nn.Module):
         optimizer.zero_grad()
         return total / count
 
-    def _learn_amortised(self, block: int, traces: Sequence[Trace]) -> Tensor:
-        """The share of the response to noise that the feedback of this block does not predict yet."""
-        plan = self._plan(traces)
-
-        def draw(repetition: int, kind: Kind, like: Tensor) -> Tensor:
-            return self.noise(NoiseKey(self.steps, block, repetition, kind), like)
-
-        part, trace = self._amortised[block], traces[block]
-        if self.steps == 0:
-            return learn_amortised(part, trace, plan.warm_allocations[block], plan.warm_times, draw)
-        return learn_amortised(part, trace, plan.allocations[block], 1, draw)
-
-    def _plan(self, traces: Sequence[Trace]) -> Plan:
-        """The amortised updates' plan for a batch of this shape."""
-        x = traces[0].x
-        key = (x.shape, x.device)
-        if key not in self._plans:
-            self._plans[key] = make_plan(self.network, self._amortised, traces, self.recipe.budget)
-        return self._plans[key]
-
     @property
     def _rule(self) -> str:
         """What a state must have in common with the learner that takes it over."""
@@ -185,7 +171,12 @@ class Learner(nn.Module):
     def get_extra_state(self) -> dict[str, Any]:
         """Step count and feedback optimisers, beside the weights in `state_dict`."""
         optimizers = [None if each is None else each.state_dict() for each in self._feedback_optimizers]
-        return {"steps": self.steps, "rule": self._rule, "feedback_optimizers": optimizers}
+        return {
+            "steps": self.steps,
+            "rule": self._rule,
+            "feedback_optimizers": optimizers,
+            "amortised": self._amortised.state_dict(),
+        }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         saved_blocks, blocks = len(state["feedback_optimizers"]) + 1, len(self.network.pairs)
@@ -194,6 +185,7 @@ class Learner(nn.Module):
         if state["rule"] != self._rule:
             raise UserError(f"The state is of feedback learning {state['rule']}, this one is {self._rule}.")
         self.steps = state["steps"]
+        self._amortised.load_state_dict(state["amortised"])
         for optimizer, saved in zip(self._feedback_optimizers, state["feedback_optimizers"], strict=True):
             if optimizer is not None:
                 optimizer.load_state_dict(saved)

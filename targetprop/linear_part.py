@@ -14,19 +14,20 @@ from typing import cast
 from torch import Tensor, nn
 
 from targetprop.cut import overlaps
-from targetprop.encoding import Context, encode
+from targetprop.encoding import Context
+from targetprop.forward_part import run_before
 from targetprop.layers import Reshape
-from targetprop.twins import ChainTwin, LinearMapTwin, Twin
+from targetprop.twins import AdjointTwin, ChainTwin, IdentityTwin, LinearMapTwin, Twin
 
 LINEAR_WITHOUT_WEIGHTS = (
     nn.Flatten, nn.Unflatten, Reshape, nn.Identity, nn.Dropout, nn.AvgPool2d, nn.AdaptiveAvgPool2d
 )  # fmt: skip
-"""Layers that are linear maps and whose twins are their adjoints."""
+"""Layers that are linear maps."""
 
 RESHAPING = (nn.Flatten, nn.Unflatten, Reshape, nn.Identity)
 """Layers that move units about without changing them."""
-UNITWISE = (*RESHAPING, nn.ELU, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.GELU, nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout)
-"""Layers whose twins act on every unit by itself."""
+UNITWISE = (*RESHAPING, nn.ELU, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.GELU, nn.Dropout)
+"""Layers whose twins act on every unit by itself; so do non-overlapping max-pooling and the published batch norm."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,18 @@ class LinearPart:
     @property
     def unitwise(self) -> bool:
         """Whether every feature depends on one unit of y, and P only reshapes: noise in y stays independent."""
-        above = self.layers[self.position + 1 :]
+        above = zip(self.layers[self.position + 1 :], self.twins[self.position + 1 :], strict=True)
         return all(isinstance(layer, RESHAPING) for layer in self.layers[: self.position]) and all(
-            isinstance(layer, UNITWISE) or (isinstance(layer, nn.MaxPool2d) and not overlaps(layer)) for layer in above
+            isinstance(layer, UNITWISE)
+            or isinstance(twin, IdentityTwin)
+            or (isinstance(layer, nn.MaxPool2d) and not overlaps(layer))
+            for layer, twin in above
         )
+
+    @property
+    def adjoint_above(self) -> bool:
+        """Whether `a` is the transposed Jacobian of the layers above the map, on the clean batch."""
+        return all(isinstance(twin, AdjointTwin) for twin in self.twins[self.position + 1 :])
 
     def features(self, y: Tensor, context: Context) -> Tensor:
         """a(y), for y (batch, ...) in the block's output space."""
@@ -69,9 +78,7 @@ class LinearPart:
 
     def map_input(self, x: Tensor, context: Context) -> Tensor:
         """The input of the forward map for an input x of the block: x through the layers before it."""
-        for i in range(self.position):
-            x, _ = encode(self.layers[i], x, context[i])
-        return x
+        return run_before(self.layers, self.position, x, context)
 
 
 def linear_part(block: nn.Module, twin: Twin | None) -> LinearPart | str:

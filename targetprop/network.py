@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-import targetprop.activation_twins  # noqa: F401  (registers the styles "matched" and "linear")
 from targetprop.cut import cut, leaves, pool_first
 from targetprop.encoding import Context
 from targetprop.errors import UserError
+from targetprop.layers import not_in_place
 from targetprop.pair import Pair
 from targetprop.twins import twin_of
 
@@ -22,7 +22,8 @@ from targetprop.twins import twin_of
 class Trace:
     """One pair's part of a forward pass: its input x (detached), its output y, and the pass's context.
 
-    Gradients flow from y to the block's own parameters and end there.
+    Gradients flow from y to the block's own parameters and end there. There is a graph for that only where the block
+    needs one (its pair has no `forward_part`).
     """
 
     x: Tensor
@@ -61,6 +62,8 @@ class PairedNetwork(nn.Module):
         for number, block in enumerate(cut(model), start=1):
             name = f"{number} ({', '.join(type(layer).__name__ for layer in leaves(block))})"
             block = pool_first(block)
+            for layer in block:
+                not_in_place(layer)
             try:
                 twin = twin_of(block, style).to(next(block.parameters())) if number > 1 else None  # its device and type
                 pairs.append(Pair(block, twin, name))
@@ -88,7 +91,8 @@ class PairedNetwork(nn.Module):
         x = self._in_order(x)
         for pair in self.pairs:
             x = x.detach()
-            y, context = pair.encode(x)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and pair.forward_part is None):
+                y, context = pair.encode(x)
             traces.append(Trace(x, y, context))
             x = y
         return traces

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from targetprop.encoding import Context, encode
 from targetprop.errors import UserError
+from targetprop.forward_part import ForwardPart, forward_part
 from targetprop.linear_part import LinearPart, linear_part
 from targetprop.twins import Twin
 
@@ -19,6 +20,7 @@ class Pair(nn.Module):
         name: how messages call it, e.g. "2 (Conv2d, ELU, MaxPool2d)".
 
     Attributes:
+        forward_part: the block as a chain whose gradients need no autograd, or None.
         linear: the linear part of the twin, or in words why it has none.
     """
 
@@ -27,6 +29,8 @@ class Pair(nn.Module):
         self.block = block
         self.twin = twin
         self.name = name
+        as_it_is = type(self).encode is Pair.encode  # else the context may be another
+        self.forward_part: ForwardPart | None = forward_part(block) if as_it_is else None
         self.linear: LinearPart | str = linear_part(block, twin)
 
     def encode(self, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
@@ -39,12 +43,14 @@ class Pair(nn.Module):
             raise UserError(f"Block {self.name} has no feedback twin.")
         return self.twin.decode(y, context)
 
-    def decode_difference(self, to: Tensor, start: Tensor, context: Context) -> Tensor:
-        """G(to) - G(start), in one pass through the twin's linear part where it has one."""
-        if isinstance(self.linear, LinearPart):
-            part = self.linear
-            return part.feed_back(part.features(to, context) - part.features(start, context), context)
-        return self.decode(to, context) - self.decode(start, context)
+    def decode_difference(self, y: Tensor, difference: Tensor, context: Context) -> Tensor:
+        """G(y + difference) - G(y), in one pass through the twin's linear part where it has one."""
+        part = self.linear
+        if not isinstance(part, LinearPart):
+            return self.decode(y + difference, context) - self.decode(y, context)
+        if part.adjoint_above:
+            return part.feed_back(part.features(difference, context), context)
+        return part.feed_back(part.features(y + difference, context) - part.features(y, context), context)
 
     def feedback_parameters(self) -> list[nn.Parameter]:
         """The weights of the twin, none without one."""

@@ -85,6 +85,7 @@ class Recipe:
         feedback: how the gradient of the feedback loss is estimated, one of `FEEDBACK`.
         budget: for feedback="amortised", the multiply-adds that feedback learning may cost, as a share of those of
             a backprop step. Iterations, noise and b_optim are then only for pairs that it does not fit.
+        adaptive: for feedback="amortised", whether pairs that are well aligned get less than an equal share of it.
         twin: style of the feedback twins, one of `targetprop.twins.STYLES`.
     """
 
@@ -96,6 +97,7 @@ class Recipe:
     b_optim: OptimizerSpec = field(default_factory=lambda: OptimizerSpec(lr=0.1, momentum=0.9))
     feedback: str = "exact"
     budget: float = 0.12
+    adaptive: bool = True
     twin: str = "published"
 
     def __post_init__(self) -> None:

@@ -18,14 +18,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from targetprop.cut import overlaps
+from targetprop.adjoint import adjoint
 from targetprop.encoding import Context
 from targetprop.errors import UserError
-from targetprop.layers import Reshape, pair_of
+from targetprop.layers import Reshape, not_in_place
+from targetprop.maps import Convolution, Dense, LinearMap
 
 
 class Twin(nn.Module, ABC):
@@ -46,7 +46,11 @@ STYLES: Mapping[str, str] = {
     "matched": "an activation's twin has, at every y, the slope that the transposed Jacobian needs",
     "linear": "an activation's twin is its slope on the clean batch, times y",
 }
-"""Styles of twins, and what they are (`activation_twins.py` has all but the published ones)."""
+"""Styles of twins, and what they are.
+
+The published twin of an activation has, at y = act(u), the slope act'(y); the transposed Jacobian of the block needs
+act'(u): 1 + y for ELU below zero (the published twin has e^y), 1 - y^2 for tanh. The other styles have it.
+"""
 
 _FACTORIES: dict[str, dict[type[nn.Module], TwinFactory]] = {style: {} for style in STYLES}
 _T = TypeVar("_T", bound=Callable[..., Twin])
@@ -72,8 +76,7 @@ def twin_of(layer: nn.Module, style: str = "published") -> Twin:
     Raises:
         UserError: no twin is known for this type of layer, or for this setting of it.
     """
-    if getattr(layer, "inplace", False):  # it would write over activations that the rules still read
-        setattr(layer, "inplace", False)  # noqa: B010
+    not_in_place(layer)
     for kind in type(layer).__mro__:
         for factories in (_FACTORIES[style], _FACTORIES["published"]):
             if kind in factories:
@@ -106,8 +109,14 @@ class ChainTwin(Twin):
 
 
 class LinearMapTwin(Twin):
-    """A twin with feedback weights: one linear map V and a bias c, G(y) = V y + c."""
+    """A twin with feedback weights: one linear map V and a bias c, G(y) = V y + c.
 
+    Attributes:
+        forward_map: the layer's map, which the twin transposes.
+        map: holds V and c.
+    """
+
+    forward_map: LinearMap
     map: nn.Linear | nn.ConvTranspose2d
 
     def decode(self, y: Tensor, context: Context) -> Tensor:
@@ -120,17 +129,14 @@ class LinearMapTwin(Twin):
     @abstractmethod
     def _affine(self, y: Tensor, context: Context, bias: Tensor | None) -> Tensor: ...
 
+    @property
+    @abstractmethod
+    def transposed(self) -> Tensor:
+        """V^T: its weight in the shape of the layer's; a view."""
+
     @abstractmethod
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
         """Gradient of <x, V y> for V, in its weight's shape; x (batch, *input), y (batch, *layer output)."""
-
-    @abstractmethod
-    def respond(self, x: Tensor, weight: Tensor) -> Tensor:
-        """V^T x for a weight of V's shape: (batch, *input) to (batch, *layer output)."""
-
-    @abstractmethod
-    def unit_power(self, weight: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared norms of weight and response for each unit of the layer's output, to broadcast over the weight."""
 
 
 @register_twin(nn.Linear)
@@ -139,19 +145,19 @@ class LinearTwin(LinearMapTwin):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer)
+        self.forward_map = Dense()
         self.map = nn.Linear(layer.out_features, layer.in_features)
+        self.map.weight.data = self.map.weight.data.t().contiguous().t()  # in memory as the forward weight
 
     def _affine(self, y: Tensor, context: Context, bias: Tensor | None) -> Tensor:
         return F.linear(y, self.map.weight, bias)
 
+    @property
+    def transposed(self) -> Tensor:
+        return self.map.weight.t()
+
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
-        return x.flatten(0, -2).t() @ y.flatten(0, -2)
-
-    def respond(self, x: Tensor, weight: Tensor) -> Tensor:
-        return x @ weight
-
-    def unit_power(self, weight: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
-        return weight.square().sum(0), response.flatten(0, -2).square().sum(0)
+        return self.forward_map.correlate(y, x)
 
 
 @register_twin(nn.Conv2d)
@@ -162,66 +168,30 @@ class ConvTwin(LinearMapTwin):
     exactly the size of the layer's input, whatever rows a stride left over.
     """
 
-    map: nn.ConvTranspose2d
+    forward_map: Convolution
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__(layer)
-        if layer.padding_mode != "zeros":
-            raise UserError(f"Conv2d: padding_mode={layer.padding_mode!r} has no feedback twin; use 'zeros'.")
-        leading, self.trailing = _padding(layer)
+        self.forward_map = conv = Convolution.of(layer)
         self.map = nn.ConvTranspose2d(
             layer.out_channels,
             layer.in_channels,
-            pair_of(layer.kernel_size),
-            pair_of(layer.stride),
-            padding=leading,
-            groups=layer.groups,
-            dilation=pair_of(layer.dilation),
+            conv.kernel,
+            conv.stride,
+            padding=conv.padding,
+            groups=conv.groups,
+            dilation=conv.dilation,
         )
 
     def _affine(self, y: Tensor, context: Context, bias: Tensor | None) -> Tensor:
-        conv, size = self.map, context[-2:]
-        leading = pair_of(conv.padding)
-        reached = [
-            (rows - 1) * conv.stride[i] - 2 * leading[i] + conv.dilation[i] * (conv.kernel_size[i] - 1) + 1
-            for i, rows in enumerate(y.shape[-2:])
-        ]
-        # Positive: rows that the stride never reached. Negative: padding="same" of an even kernel, whose
-        # odd row of padding lies at the end only; it is cut off.
-        missing = [max(0, size[i] - reached[i]) for i in range(2)]
-        x = F.conv_transpose2d(y, conv.weight, bias, conv.stride, leading, missing, conv.groups, conv.dilation)
-        return x[..., : size[0], : size[1]]
+        return self.forward_map.transpose(y, self.map.weight, bias, context[-2:])
 
-    def _padded(self, x: Tensor) -> Tensor:
-        return F.pad(x, (0, self.trailing[1], 0, self.trailing[0])) if any(self.trailing) else x
-
-    def respond(self, x: Tensor, weight: Tensor) -> Tensor:
-        conv = self.map
-        return F.conv2d(
-            self._padded(x), weight, None, conv.stride, pair_of(conv.padding), conv.dilation, conv.groups
-        )  # fmt: skip
-
-    def unit_power(self, weight: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
-        power = response.square().sum((0, 2, 3)).view(-1, 1, 1, 1)
-        return weight.square().sum((1, 2, 3), keepdim=True), power
+    @property
+    def transposed(self) -> Tensor:
+        return self.map.weight
 
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
-        conv = self.map
-        x = self._padded(x)
-        return torch.ops.aten.convolution_backward(
-            y, x, conv.weight, None, conv.stride, pair_of(conv.padding), conv.dilation, False, (0, 0), conv.groups,
-            (False, True, False),
-        )[1]  # fmt: skip
-
-
-def _padding(layer: nn.Conv2d) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Rows and columns of padding on each side, and how many more at the end (`same` puts an odd one there)."""
-    if layer.padding == "valid":
-        return (0, 0), (0, 0)
-    if layer.padding == "same":
-        height, width = (d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
-        return (height // 2, width // 2), (height % 2, width % 2)
-    return pair_of(layer.padding), (0, 0)
+        return self.forward_map.correlate(x, y)
 
 
 @register_twin(nn.ELU, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.GELU)
@@ -236,58 +206,50 @@ class ActivationTwin(Twin):
         return self.activation(y)
 
 
-@register_twin(nn.Identity, nn.BatchNorm1d, nn.BatchNorm2d)
+@register_twin(nn.BatchNorm1d, nn.BatchNorm2d)
 class IdentityTwin(Twin):
-    """Twin of layers that the feedback path ignores."""
+    """Twin of a layer that the feedback path ignores."""
 
     def decode(self, y: Tensor, context: Context) -> Tensor:
         return y
 
 
-@register_twin(nn.Dropout)
-class DropoutTwin(Twin):
-    """The mask of the clean pass again: units that were silent receive no target difference."""
-
-    def decode(self, y: Tensor, context: Context) -> Tensor:
-        return y * context
-
-
-@register_twin(nn.Flatten, nn.Unflatten, Reshape)
-class ReshapeTwin(Twin):
-    """Back to the shape of the layer's input."""
-
-    def decode(self, y: Tensor, context: Context) -> Tensor:
-        return y.reshape(len(y), *context)
-
-
-@register_twin(nn.MaxPool2d, nn.AdaptiveMaxPool2d)
-class MaxUnpoolTwin(Twin):
-    """Un-pooling: each value goes to the position of its maximum, zeros elsewhere.
-
-    Values of overlapping windows with one common maximum are added, so that this is the exact adjoint.
-    """
-
-    def __init__(self, layer: nn.MaxPool2d | nn.AdaptiveMaxPool2d) -> None:
-        super().__init__(layer)
-        self.overlapping = not isinstance(layer, nn.MaxPool2d) or overlaps(layer)
-
-    def decode(self, y: Tensor, context: Context) -> Tensor:
-        indices, shape = context
-        if not self.overlapping:
-            return torch.ops.aten.max_unpool2d(y, indices, shape[-2:])
-        x = y.new_zeros(*y.shape[:2], shape[-2] * shape[-1])
-        return x.scatter_add(2, indices.flatten(2), y.flatten(2)).unflatten(2, shape[-2:])
-
-
-@register_twin(nn.AvgPool2d, nn.AdaptiveAvgPool2d)
-class AvgUnpoolTwin(Twin):
-    """The adjoint of average pooling."""
+@register_twin(
+    nn.Identity, nn.Flatten, nn.Unflatten, Reshape, nn.Dropout,
+    nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
+)  # fmt: skip
+@register_twin(
+    nn.ELU, nn.Tanh, nn.LeakyReLU, nn.ReLU, nn.GELU, nn.BatchNorm1d, nn.BatchNorm2d, style="linear"
+)  # fmt: skip
+@register_twin(nn.ReLU, nn.GELU, nn.BatchNorm1d, nn.BatchNorm2d, style="matched")
+class AdjointTwin(Twin):
+    """The layer's transposed Jacobian on the clean batch: un-pooling, the clean mask, the slope of an activation."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__(layer)
-        self.pool = layer
+        self._layer = (layer,)  # not a submodule: the layer's parameters are the block's
 
     def decode(self, y: Tensor, context: Context) -> Tensor:
-        anywhere = y.new_zeros(y.shape[0], *context)  # pooling is linear: its adjoint is the same at any point
-        pullback = torch.func.vjp(self.pool, anywhere)[1]
-        return pullback(y)[0]
+        return adjoint(self._layer[0], y, context)
+
+
+@register_twin(nn.ELU, style="matched")
+class MatchedELU(Twin):
+    """The slope alpha + y (below zero) integrated: y above zero, alpha y + y^2 / 2 down to y = -alpha."""
+
+    def __init__(self, layer: nn.ELU) -> None:
+        super().__init__(layer)
+        self.alpha = layer.alpha
+
+    def decode(self, y: Tensor, context: Context) -> Tensor:
+        below = y.clamp(-self.alpha, 0)
+        return y.clamp_min(0) + below * (self.alpha + below / 2)
+
+
+@register_twin(nn.Tanh, style="matched")
+class MatchedTanh(Twin):
+    """The slope 1 - y^2 integrated: y - y^3 / 3, constant beyond |y| = 1, which tanh does not reach."""
+
+    def decode(self, y: Tensor, context: Context) -> Tensor:
+        inside = y.clamp(-1, 1)
+        return inside - inside**3 / 3

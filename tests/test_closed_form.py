@@ -109,7 +109,7 @@ def test_gradients_loss_and_targets_equal_those_of_autograd(case: tuple[nn.Seque
     with torch.no_grad():
         target = trace.y + 0.1 * torch.randn_like(trace.y)
         two_passes = pair.decode(target, trace.context) - pair.decode(trace.y, trace.context)
-        assert_close(pair.decode_difference(target, trace.y, trace.context), two_passes)
+        assert_close(pair.decode_difference(trace.y, target - trace.y, trace.context), two_passes)
 
 
 def test_explain_says_which_path_and_why() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from targetprop import PairedNetwork, encode, twin_of
+from targetprop import Learner, PairedNetwork, Recipe, encode, twin_of
 
 
 def statistics(norm: nn.Module) -> list[Tensor]:
@@ -133,4 +133,10 @@ def test_inplace_activations_do_not_alter_the_trace(activation: type[nn.Module])
         pair.encode(got.x, got.context)
         assert torch.equal(got.x, want.x)
         assert torch.equal(got.y, want.y)
-    torch.autograd.backward([trace.y.sum() for trace in traces])
+    for network_ in (plain, inplace):
+        learner = Learner(network_, Recipe(feedback_loss=None))
+        learner.backward(learner(x).square().sum(1))
+    for want_p, got_p in zip(plain.forward_parameters(), inplace.forward_parameters(), strict=True):
+        assert want_p.grad is not None
+        assert got_p.grad is not None
+        torch.testing.assert_close(got_p.grad, want_p.grad)

@@ -126,12 +126,13 @@ def test_network_of_one_block_traces() -> None:
 
 
 def test_trace_is_detached_between_pairs() -> None:
-    network = PairedNetwork.of(nn.Sequential(*[nn.Linear(4, 4) for _ in range(3)]))
+    blocks = [nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)) for _ in range(3)]  # each needs a graph
+    network = PairedNetwork.of(nn.Sequential(*blocks))
     x = torch.randn(3, 4, requires_grad=True)
     traces = network.trace(x)
     for pair, trace in zip(network.pairs, traces, strict=True):
         trace.y.sum().backward()
-        assert [p.grad is not None for p in network.forward_parameters()].count(True) == 2
+        assert [p.grad is not None for p in network.forward_parameters()].count(True) == 4
         assert all(p.grad is not None for p in pair.block.parameters())
         network.zero_grad()
     assert x.grad is None

@@ -7,21 +7,21 @@ units and means over the batch.
 from targetprop.rules.closed_form import l_drl_gradient
 from targetprop.rules.expected import OutputNoise, output_noise
 from targetprop.rules.feedback import Draw, FeedbackLoss, l_drl, reconstruction
-from targetprop.rules.local import local_loss
-from targetprop.rules.targets import Propagation, difference, direct, output_target, propagate
+from targetprop.rules.local import add_local_gradients, local_loss
+from targetprop.rules.targets import Propagation, difference, direct, output_difference
 
 __all__ = [
     "Draw",
     "FeedbackLoss",
     "OutputNoise",
     "Propagation",
+    "add_local_gradients",
     "difference",
     "direct",
     "l_drl",
     "l_drl_gradient",
     "local_loss",
+    "output_difference",
     "output_noise",
-    "output_target",
-    "propagate",
     "reconstruction",
 ]

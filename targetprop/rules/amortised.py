@@ -4,11 +4,12 @@ The feedback map V predicts the response of the forward map W to noise at its in
 
     R = W eps - V^T eps,    V += corr(eps, R) / (n + d)
 
-No forward weight is read: W eps is the change that noise makes in the block's activity before its activation. Forward
-weights move slowly, so V keeps up with little noise a batch, and at V = W^T the residual, and with it all noise in V,
-is zero. For n independent equations in d unknowns the mean squared error of V shrinks fastest, by d / (n + d) an
-update, with this step, for every n. At the border of an image a tap of a kernel meets fewer units: n is counted for
-each tap, d is the mean number of inputs that a unit sees.
+W eps is the change that noise makes in the block's activity before its activation; nothing else of W is used (both
+maps are linear, so where a layer is known the residual is one product with W - V^T). Forward weights move slowly, so
+V keeps up with little noise a batch, and at V = W^T the residual, and with it all noise in V, is zero. For n
+independent equations in d unknowns the mean squared error of V shrinks fastest, by d / (n + d) an update, with this
+step, for every n. At the border of an image a tap of a kernel meets fewer units: n is counted for each tap, d is the
+mean number of inputs that a unit sees.
 
 This is another rule than L-DRL. It is L-DRL's limit of small noise with activation and pooling as twins without
 weights of their own, read out before the activation: the setting of weight mirrors (Akrout et al. 2019) with a
@@ -25,11 +26,14 @@ import torch
 from torch import Tensor
 
 from targetprop.linear_part import LinearPart
+from targetprop.maps import linear_map
 
 MIXTURES = 16
 """Mixtures of activations for a block with one position; divided by the root of the positions."""
 LARGEST_RATIO = 4.0
 """Of equations to unknowns: more noise than this is never worth its cost."""
+PASSES, MIXTURE_PASSES = 2, 3
+"""Passes through the map that a sample of isotropic noise costs, and one of shaped noise."""
 HEAD_SHARE = 0.002
 """Of a backprop step that any one block may always spend: narrow layers, as the output, are learned almost exactly."""
 WARM_ERROR = 1e-6
@@ -44,7 +48,7 @@ class MapShape:
         positions: P, how often the map is applied to a sample (pixels of a convolution's output, before pooling).
         weights: number of its weights.
         seen: d, the mean number of inputs that a unit of the output sees.
-        meets: for each weight, at how many positions it meets an input, in the weight's shape.
+        meets: for each input of a unit, at how many positions it is inside the image, (groups, 1, inputs).
     """
 
     positions: int
@@ -65,27 +69,28 @@ class Allocation:
     Attributes:
         rows: samples of isotropic noise.
         mixtures: samples of noise shaped like activity.
-        step: 1 / (n + d) for each weight.
+        step: 1 / (n + d) for each input of a unit, (groups, 1, inputs).
+        equations: n d / inputs, summed over inputs: ||W||^2 times this is the power of the response to expect.
     """
 
     rows: int
     mixtures: int
     step: Tensor
+    equations: float
 
 
 @torch.no_grad()
 def map_shape(part: LinearPart, x: Tensor) -> MapShape:
     """The shape of a pair's linear map for its input x (batch, ...)."""
-    one = torch.ones_like(x[:1])
-    weight = part.map.map.weight
-    response = part.map.respond(one, weight)
-    meets = part.map.correlate(one, torch.ones_like(response))
-    units = part.map.unit_power(weight, response)[0].numel()
-    positions = response.numel() // units
-    return MapShape(positions, weight.numel(), float(meets.sum()) / (units * positions), meets)
+    seen = part.map.forward_map.patches(torch.ones_like(x[:1]))
+    return MapShape(
+        seen.shape[1], part.map.map.weight.numel(), float(seen.sum(2).mean()), seen.sum(1, keepdim=True)
+    )  # fmt: skip
 
 
-def allocate(shapes: Sequence[MapShape], backprop: float, budget: float) -> list[Allocation]:
+def allocate(
+    shapes: Sequence[MapShape], backprop: float, budget: float, efforts: Sequence[float] | None = None
+) -> list[Allocation]:
     """Share a budget of noise out over the pairs.
 
     Every pair gets the same ratio r of equations to unknowns, hence about the same rate of learning, as large as the
@@ -95,24 +100,39 @@ def allocate(shapes: Sequence[MapShape], backprop: float, budget: float) -> list
     Args:
         backprop: multiply-adds of a backprop step of the whole batch.
         budget: share of it that feedback learning may cost.
+        efforts: for each pair what it gets in place of 1 times r; those above 1 only as far as the others leave room.
     """
+    efforts = [1.0] * len(shapes) if efforts is None else efforts
     limit, scale = budget * backprop, 1.0
-    mixtures = [_mixtures(shape, scale) for shape in shapes]
-    while scale > 0.02 and sum(4 * m * s.cost for m, s in zip(mixtures, shapes, strict=True)) > limit / 4:
-        scale *= 0.9
-        mixtures = [_mixtures(shape, scale) for shape in shapes]
-    left = limit - sum(4 * m * s.cost for m, s in zip(mixtures, shapes, strict=True))
-    low, ratio = 0.0, LARGEST_RATIO
-    if sum(3 * _rows(s, ratio) * s.cost for s in shapes) > left:
+
+    def mixtures() -> list[int]:
+        return [_mixtures(shape, scale * min(1.0, effort)) for shape, effort in zip(shapes, efforts, strict=True)]
+
+    def cost(counts: Sequence[int]) -> int:
+        return sum(n * shape.cost for n, shape in zip(counts, shapes, strict=True))
+
+    def rows(ratio: float, efforts: Sequence[float]) -> list[int]:
+        return [_rows(shape, ratio * effort) for shape, effort in zip(shapes, efforts, strict=True)]
+
+    def largest(ratio: float, left: float, efforts: Sequence[float]) -> float:
+        """The largest ratio up to this one that the rest of the budget allows."""
+        if PASSES * cost(rows(ratio, efforts)) <= left:
+            return ratio
+        low = 0.0
         for _ in range(40):
             middle = (low + ratio) / 2
-            affordable = sum(3 * _rows(s, middle) * s.cost for s in shapes) <= left
-            low, ratio = (middle, ratio) if affordable else (low, middle)
-        ratio = low
+            low, ratio = (middle, ratio) if PASSES * cost(rows(middle, efforts)) <= left else (low, middle)
+        return low
+
+    while scale > 0.02 and MIXTURE_PASSES * cost(mixtures()) > limit / 4:
+        scale *= 0.9
+    left = limit - MIXTURE_PASSES * cost(mixtures())
+    ratio = largest(LARGEST_RATIO, left, [1.0] * len(shapes))
+    ratio = largest(ratio, left, efforts)
     allocations = []
-    for shape, m in zip(shapes, mixtures, strict=True):
-        cheap = min(_rows(shape, 2.0), int(HEAD_SHARE * backprop / (3 * shape.cost)))
-        allocations.append(_allocation(shape, max(_rows(shape, ratio), cheap), m))
+    for shape, count, m, effort in zip(shapes, rows(ratio, efforts), mixtures(), efforts, strict=True):
+        cheap = min(_rows(shape, 2.0 * effort), int(HEAD_SHARE * backprop / (PASSES * shape.cost)))
+        allocations.append(_allocation(shape, max(count, cheap), m))
     return allocations
 
 
@@ -124,7 +144,7 @@ def warm_up(shapes: Sequence[MapShape]) -> tuple[list[Allocation], int]:
 
 
 def _allocation(shape: MapShape, rows: int, mixtures: int) -> Allocation:
-    return Allocation(rows, mixtures, 1 / (rows * shape.meets + shape.seen))
+    return Allocation(rows, mixtures, 1 / (rows * shape.meets + shape.seen), rows * float(shape.meets.mean()))
 
 
 def _rows(shape: MapShape, ratio: float) -> int:
@@ -136,33 +156,44 @@ def _mixtures(shape: MapShape, scale: float) -> int:
 
 
 @torch.no_grad()
-def delta_rule(part: LinearPart, eps: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-    """The change of V from isotropic noise at the map's input, (rows, *input); and the share of the response left over.
+def delta_rule(part: LinearPart, eps: Tensor, allocation: Allocation) -> Tensor:
+    """Update V from isotropic noise at the map's input, (rows, *input).
 
     Returns:
-        the change, in V's shape, and ||R||^2 / ||W eps||^2 (a scalar): zero when V is learned.
+        ||R||^2 / E ||W eps||^2 (a scalar), the share of the response left over: zero when V is learned.
     """
-    response = _response(part, eps)
-    residual = response - part.map.respond(eps, part.map.map.weight)
-    change = part.map.correlate(eps, residual) * step
-    tiny = torch.finfo(response.dtype).tiny  # a forward map of zeros responds to nothing
-    return change, residual.square().sum() / response.square().sum().clamp_min(tiny)
+    patches = part.map.forward_map.patches(eps)
+    residual = _residual(part, eps, patches)
+    weight = part.layers[part.position].weight
+    _add(part, (residual.mT @ patches) * allocation.step)
+    assert isinstance(weight, Tensor)
+    tiny = torch.finfo(weight.dtype).tiny  # a forward map of zeros responds to nothing
+    return residual.square().sum() / (allocation.equations * weight.square().sum()).clamp_min(tiny)
 
 
 @torch.no_grad()
-def shaped_delta_rule(part: LinearPart, eps: Tensor) -> Tensor:
-    """The change of V from noise shaped like activity: random mixtures of the batch's inputs.
+def shaped_delta_rule(part: LinearPart, eps: Tensor) -> None:
+    """Update V from noise shaped like activity: random mixtures of the batch's inputs, (mixtures, *input).
 
     Forward updates lie along activations, and so does what V lags behind by. Such noise is far from white, so no
     fixed step is safe: each unit of the output takes the step that minimises its own residual on this noise.
     """
-    residual = _response(part, eps) - part.map.respond(eps, part.map.map.weight)
-    gradient = part.map.correlate(eps, residual)
-    power, response_power = part.map.unit_power(gradient, part.map.respond(eps, gradient))
-    return gradient * (power / (response_power + torch.finfo(power.dtype).tiny))
+    patches = part.map.forward_map.patches(eps)
+    gradient = _residual(part, eps, patches).mT @ patches
+    power = gradient.square().sum(2, keepdim=True)
+    response_power = (patches @ gradient.mT).square().sum(1).unsqueeze(2)
+    _add(part, gradient * (power / (response_power + torch.finfo(power.dtype).tiny)))
 
 
-def _response(part: LinearPart, eps: Tensor) -> Tensor:
-    """What noise at the input of the forward map changes at its output."""
-    layer = part.layers[part.position]
-    return layer(eps) - layer(torch.zeros_like(eps[:1]))
+def _residual(part: LinearPart, eps: Tensor, patches: Tensor) -> Tensor:
+    """What V does not predict of the response to noise: (groups, rows * positions, units)."""
+    layer, conv, transposed = part.layers[part.position], part.map.forward_map, part.map.transposed
+    if linear_map(layer) is not None:
+        assert isinstance(layer.weight, Tensor)
+        return patches @ conv.matrix(layer.weight - transposed).mT
+    response = layer(eps) - layer(torch.zeros_like(eps[:1]))
+    return conv.rows(response) - patches @ conv.matrix(transposed).mT
+
+
+def _add(part: LinearPart, change: Tensor) -> None:
+    part.map.transposed.add_(part.map.forward_map.from_matrix(change))

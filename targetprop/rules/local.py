@@ -1,10 +1,29 @@
-"""The forward update's loss, local to a block."""
+"""The forward update: every block learns to hit its own target, with nothing but its own input and output."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from targetprop.network import Trace
+from targetprop.pair import Pair
 
-def local_loss(y: Tensor, target: Tensor) -> Tensor:
-    """1/2 ||F(s^{n-1}) - t^n||^2, summed over units, mean over the batch. Ernoult et al. 2022."""
-    return (y - target).square().sum() / (2 * len(y))
+
+def local_loss(difference: Tensor) -> Tensor:
+    """1/2 ||t^n - s^n||^2, summed over units, mean over the batch. Ernoult et al. 2022."""
+    flat = difference.flatten()
+    return flat @ flat / (2 * len(difference))
+
+
+def add_local_gradients(pair: Pair, trace: Trace, difference: Tensor) -> Tensor | None:
+    """Add the gradients of the local loss, with the target held fixed, to the `.grad` of the block's parameters.
+
+    Returns:
+        J^T difference at the output of the block's linear map, where that is known on the way.
+    """
+    part, scale = pair.forward_part, -1 / len(difference)
+    if part is not None:
+        return part.add_gradients(trace.x, trace.context, difference, scale)
+    if trace.y.requires_grad:
+        torch.autograd.backward(trace.y, scale * difference)
+    return None

@@ -1,0 +1,177 @@
+"""Linear maps as functions of their weights: what a forward layer and its feedback twin have in common.
+
+A map takes x (batch, *input) to y (batch, *output) with a weight W of the forward layer's shape. Its transpose carries
+y back with feedback weights V of that same shape (for `Dense`, the transposed one). As matrices, W is (groups, units,
+inputs that a unit sees), and a map is one matrix product of the *patches* of x, (groups, batch * positions, inputs).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from targetprop.errors import UserError
+from targetprop.layers import pair_of
+
+PATCHES = 1 << 21
+"""Numbers in the patches of one matrix product on a CPU (8 MiB of float32): what stays in its cache."""
+WIDE = 512
+"""Inputs of a unit from which on a CPU correlates faster by matrix products than by its convolution library."""
+
+
+class LinearMap(ABC):
+    """A linear map, without its weights."""
+
+    @abstractmethod
+    def respond(self, x: Tensor, weight: Tensor) -> Tensor:
+        """W x: (batch, *input) to (batch, *output)."""
+
+    @abstractmethod
+    def correlate(self, x: Tensor, y: Tensor) -> Tensor:
+        """Gradient of <y, W x> for W, summed over the batch, in the forward weight's shape."""
+
+    @abstractmethod
+    def patches(self, x: Tensor) -> Tensor:
+        """What every unit sees: (batch, *input) to (groups, batch * positions, inputs)."""
+
+    @abstractmethod
+    def rows(self, y: Tensor) -> Tensor:
+        """Outputs (batch, *output) as the products of patches with a matrix: (groups, batch * positions, units)."""
+
+    @abstractmethod
+    def matrix(self, weight: Tensor) -> Tensor:
+        """A forward weight as a matrix, (groups, units, inputs); a view where the memory order allows it."""
+
+    @abstractmethod
+    def from_matrix(self, matrix: Tensor) -> Tensor:
+        """The inverse of `matrix`."""
+
+
+@dataclass(frozen=True)
+class Dense(LinearMap):
+    """x W^T, with W (out, in), on the last dimension of x."""
+
+    def respond(self, x: Tensor, weight: Tensor) -> Tensor:
+        return x @ weight.t()
+
+    def correlate(self, x: Tensor, y: Tensor) -> Tensor:
+        return y.flatten(0, -2).t() @ x.flatten(0, -2)
+
+    def patches(self, x: Tensor) -> Tensor:
+        return x.flatten(0, -2)[None]
+
+    def rows(self, y: Tensor) -> Tensor:
+        return y.flatten(0, -2)[None]
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        return weight[None]
+
+    def from_matrix(self, matrix: Tensor) -> Tensor:
+        return matrix[0]
+
+
+@dataclass(frozen=True)
+class Convolution(LinearMap):
+    """2-d convolution with a kernel W (out, in / groups, height, width).
+
+    Attributes:
+        kernel, stride, dilation: rows and columns.
+        padding: rows and columns of zeros on each side.
+        trailing: more of them at the end (padding="same" of an even kernel puts an odd one there).
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    trailing: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+    @classmethod
+    def of(cls, layer: nn.Conv2d) -> Convolution:
+        """The map of a layer.
+
+        Raises:
+            UserError: it pads with other things than zeros.
+        """
+        if layer.padding_mode != "zeros":
+            raise UserError(f"Conv2d: padding_mode={layer.padding_mode!r} has no feedback twin; use 'zeros'.")
+        kernel, dilation = pair_of(layer.kernel_size), pair_of(layer.dilation)
+        padding, trailing = (0, 0), (0, 0)
+        if layer.padding == "same":
+            height, width = (d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
+            padding, trailing = (height // 2, width // 2), (height % 2, width % 2)
+        elif layer.padding != "valid":
+            padding = pair_of(layer.padding)
+        return cls(kernel, pair_of(layer.stride), padding, trailing, dilation, layer.groups)
+
+    def respond(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.conv2d(self._padded(x), weight, None, self.stride, self.padding, self.dilation, self.groups)
+
+    def correlate(self, x: Tensor, y: Tensor) -> Tensor:
+        seen = x.shape[1] // self.groups * self.kernel[0] * self.kernel[1]
+        if not x.is_cuda and self.groups == 1 and seen >= WIDE:
+            return self._correlate_by_products(x, y, seen)
+        shape = y.shape[1], x.shape[1] // self.groups, *self.kernel
+        return torch.ops.aten.convolution_backward(
+            y, self._padded(x), y.new_empty(shape), None, self.stride, self.padding, self.dilation, False, (0, 0),
+            self.groups, (False, True, False),
+        )[1]  # fmt: skip
+
+    def _correlate_by_products(self, x: Tensor, y: Tensor, seen: int) -> Tensor:
+        chunk = max(1, PATCHES // (seen * y.shape[2] * y.shape[3]))
+        total = y.new_zeros(1, y.shape[1], seen)
+        for some_x, some_y in zip(x.split(chunk), y.split(chunk), strict=True):
+            total.baddbmm_(self.rows(some_y).mT, self.patches(some_x))
+        return self.from_matrix(total)
+
+    def patches(self, x: Tensor) -> Tensor:
+        (top, left), (bottom, right) = self.padding, self.trailing
+        memory = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, left + right, top, top + bottom)).contiguous()
+        batch, height, width, channels = memory.shape
+        (kh, kw), (sh, sw), (dh, dw) = self.kernel, self.stride, self.dilation
+        rows, columns = (height - dh * (kh - 1) - 1) // sh + 1, (width - dw * (kw - 1) - 1) // sw + 1
+        sample, row, column, _ = memory.stride()
+        each = channels // self.groups
+        seen = memory.as_strided(
+            (self.groups, batch, rows, columns, kh, kw, each),
+            (each, sample, sh * row, sw * column, dh * row, dw * column, 1),
+        )
+        return seen.reshape(self.groups, batch * rows * columns, kh * kw * each)
+
+    def rows(self, y: Tensor) -> Tensor:
+        return y.permute(0, 2, 3, 1).flatten(0, 2).unflatten(1, (self.groups, -1)).transpose(0, 1)
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        return weight.permute(0, 2, 3, 1).flatten(1).unflatten(0, (self.groups, -1))
+
+    def from_matrix(self, matrix: Tensor) -> Tensor:
+        return matrix.flatten(0, 1).unflatten(1, (*self.kernel, -1)).permute(0, 3, 1, 2)
+
+    def transpose(self, y: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """V y + c: (batch, *output) to (batch, channels, *size), whatever rows a stride left over."""
+        reached = [
+            (rows - 1) * self.stride[i] - 2 * self.padding[i] + self.dilation[i] * (self.kernel[i] - 1) + 1
+            for i, rows in enumerate(y.shape[-2:])
+        ]
+        # Positive: rows that the stride never reached. Negative: trailing padding, which is cut off.
+        missing = [max(0, size[i] - reached[i]) for i in range(2)]
+        x = F.conv_transpose2d(y, weight, bias, self.stride, self.padding, missing, self.groups, self.dilation)
+        return x[..., : size[0], : size[1]]
+
+    def _padded(self, x: Tensor) -> Tensor:
+        return F.pad(x, (0, self.trailing[1], 0, self.trailing[0])) if any(self.trailing) else x
+
+
+def linear_map(layer: nn.Module) -> LinearMap | None:
+    """The map of a layer that is exactly a Linear or a Conv2d with zeros around; None of any other."""
+    # Types exactly: a subclass may have a forward of its own.
+    if type(layer) is nn.Linear:
+        return Dense()
+    if type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
+        return Convolution.of(layer)
+    return None
