@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -92,6 +93,8 @@ def draw(path: Path, results: dict[str, dict[Point, float]], modes: Sequence[str
             above.plot(values, [1000 * middle[value, mode] for value in values], **style)
             below.plot(values, [middle[value, mode] / middle[value, STRICT] for value in values], **style)
         above.set_yscale("log")
+        above.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        above.yaxis.set_major_formatter("{x:g}")
         below.set_xlabel(axis)
         for panel in (above, below):
             _tidy(panel, values)
