@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -147,16 +148,22 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
     amortised = [row for row in rows if row["name"].startswith("amortised")]
     others = [row for row in rows if row["angles"] and row not in amortised]
     for panel, key, label in zip(panels, ("cost", "time"), ("multiply-adds", "time"), strict=True):
-        for block in range(len((amortised + others)[0]["angles"])):
-            color = colormaps["viridis"](block / 6)
+        blocks = len((amortised + others)[0]["angles"])
+        for block in range(blocks):
+            color = colormaps["viridis"](block / blocks)
             points = sorted((row[key], row["angles"][block]) for row in amortised)
             panel.plot(*zip(*points, strict=True), marker="o", markersize=4, color=color, label=f"block {block + 1}")
             for row in others:
                 panel.plot(row[key], row["angles"][block], marker="x", color=color)
         for row in others:
-            panel.annotate(row["name"], (row[key], max(row["angles"])), xytext=(0, 6), textcoords="offset points")
+            panel.annotate(
+                row["name"], (row[key], max(row["angles"])), xytext=(0, 6), textcoords="offset points", ha="right"
+            )
         if others:
             panel.set_xscale("log")
+            panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            panel.xaxis.set_major_formatter("{x:g}")
+            panel.minorticks_off()
         panel.set_xlabel(f"{label} of a step, in steps of strict backprop")
         panel.set_ylim(bottom=0)
         panel.grid(alpha=0.25)
