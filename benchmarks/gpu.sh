@@ -6,4 +6,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
-exec timeout --signal=INT --kill-after=5 530 "${PYTHON:-python}" benchmarks/gpu.py --json runs/gpu.json "$@"
+exec timeout 530 "${PYTHON:-python}" benchmarks/gpu.py --json runs/gpu.json "$@"

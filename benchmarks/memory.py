@@ -5,8 +5,9 @@
 
 On the CPU, the storages that operations return during the step are counted while they are alive. Those that outlive it
 (gradients, optimiser state) are told apart: "activations" is the peak without them. What a kernel allocates for itself
-is not seen, and feedback gradients, which live during the step only, count as activations. On a GPU, the allocator's
-peak above what was allocated before the step is all there is: gradients and workspaces are in it.
+is not seen. Gradients of the feedback live during the step only, so they count as activations (next to which they are
+small at the published batch, not at batches of a few images). On a GPU, the allocator's peak above what was allocated
+before the step is all there is: gradients and workspaces are in it.
 
 L-DRL modes make two feedback updates a block: further ones need no further memory.
 """
@@ -145,17 +146,17 @@ def step_peak(network: str, mode: str, batch: int, device: torch.device) -> Peak
 
 
 def table_of(heading: str, peaks: Mapping[str, Peak]) -> Table:
-    """Megabytes, and their ratio to strict backprop: of activations where they can be told apart, else of all."""
-    table = Table("step", "activations, MB", "all, MB", "x strict", title=heading)
-
-    def compared(mode: str) -> int:
-        peak = peaks[mode]
-        return peak.total if peak.activations is None else peak.activations
-
+    """Megabytes, and their ratios to strict backprop."""
+    table = Table("step", "activations, MB", "x strict", "all, MB", "x strict", title=heading)
+    strict = peaks[STRICT]
     for mode, peak in peaks.items():
-        activations = "" if peak.activations is None else f"{peak.activations / 1e6:.1f}"
-        table.add_row(mode, activations, f"{peak.total / 1e6:.1f}", f"{compared(mode) / compared(STRICT):.2f}")
+        cells = [*_cells(peak.activations, strict.activations), *_cells(peak.total, strict.total)]
+        table.add_row(mode, *cells)
     return table
+
+
+def _cells(size: int | None, strict: int | None) -> tuple[str, str]:
+    return ("", "") if size is None or strict is None else (f"{size / 1e6:.1f}", f"{size / strict:.2f}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
