@@ -1,0 +1,136 @@
+"""What the benchmarks share: options, interleaved measuring, and records with the facts of the machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+Step = Callable[[], object]
+"""What is timed: one call, whose result is dropped."""
+Key = TypeVar("Key", bound=Hashable)
+
+WARM_UP = {"cpu": 1, "cuda": 3}
+"""Calls before the clock starts; the first ones on a GPU load kernels, choose algorithms and grow the allocator."""
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """A parser with the options that every benchmark has; `doc` is the script's docstring."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--device", choices=WARM_UP, default="cpu")
+    made.add_argument("--threads", type=positive, default=2, help="that torch may use")
+    made.add_argument("--json", type=Path, help="file for the record")
+    return made
+
+
+def add_repeats(made: argparse.ArgumentParser, repeats: int, seconds: float) -> None:
+    """The options of `measure`, with these defaults."""
+    made.add_argument("--repeats", type=positive, default=repeats)
+    made.add_argument("--seconds", type=float, default=seconds, help="longest total time of one row, beyond two calls")
+
+
+def positive(text: str) -> int:
+    """A whole number, 1 or more, from the command line."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {value}")
+    return value
+
+
+def prepare(options: argparse.Namespace) -> torch.device:
+    """The device of the options, with the number of threads set."""
+    if options.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("--device cuda: torch finds no GPU on this machine; use --device cpu.")
+    torch.set_num_threads(options.threads)
+    return torch.device(options.device)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds_of(step: Step, device: torch.device) -> float:
+    """Wall-clock seconds of one call, until the device has finished it."""
+    synchronize(device)
+    start = time.perf_counter()
+    step()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def measure(steps: Mapping[Key, Step], device: torch.device, repeats: int, seconds: float) -> dict[Key, list[float]]:
+    """Seconds of every call, after warm-up, all steps interleaved: what disturbs the machine disturbs all of them.
+
+    Args:
+        seconds: a step that has taken so long in all is not called further, once it has been called twice.
+    """
+    for step in steps.values():
+        for _ in range(WARM_UP[device.type]):
+            step()
+    times: dict[Key, list[float]] = {name: [] for name in steps}
+    for _ in range(repeats):
+        for name, step in steps.items():
+            if sum(times[name]) < seconds or len(times[name]) < 2:
+                times[name].append(seconds_of(step, device))
+    return times
+
+
+def medians(times: Mapping[Key, list[float]]) -> dict[Key, float]:
+    """The median of each row."""
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What a reader of the numbers must know of the machine and of torch's settings."""
+    facts: dict[str, Any] = {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    if device.type == "cuda":
+        facts |= {
+            "gpu": torch.cuda.get_device_name(device),
+            "gpu_bytes": torch.cuda.get_device_properties(device).total_memory,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        }
+    return facts
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def title(name: str, options: argparse.Namespace) -> str:
+    """Of a table: what was measured, and on what."""
+    where = f"{options.threads} threads" if options.device == "cpu" else torch.cuda.get_device_name()
+    return f"{name}; {where}, torch {torch.__version__}"
+
+
+def write_record(options: argparse.Namespace, benchmark: str, results: Mapping[str, Any]) -> None:
+    """Write the record to the file of `--json`, if it was given: the machine, the settings, and `results`."""
+    if options.json is None:
+        return
+    settings = {key: value for key, value in vars(options).items() if not isinstance(value, Path)}
+    facts = machine(torch.device(options.device))
+    record = {"benchmark": benchmark, "machine": facts, "settings": settings, **results}
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(record, indent=2) + "\n")

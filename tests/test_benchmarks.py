@@ -1,0 +1,155 @@
+"""Every benchmark runs on a tiny setting and writes a sane record; nothing about time is asserted."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from targetprop.data import Images, Splits, cifar10
+
+Run = Callable[..., dict[str, Any]]
+TINY = ["--network", "tiny", "--batch", "2"]
+ONCE = ["--repeats", "1"]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a script's main with one thread, and return its record."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+
+    def _run(script: str, *arguments: str) -> dict[str, Any]:
+        path = tmp_path / "record.json"
+        importlib.import_module(script).main([*arguments, "--threads", "1", "--json", str(path)])
+        record: dict[str, Any] = json.loads(path.read_text())
+        assert record["machine"]["threads"] == 1
+        assert record["machine"]["torch"] == torch.__version__
+        assert str(tmp_path) not in path.read_text()  # records are committed
+        return record
+
+    return _run
+
+
+@pytest.fixture
+def _cifar(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = torch.randint(256, (40, 3, 32, 32), dtype=torch.uint8)
+    images = Images(pixels, torch.arange(40) % 10, tuple("abcdefghij"))
+    monkeypatch.setattr(cifar10, "load", lambda data_dir, download: Splits(images, images))
+
+
+def positive(*values: float) -> bool:
+    return all(math.isfinite(value) and value > 0 for value in values)
+
+
+def test_step_time(run: Run) -> None:
+    modes = ["textbook", "amortised"]
+    record = run("step_time", *TINY, *ONCE, "--modes", *modes)
+    assert list(record["medians"]) == ["backprop, textbook", "backprop, strict", *modes]
+    assert positive(*record["medians"].values())
+
+
+@pytest.mark.parametrize("network", ["full", "small", "lenet", "mlp", "tiny"])
+def test_published_settings_fit_every_network(run: Run, network: str) -> None:
+    cases = importlib.import_module("cases")
+    for mode in cases.MODES:
+        cases.learner_of(network, mode, torch.device("cpu"))
+
+
+def test_scaling(run: Run, tmp_path: Path) -> None:
+    sizes = ["--batch", "2", "4", "--width", "0.1", "--depth", "1", "2", "--thread-counts", "1", "--base-batch", "2"]
+    modes = ["--modes", "no feedback learning"]
+    record = run("scaling", *ONCE, *sizes, *modes, "--picture", str(tmp_path / "scaling.png"))
+    assert {axis: len(points) for axis, points in record["axes"].items()} == {
+        "batch": 4, "width": 2, "depth": 4, "threads": 2
+    }  # fmt: skip
+    assert (tmp_path / "scaling.png").stat().st_size > 1000
+
+
+def test_ceiling(run: Run) -> None:
+    record = run("ceiling", *TINY, *ONCE)
+    assert len(record["gflops"]) == 2 * 3
+    assert record["ceiling_gflops"] == max(row["gflops"] for row in record["gflops"])
+    # 4 passes x 20 updates x 2 images through conv2 (4 to 8 channels, 3x3, at 16x16) and the head (8x8x8 to 10).
+    assert record["feedback_multiply_adds"] == 4 * 20 * 2 * (16 * 16 * 4 * 8 * 9 + 8 * 8 * 8 * 10)
+
+
+@pytest.mark.usefixtures("_cifar")
+def test_cost_alignment(run: Run, tmp_path: Path) -> None:
+    picture = tmp_path / "cost_alignment.png"
+    sizes = ["--budgets", "0.12", "2", "--modes", "expected", "--steps", "4", "--every", "2"]
+    record = run("cost_alignment", *TINY, *sizes, "--picture", str(picture))
+    strict, cheap, dear, expected = record["rows"]
+    assert (strict["cost"], strict["angles"]) == (1, [])
+    assert 1 < cheap["cost"] < dear["cost"] < expected["cost"]
+    assert all(0 <= angle <= 180 for row in (cheap, dear, expected) for angle in row["angles"])
+    assert picture.stat().st_size > 1000
+
+
+def test_cost_alignment_says_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    with pytest.raises(SystemExit, match=r"CIFAR-10.*DATA_DIR"):
+        run("cost_alignment", *TINY)
+
+
+def test_data_throughput(run: Run) -> None:
+    record = run("data_throughput", *TINY, *ONCE, "--images", "10")
+    assert positive(*record["images_per_second"].values())
+    assert set(record["images_per_second"]) >= {"loader, augmented", "loader, plain", "backprop, strict", "amortised"}
+
+
+def test_lightning_overhead(run: Run) -> None:
+    record = run("lightning_overhead", *TINY, *ONCE, "--steps", "2")
+    assert list(record["medians"]) == ["plain loop", "Trainer, callbacks=default", "Trainer, callbacks=none"]
+    assert positive(*record["medians"].values())
+
+
+def test_memory(run: Run) -> None:
+    record = run("memory", *TINY, "--modes", "exact", "amortised")
+    assert list(record["bytes"]) == ["backprop, textbook", "backprop, strict", "exact", "amortised"]
+    image = 2 * 3 * 32 * 32 * 4
+    for peak in record["bytes"].values():
+        assert image < peak["activations"] <= peak["total"] < 100 * image
+
+
+def test_live_storages_are_counted_once_and_while_they_live(run: Run) -> None:
+    memory = importlib.import_module("memory")
+    before, kept = torch.ones(1000), []
+    with memory.LiveStorages() as storages:
+        for _ in range(5):
+            twice = before * 2  # 4000 bytes, which replace those of the last round when they are there
+            before.add_(twice.view(10, 100).flatten())
+        kept.append(twice + 1)
+        del twice
+    assert storages.peak() == memory.Peak(total=8000, activations=8000)
+    with memory.LiveStorages() as storages:
+        kept.append(before * 2)
+        before.sum()
+    assert storages.peak() == memory.Peak(total=4004, activations=4)
+
+
+@pytest.mark.usefixtures("_cifar")
+def test_gpu_report_on_a_cpu(run: Run) -> None:
+    sizes = ["--batches", "2", "--matmul", "32", "--training-steps", "2", "--checked-batch", "2"]
+    record = run("gpu", "--device", "cpu", "--network", "tiny", "--checked", "tiny", *sizes, *ONCE)
+    parts = record["parts"]
+    assert record["failed"] == []
+    assert parts["correctness"]["passed"]
+    assert set(parts["steps, batch 2, ieee"]) >= {"exact", "expected", "amortised"}
+    assert positive(*parts["memory, batch 2"]["bytes"].values())
+    assert 0 <= parts["training"]["amortised"]["test_accuracy"] <= 1
+
+
+def test_gpu_report_goes_on_after_a_part_that_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = importlib.import_module("gpu")
+    options = gpu.parser(None).parse_args([])
+    report = gpu.Report(options)
+    assert report.add("broken", lambda: 1 / 0) == {}
+    assert report.add("wrong", lambda: {"passed": False}) == {"passed": False, "part_seconds": pytest.approx(0, abs=1)}
+    assert report.failed == ["broken", "wrong"]
+    assert "ZeroDivisionError" in report.parts["broken"]["error"]
