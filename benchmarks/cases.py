@@ -65,7 +65,7 @@ def change(recipe: Recipe, mode: str) -> Recipe:
     if mode == "published":
         return replace(recipe, feedback_loss=uncached_l_drl)
     if mode == "amortised":
-        return replace(AMORTISED_DTP, beta=recipe.beta)
+        return replace(AMORTISED_DTP, beta=recipe.beta, adaptive=False)  # the whole budget, at every step
     if mode == NO_FEEDBACK:
         return replace(recipe, feedback_loss=None)
     return replace(recipe, feedback=mode)

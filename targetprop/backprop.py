@@ -20,6 +20,10 @@ class Backprop(nn.Module):
         super().__init__()
         self.network = PairedNetwork(Pair(pool_first(block), None) for block in cut(network))
 
+    def optimizer_parameters(self) -> list[nn.Parameter]:
+        """What your optimiser trains."""
+        return self.network.forward_parameters()
+
     def forward(self, x: Tensor) -> Tensor:
         """Network output for x (batch, ...)."""
         return self.network(x)

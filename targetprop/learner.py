@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,8 @@ from targetprop.network import PairedNetwork, Trace
 from targetprop.noise import GaussianNoise, Kind, NoiseKey, NoiseSource
 from targetprop.pair import Pair
 from targetprop.recipes import DTP, Recipe, per_block
-from targetprop.rules import add_local_gradients, local_loss, output_difference
-from targetprop.updates import amortised_part, feedback_update
+from targetprop.rules import add_local_gradients, local_loss, mirror_gradient, output_difference
+from targetprop.updates import feedback_update, part_for
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,18 @@ class Learner(nn.Module):
         ]
         if recipe.feedback == "amortised" and self.network.style == "published":
             raise UserError('network: feedback="amortised" needs twins in the style "linear" or "matched".')
-        parts = {n: part for n, pair in enumerate(self.network.pairs) if (part := amortised_part(recipe, pair))}
+        pairs = self.network.pairs
+        parts = {n: part for n, pair in enumerate(pairs) if (part := part_for("amortised", recipe, pair))}
         self._amortised = Amortised(self.network, parts, recipe.budget, adaptive=recipe.adaptive)
+        self._mirrored = {pair: part for pair in pairs if (part := part_for("kolen_pollack", recipe, pair))}
         self._traces: list[Trace] | None = None
         self._output: Tensor | None = None
         self._earlier: Tensor | None = None
+
+    def optimizer_parameters(self) -> list[nn.Parameter]:
+        """What your optimiser trains: the forward parameters, by Kolen-Pollack the feedback weights, too."""
+        mirrored = [part.map.map.weight for part in self._mirrored.values()]
+        return self.network.forward_parameters() + cast(list[nn.Parameter], mirrored)
 
     def forward(self, x: Tensor) -> Tensor:
         """Network output for x (batch, ...); in training mode also what `backward` needs."""
@@ -131,6 +138,8 @@ class Learner(nn.Module):
         differences = [difference]
         for pair, trace in zip(reversed(self.network.pairs), reversed(traces), strict=True):
             at_map = add_local_gradients(pair, trace, differences[-1])
+            if pair in self._mirrored:
+                mirror_gradient(self._mirrored[pair])
             if pair is not self.network.pairs[0]:
                 differences.append(self.recipe.targets(pair, trace.detach(), differences[-1], at_map))
         return differences[::-1]
@@ -149,7 +158,7 @@ class Learner(nn.Module):
         total = trace.x.new_zeros(())
         optimizer, count = self._feedback_optimizers[index], self._iterations[index]
         update = feedback_update(self.recipe, pair, trace, self._sigmas[index]) if count else None
-        if update is None or optimizer is None:
+        if update is None or optimizer is None or pair in self._mirrored:
             return total
         for iteration in range(count):
 
@@ -165,7 +174,7 @@ class Learner(nn.Module):
     @property
     def _rule(self) -> str:
         """What a state must have in common with the learner that takes it over."""
-        name = "amortised" if self.recipe.feedback == "amortised" else "by a loss"
+        name = self.recipe.feedback if self.recipe.feedback in ("amortised", "kolen_pollack") else "by a loss"
         return f"{name}, with {self.network.style} twins"
 
     def get_extra_state(self) -> dict[str, Any]:

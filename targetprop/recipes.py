@@ -30,6 +30,7 @@ FEEDBACK: Mapping[str, str] = {
     "exact": "the same gradients, in closed form where the twin has a linear part",
     "expected": "the second term of L-DRL in expectation where that has a closed form, else as exact",
     "amortised": "another rule: a delta rule on responses to noise, a little of it every batch (rules/amortised.py)",
+    "kolen_pollack": "another rule: feedback weights take the updates of the forward weights (rules/kolen_pollack.py)",
 }
 """Ways to estimate the feedback loss's gradient, and what they are."""
 
@@ -107,8 +108,9 @@ class Recipe:
             raise unknown("twin", self.twin, STYLES)
         if self.feedback == "amortised" and self.twin == "published":
             raise UserError('twin: feedback="amortised" needs "linear" or "matched" twins, got "published".')
-        if self.feedback == "amortised" and self.feedback_loss not in (l_drl, None):
-            raise UserError('feedback_loss: feedback="amortised" stands for l_drl only.')
+        if self.feedback in ("amortised", "kolen_pollack") and self.feedback_loss not in (l_drl, None):
+            raise UserError(f'feedback_loss: feedback="{self.feedback}" stands for l_drl only.')
+        require(isinstance(self.adaptive, bool), "adaptive", "true or false", self.adaptive)
         require(is_number(self.budget) and self.budget > 0, "budget", "a number above 0", self.budget)
         require(is_number(self.beta) and self.beta > 0, "beta", "a number above 0", self.beta)
         for sigma in _each(self.noise):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from targetprop.linear_part import RESHAPING, LinearPart
+from targetprop.maps import linear_map
 from targetprop.network import PairedNetwork, Trace
 from targetprop.pair import Pair
 from targetprop.recipes import Recipe
@@ -21,10 +22,12 @@ DIAGONAL = (nn.ELU, nn.Tanh, nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.MaxP
 """Layers above the map for which the diagonal form of the expectation is good (see `rules/expected.py`)."""
 
 
-def amortised_part(recipe: Recipe, pair: Pair) -> LinearPart | None:
-    """The linear part of a pair whose feedback learns by the amortised rule; None for any other pair."""
+def part_for(rule: str, recipe: Recipe, pair: Pair) -> LinearPart | None:
+    """The linear part of a pair whose feedback learns by this rule without a loss; None for any other pair."""
     part = pair.linear
-    if recipe.feedback != "amortised" or recipe.feedback_loss is None or not isinstance(part, LinearPart):
+    if recipe.feedback != rule or recipe.feedback_loss is None or not isinstance(part, LinearPart):
+        return None
+    if rule == "kolen_pollack" and linear_map(part.layers[part.position]) is None:
         return None
     return part if part.map.map.weight.requires_grad else None
 
@@ -53,8 +56,9 @@ def _path(recipe: Recipe, pair: Pair) -> str:
         return "feedback stays as it is, the recipe trains none"
     if not any(p.requires_grad for p in pair.feedback_parameters()):
         return "feedback stays as it is, its weights are frozen"
-    if amortised_part(recipe, pair):
-        return "amortised"
+    for rule in ("amortised", "kolen_pollack"):
+        if part_for(rule, recipe, pair):
+            return rule
     if not _has_closed_form(recipe):
         return "autograd, because the recipe asks for the textbook path or its loss has no closed form"
     if isinstance(pair.linear, str):

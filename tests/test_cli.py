@@ -55,7 +55,18 @@ def test_published_keys_can_be_overridden() -> None:
     assert config.model.hparams.feedback_training_iterations[3] == 60
 
 
-GROUPS = ("model", "network", "datamodule", "trainer", "scheduler", "logger", "callbacks", "experiment", "debug")
+GROUPS = (
+    "feedback",
+    "model",
+    "network",
+    "datamodule",
+    "trainer",
+    "scheduler",
+    "logger",
+    "callbacks",
+    "experiment",
+    "debug",
+)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +111,8 @@ def test_help_shows_groups_choices_and_keys(tmp_path: Path) -> None:
     shown = command("--help", cwd=tmp_path).stdout
     for words in (
         "model: amortised_dtp, backprop, dtp",
-        "network: lenet, mlp, simple_vgg",
+        "feedback: amortised, exact, expected, kolen_pollack, textbook",
+        "network: lenet, mlp, norm_vgg, simple_vgg",
         "feedback_training_iterations",
         "Examples",
     ):

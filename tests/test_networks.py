@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from targetprop import PairedNetwork, UserError
-from targetprop.networks import lenet, mlp, simple_vgg
+from targetprop.networks import lenet, mlp, norm_vgg, simple_vgg
 from targetprop.networks.activations import ACTIVATIONS
 
 Network = Callable[..., nn.Sequential]
@@ -40,6 +40,7 @@ def test_lenet_pools_with_overlap() -> None:
     [
         (simple_vgg, {"channels": (4, 5)}, 3),
         (lenet, {"channels": (4, 5), "hidden": 6}, 4),
+        (norm_vgg, {"channels": (4, 5, 6)}, 4),
         (mlp, {"hidden": (6, 5)}, 3),
     ],
 )
@@ -64,7 +65,7 @@ def test_image_too_small_for_simple_vgg_names_the_block() -> None:
         simple_vgg((1, 8, 8), 10)
 
 
-@pytest.mark.parametrize("network", [simple_vgg, lenet, mlp])
+@pytest.mark.parametrize("network", [simple_vgg, norm_vgg, lenet, mlp])
 def test_unknown_activation_is_answered_with_the_nearest_name(network: Network) -> None:
     with pytest.raises(
         UserError, match=r"activation: unknown value 'leakyrelu'\. Did you mean 'leaky_relu'.*Valid: elu"

@@ -7,6 +7,7 @@ units and means over the batch.
 from targetprop.rules.closed_form import l_drl_gradient
 from targetprop.rules.expected import OutputNoise, output_noise
 from targetprop.rules.feedback import Draw, FeedbackLoss, l_drl, reconstruction
+from targetprop.rules.kolen_pollack import mirror_gradient
 from targetprop.rules.local import add_local_gradients, local_loss
 from targetprop.rules.targets import Propagation, difference, direct, output_difference
 
@@ -21,6 +22,7 @@ __all__ = [
     "l_drl",
     "l_drl_gradient",
     "local_loss",
+    "mirror_gradient",
     "output_difference",
     "output_noise",
     "reconstruction",

@@ -16,9 +16,9 @@ from targetprop.recipes import RECIPES, OptimizerSpec
 
 
 def target_propagation(
-    network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int, recipe: str, **changes: Any
+    network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int, recipe: str, feedback: Mapping[str, Any]
 ) -> Learner:
-    """A learner by one of the named `RECIPES`, with `changes` and the numbers of `hparams` in place of the recipe's.
+    """A learner by one of the named `RECIPES`, with the settings of `feedback` and the numbers of `hparams` in it.
 
     Raises:
         UserError: a value that does not fit, named by its configuration key.
@@ -26,9 +26,13 @@ def target_propagation(
     if recipe not in RECIPES:
         raise unknown("model.recipe", recipe, RECIPES)
     try:
-        base = replace(RECIPES[recipe], **changes)
+        base = replace(
+            RECIPES[recipe], **{"feedback" if key == "rule" else key: each for key, each in feedback.items()}
+        )
     except UserError as error:
-        raise UserError(f"model.{error}") from None
+        raise UserError("feedback." + str(error).replace("feedback:", "rule:", 1)) from None
+    except TypeError as error:
+        raise UserError(f"feedback: {error}") from None
     numbers = {key: value for key, value in hparams.items() if key not in ("f_optim", "b_optim")}
     b_optim = optimizer_spec("b_optim", hparams)
     try:

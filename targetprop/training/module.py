@@ -107,7 +107,7 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The forward optimiser and its schedule."""
-        optimizer = self.f_optim.build(self.learner.network.forward_parameters())
+        optimizer = self.f_optim.build(self.learner.optimizer_parameters())
         if self.scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}

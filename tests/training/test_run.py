@@ -99,7 +99,7 @@ def test_backprop_trains_the_same_network_from_the_same_weights_on_the_same_batc
         ("+model.hparams.foo=1", ["model.hparams", "foo"]),
         ("+model.hparams.f_optim.nesterov=true", ["model.hparams.f_optim", "nesterov"]),
         ("model.hparams.f_optim.lr=[0.1,0.2]", ["model.hparams.f_optim.lr", "one number"]),
-        ("model.feedback=exakt", ["model.feedback", "'exact'"]),
+        ("feedback.rule=exakt", ["feedback.rule", "'exact'"]),
         ("callbacks.alignment.every_n_steps=0", ["callbacks.alignment.every_n_steps", "0"]),
         ("seed=-1", ["seed", "-1"]),
         ("train=false", ["ckpt_path", "train=false"]),
@@ -132,8 +132,8 @@ def test_a_checkpoint_that_does_not_fit_is_refused(compose: Compose, tmp_path: P
 @pytest.mark.parametrize(
     "override",
     ["trainer.max_epochs=0", "trainer.limit_train_batches=0", "trainer.limit_val_batches=0", "callbacks=none",
-     "scheduler=none", "logger=none", "debug=default", "debug=overfit", "model.feedback=expected",
-     "model.feedback=textbook", "trainer.precision=64-true"],
+     "scheduler=none", "logger=none", "debug=default", "debug=overfit", "feedback=expected",
+     "feedback=textbook", "trainer.precision=64-true", "feedback=kolen_pollack", "feedback=amortised"],
 )  # fmt: skip
 def test_unusual_runs_end_well(compose: Compose, override: str) -> None:
     settings = [override] if override != "debug=overfit" else [override, "trainer.max_epochs=2"]
