@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import radians, tan
 from typing import Any
@@ -68,22 +69,32 @@ class Amortised:
         self.efforts = [1.0] * len(parts)
         self._left: Tensor | None = None  # sums of residual shares since the last decision
         self._shapes: dict[tuple[torch.Size, torch.device], Shapes] = {}
+        self._step, self._times = 0, 1
+        self._plan: dict[int, Allocation] = {}
+        self._shares: dict[int, Tensor] = {}
         for part in parts.values():
             torch.nn.init.zeros_(part.map.map.weight)
 
-    def learn(self, traces: Sequence[Trace], step: int, noise: NoiseSource) -> dict[int, Tensor]:
-        """Update every part; returns by index the share of the response to noise that it did not predict."""
-        if not self.parts:
-            return {}
-        shapes = self._shapes_for(traces)
-        plan, times = (shapes.warm_allocations, shapes.warm_times) if step == 0 else (self.plan(shapes), 1)
-        left = [
-            _learn(part, traces[block], allocation, times, noise, step, block)
-            for (block, part), allocation in zip(self.parts.items(), plan, strict=True)
-        ]
-        if self.adaptive and step > 0:
-            self._watch(torch.stack(left), step)
-        return dict(zip(self.parts, left, strict=True))
+    def begin(self, x: Tensor, step: int) -> None:
+        """Before the updates of a step, with the batch that the network saw, (batch, ...)."""
+        if self.parts:
+            shapes = self._shapes_for(x)
+            plan = self.plan(shapes) if step else shapes.warm_allocations
+            self._plan = dict(zip(self.parts, plan, strict=True))
+            self._times = 1 if step else shapes.warm_times
+        self._step = step
+
+    def learn(self, block: int, trace: Trace, noise: NoiseSource) -> Tensor:
+        """Update one part; returns the share of the response to noise that it did not predict."""
+        left = _learn(self.parts[block], trace, self._plan[block], self._times, noise, self._step, block)
+        self._shares[block] = left
+        return left
+
+    def end(self) -> None:
+        """After the updates of all parts."""
+        if self.adaptive and self._step and self.parts:
+            self._watch(torch.stack([self._shares[block] for block in self.parts]), self._step)
+        self._shares.clear()
 
     def plan(self, shapes: Shapes) -> list[Allocation]:
         """The noise of every pair at its present effort."""
@@ -100,10 +111,11 @@ class Amortised:
         means, self._left = (self._left / EVERY).tolist(), None
         self.efforts = [_effort(effort, mean) for effort, mean in zip(self.efforts, means, strict=True)]
 
-    def _shapes_for(self, traces: Sequence[Trace]) -> Shapes:
-        x = traces[0].x
+    def _shapes_for(self, x: Tensor) -> Shapes:
         key = (x.shape, x.device)
         if key not in self._shapes:
+            with _evaluating(self.network), torch.no_grad():
+                traces = self.network.trace(x[:1])
             maps = [map_shape(part, part.map_input(traces[i].x, traces[i].context)) for i, part in self.parts.items()]
             self._shapes[key] = Shapes(maps, backprop_cost(self.network, x), *warm_up(maps))
         return self._shapes[key]
@@ -126,15 +138,24 @@ def _effort(effort: float, left: float) -> float:
 @torch.no_grad()
 def backprop_cost(network: PairedNetwork, x: Tensor) -> float:
     """Multiply-adds of backprop on a batch: three passes through each map, but no gradient for the input."""
+    with _evaluating(network):
+        with FlopCounterMode(display=False) as whole:
+            network(x[:1])
+        with FlopCounterMode(display=False) as first:
+            network.pairs[0].block(x[:1])
+    return len(x) * (3 * whole.get_total_flops() - first.get_total_flops()) / 2
+
+
+@contextmanager
+def _evaluating(network: PairedNetwork) -> Iterator[None]:
+    """The network in evaluation mode: one sample may pass, and leaves no trace in running statistics."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
-    with FlopCounterMode(display=False) as whole:
-        network(x[:1])
-    with FlopCounterMode(display=False) as first:
-        network.pairs[0].block(x[:1])
-    for module, training in modes.items():
-        module.training = training
-    return len(x) * (3 * whole.get_total_flops() - first.get_total_flops()) / 2
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,28 +17,26 @@ from targetprop.recipes import DTP, Recipe, per_block
 from targetprop.rules import add_local_gradients, local_loss, mirror_gradient, output_difference
 from targetprop.updates import feedback_update, part_for
 
+CHANGES_WITH_EVERY_PASS = (nn.Dropout, nn.modules.batchnorm._BatchNorm)
+
 
 @dataclass(frozen=True)
 class Step:
-    """What one training step saw, detached; lists are in forward order.
+    """What one training step saw, detached; in forward order.
 
     Attributes:
         feedback_losses: for each block above the first, the mean over its iterations, (blocks - 1,); of a block that
             learns by the amortised rule, the share of the response to noise that its feedback does not predict.
         local_losses: for each block, before the update, (blocks,).
-        differences: target minus output of each block, (batch, ...).
-        traces: of the clean forward pass.
+        activities: mean output of each block, (blocks,).
+        outputs, targets: of each block, (batch, ...); empty unless `backward` was told to keep them.
     """
 
     feedback_losses: Tensor
     local_losses: Tensor
-    differences: list[Tensor]
-    traces: list[Trace]
-
-    @property
-    def targets(self) -> list[Tensor]:
-        """For each block's output, (batch, ...)."""
-        return [trace.y + difference for trace, difference in zip(self.traces, self.differences, strict=True)]
+    activities: Tensor
+    outputs: list[Tensor]
+    targets: list[Tensor]
 
 
 class Learner(nn.Module):
@@ -53,6 +50,8 @@ class Learner(nn.Module):
         recipe: the algorithm and its numbers.
         seed: of the noise.
         noise: another source of standard-normal noise.
+        recompute: keep the activations of one block at a time and compute them anew from the input for each, in
+            blocks / 2 times the forward passes. Results are the same, and memory does not grow with depth.
 
     Raises:
         UserError: a layer without feedback twin, or a list in the recipe that does not fit the blocks.
@@ -65,6 +64,7 @@ class Learner(nn.Module):
         *,
         seed: int = 0,
         noise: NoiseSource | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.network = network if isinstance(network, PairedNetwork) else PairedNetwork.of(network, recipe.twin)
@@ -87,7 +87,11 @@ class Learner(nn.Module):
         parts = {n: part for n, pair in enumerate(pairs) if (part := part_for("amortised", recipe, pair))}
         self._amortised = Amortised(self.network, parts, recipe.budget, adaptive=recipe.adaptive)
         self._mirrored = {pair: part for pair in pairs if (part := part_for("kolen_pollack", recipe, pair))}
-        self._traces: list[Trace] | None = None
+        if recompute and (changing := [m for m in self.network.modules() if isinstance(m, CHANGES_WITH_EVERY_PASS)]):
+            raise UserError(f"recompute: {type(changing[0]).__name__} does not give the same activations twice.")
+        self.recompute = recompute
+        self._x: Tensor | None = None
+        self._traces: list[Trace] = []  # none, if they are recomputed
         self._output: Tensor | None = None
         self._earlier: Tensor | None = None
 
@@ -103,11 +107,18 @@ class Learner(nn.Module):
         if torch.is_autocast_enabled(x.device.type):
             raise UserError("autocast is not supported: train in the precision of the weights.")
         self._earlier = self._output
-        self._traces = self.network.trace(x)
-        self._output = self._traces[-1].y.detach().requires_grad_()
+        self._x = x
+        if self.recompute:
+            self._traces = []
+            with torch.no_grad():
+                y = self.network(x)
+        else:
+            self._traces = self.network.trace(x)
+            y = self._traces[-1].y
+        self._output = y.detach().requires_grad_()
         return self._output
 
-    def backward(self, loss: Tensor) -> Step:
+    def backward(self, loss: Tensor, *, keep: bool = False) -> Step:
         """Train the feedback on this batch, then add every block's local gradient to the `.grad` of its parameters.
 
         The gradients approximate beta times those of `loss.backward()`; a forward optimiser may follow.
@@ -115,44 +126,65 @@ class Learner(nn.Module):
         Args:
             loss: computed from the output of the latest call: one value per sample (batch,), or their mean.
                 Parameters of its own (a temperature, a penalty) get the gradients that `loss.backward()` gives.
+            keep: whether to keep outputs and targets in the Step; else they are let go on the way down.
 
         Raises:
             UserError: there was no forward pass in training mode since the last `backward`, or the loss is of another.
         """
-        if self._traces is None or self._output is None:
+        if self._x is None or self._output is None:
             raise UserError("backward: call the learner on a batch first, in training mode and with gradients on.")
-        traces, output, earlier = self._traces, self._output, self._earlier
-        self._traces = self._output = self._earlier = None
+        x, traces, output, earlier = self._x, self._traces, self._output, self._earlier
+        self._x = self._output = self._earlier = None
+        self._traces = []
         gradient = _per_sample_gradient(loss, output)
         if earlier is not None and earlier.grad is not None:
             raise UserError("backward: the loss depends on an earlier call, too; give each call a backward of its own.")
-        clean = [trace.detach() for trace in traces]
-        feedback_losses = self._train_feedback(clean)
-        differences = self._train_forward(traces, output_difference(gradient, self.recipe.beta))
+        step = self._descend(x, traces, output_difference(gradient, self.recipe.beta), keep)
         self.steps += 1
-        return Step(feedback_losses, torch.stack([local_loss(each) for each in differences]), differences, clean)
+        return step
 
     @torch.no_grad()
-    def _train_forward(self, traces: Sequence[Trace], difference: Tensor) -> list[Tensor]:
-        """Local gradients of every block, and targets, from the output down; returns the differences, forward."""
-        differences = [difference]
-        for pair, trace in zip(reversed(self.network.pairs), reversed(traces), strict=True):
-            at_map = add_local_gradients(pair, trace, differences[-1])
+    def _descend(self, x: Tensor, traces: list[Trace], difference: Tensor, keep: bool) -> Step:
+        """From the output down: a block's feedback learns, its forward weights get their gradient, its target goes on.
+
+        Args:
+            traces: emptied on the way, so that activations are let go.
+        """
+        self._amortised.begin(x, self.steps)
+        feedback_losses, local_losses, activities = [], [], []
+        outputs: list[Tensor] = []
+        targets: list[Tensor] = []
+        for number in reversed(range(len(self.network.pairs))):
+            trace = self._recomputed(x, number) if self.recompute else traces.pop()
+            clean, pair = trace.detach(), self.network.pairs[number]
+            if number:
+                feedback_losses.append(self._learn_feedback(number, pair, clean))
+            local_losses.append(local_loss(difference))
+            activities.append(clean.y.mean())
+            if keep:
+                outputs.append(clean.y)
+                targets.append(clean.y + difference)
+            at_map = add_local_gradients(pair, trace, difference)
             if pair in self._mirrored:
                 mirror_gradient(self._mirrored[pair])
-            if pair is not self.network.pairs[0]:
-                differences.append(self.recipe.targets(pair, trace.detach(), differences[-1], at_map))
-        return differences[::-1]
+            if number:
+                difference = self.recipe.targets(pair, clean, difference, at_map)
+        self._amortised.end()
+        losses = torch.stack(feedback_losses[::-1]) if feedback_losses else x.new_zeros(0)
+        local, activity = torch.stack(local_losses[::-1]), torch.stack(activities[::-1])
+        return Step(losses, local, activity, outputs[::-1], targets[::-1])
 
-    def _train_feedback(self, traces: Sequence[Trace]) -> Tensor:
-        """K_n updates of every pair's feedback, each on fresh noise."""
-        amortised = self._amortised.learn(traces, self.steps, self.noise)
-        losses = [
-            amortised[block] if block in amortised else self._train_pair(block - 1, pair, traces[block])
-            for block, pair in enumerate(self.network.trained, start=1)
-        ]
-        return torch.stack(losses) if losses else traces[0].x.new_zeros(0)
+    @torch.enable_grad()
+    def _recomputed(self, x: Tensor, number: int) -> Trace:
+        return self.network.trace_block(x, number)
 
+    def _learn_feedback(self, number: int, pair: Pair, trace: Trace) -> Tensor:
+        """K_n updates of a pair's feedback, each on fresh noise, or the amortised one; returns its loss."""
+        if number in self._amortised.parts:
+            return self._amortised.learn(number, trace, self.noise)
+        return self._train_pair(number - 1, pair, trace)
+
+    @torch.enable_grad()
     def _train_pair(self, index: int, pair: Pair, trace: Trace) -> Tensor:
         """Mean loss of the updates; `index` counts the pairs with feedback from 0."""
         total = trace.x.new_zeros(())

@@ -90,12 +90,17 @@ class PairedNetwork(nn.Module):
         traces = []
         x = self._in_order(x)
         for pair in self.pairs:
-            x = x.detach()
-            with torch.set_grad_enabled(torch.is_grad_enabled() and pair.forward_part is None):
-                y, context = pair.encode(x)
-            traces.append(Trace(x, y, context))
-            x = y
+            traces.append(_trace(pair, x.detach()))
+            x = traces[-1].y
         return traces
+
+    def trace_block(self, x: Tensor, number: int) -> Trace:
+        """One block's part of a forward pass on x, its number counted from 0."""
+        x = self._in_order(x)
+        with torch.no_grad():
+            for pair in self.pairs[:number]:
+                x = pair.block(x)
+        return _trace(self.pairs[number], x.detach())
 
     def _in_order(self, x: Tensor) -> Tensor:
         """x in the memory order that the network works in."""
@@ -108,6 +113,11 @@ class PairedNetwork(nn.Module):
     def feedback_parameters(self) -> list[nn.Parameter]:
         """Parameters of the feedback twins."""
         return [p for pair in self.pairs for p in pair.feedback_parameters()]
+
+
+def _trace(pair: Pair, x: Tensor) -> Trace:
+    with torch.set_grad_enabled(torch.is_grad_enabled() and pair.forward_part is None):
+        return Trace(x, *pair.encode(x))
 
 
 def _is_known(module: nn.Module) -> bool:

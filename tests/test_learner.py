@@ -13,7 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from targetprop import DTP, TP, VANILLA_DTP, Learner, OptimizerSpec, Pair, PairedNetwork, Recipe, Trace, UserError
+from targetprop import (
+    AMORTISED_DTP,
+    DTP,
+    TP,
+    VANILLA_DTP,
+    Learner,
+    OptimizerSpec,
+    Pair,
+    PairedNetwork,
+    Recipe,
+    Trace,
+    UserError,
+)
 from targetprop.noise import NoiseKey
 from targetprop.rules import l_drl
 from targetprop.rules.feedback import Draw
@@ -62,15 +74,15 @@ def test_step_gives_every_block_a_gradient_a_target_and_its_losses(recipe: Recip
     learner = Learner(model(), replace(recipe, feedback_training_iterations=2))
     x, y = batch()
     logits = learner(x)
-    step = learner.backward(F.cross_entropy(logits, y))
+    step = learner.backward(F.cross_entropy(logits, y), keep=True)
     assert len(gradients(learner)) == len(learner.network.forward_parameters())
     assert all(bool(g.isfinite().all()) for g in gradients(learner))
-    assert [t.shape for t in step.targets] == [trace.y.shape for trace in step.traces]
+    assert [t.shape for t in step.targets] == [y.shape for y in step.outputs]
     assert step.feedback_losses.shape == (2,)
     assert bool((step.feedback_losses != 0).all()) == (recipe.feedback_loss is not None)
-    expected = [(trace.y - t).square().sum() / 12 for trace, t in zip(step.traces, step.targets, strict=True)]
+    expected = [(y - t).square().sum() / 12 for y, t in zip(step.outputs, step.targets, strict=True)]
     torch.testing.assert_close(step.local_losses, torch.stack(expected))
-    tensors = [step.feedback_losses, step.local_losses, *step.targets, *(trace.y for trace in step.traces)]
+    tensors = [step.feedback_losses, step.local_losses, *step.targets, *step.outputs, step.activities]
     assert not any(t.requires_grad for t in tensors)
     assert learner.steps == 1
 
@@ -99,7 +111,7 @@ def test_any_loss_will_do() -> None:
     learner = Learner(model(), FAST)
     x, y = batch()
     output = learner(x)
-    step = learner.backward((output - F.one_hot(y, 3)).square().sum(1))
+    step = learner.backward((output - F.one_hot(y, 3)).square().sum(1), keep=True)
     expected = output - DTP.beta * 2 * (output - F.one_hot(y, 3))
     torch.testing.assert_close(step.targets[-1], expected.detach())
 
@@ -300,7 +312,7 @@ def test_feedback_loss_is_reported_as_the_mean_over_iterations() -> None:
     learner = Learner(model(), replace(FAST, feedback_loss=recorded))
     x, y = batch()
     step = learner.backward(F.cross_entropy(learner(x), y))
-    first, second = torch.stack(losses).detach().split([2, 3])
+    second, first = torch.stack(losses).detach().split([3, 2])  # from the output down
     torch.testing.assert_close(step.feedback_losses, torch.stack([first.mean(), second.mean()]))
 
 
@@ -331,7 +343,7 @@ def test_noise_is_asked_for_by_step_block_and_iteration() -> None:
     assert keys == [
         NoiseKey(step, block, iteration, kind)
         for step in range(2)
-        for block, iterations in ((1, 2), (2, 3))
+        for block, iterations in ((2, 3), (1, 2))  # from the output down
         for iteration in range(iterations)
         for kind in ("input", "output")
     ]
@@ -443,3 +455,31 @@ def test_a_subclass_of_an_activation_is_not_moved_behind_the_pooling() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3), Falling(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2, 3))
     x = torch.randn(6, 1, 4, 4)
     torch.testing.assert_close(Learner(net).eval()(x), net(x))
+
+
+@pytest.mark.parametrize("recipe", [replace(DTP, feedback_training_iterations=2), AMORTISED_DTP])
+def test_recomputing_activations_changes_nothing(recipe: Recipe) -> None:
+    def plain() -> nn.Sequential:
+        torch.manual_seed(0)
+        two_maps = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 7))  # trained by autograd
+        return nn.Sequential(
+            nn.Sequential(nn.Conv2d(1, 4, 3), nn.ELU(), nn.MaxPool2d(2)),
+            nn.Sequential(nn.Conv2d(4, 2, 2), nn.GELU(), nn.Flatten()),
+            nn.Sequential(nn.Linear(8, 8), nn.ReLU()),
+            two_maps,
+            nn.Linear(7, 3),
+        )
+
+    learners = [Learner(plain(), recipe, recompute=recompute) for recompute in (False, True)]
+    for _ in range(2):
+        x, y = torch.randn(12, 1, 8, 8), torch.randint(3, (12,))
+        for learner in learners:
+            learner.backward(F.cross_entropy(learner(x), y))
+    assert all(torch.equal(a, b) for a, b in zip(*map(gradients, learners), strict=True))
+    states = [learner.network.state_dict() for learner in learners]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_recomputing_is_refused_where_a_second_pass_differs() -> None:
+    with pytest.raises(UserError, match="recompute: BatchNorm2d"):
+        Learner(model(), recompute=True)

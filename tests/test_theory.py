@@ -252,7 +252,7 @@ def test_with_exact_inverses_targets_with_and_without_difference_agree(seed: int
     targets = []
     for recipe in (TP, DTP):
         learner = Learner(network, recipe)
-        targets.append(learner.backward(learner(x).square().sum(1)).targets)
+        targets.append(learner.backward(learner(x).square().sum(1), keep=True).targets)
     torch.testing.assert_close(*targets)
     for pair, below, above in zip(network.trained, targets[0], targets[0][1:], strict=False):
         torch.testing.assert_close(pair.block(below), above)  # each target is reached if the one below is
@@ -264,7 +264,7 @@ def test_with_other_feedback_targets_with_and_without_difference_disagree() -> N
     with_and_without = []
     for recipe in (TP, DTP):
         learner = Learner(PairedNetwork.of(model), replace(recipe, feedback_loss=None))
-        with_and_without.append(learner.backward(F.cross_entropy(learner(x), y)).targets)
+        with_and_without.append(learner.backward(F.cross_entropy(learner(x), y), keep=True).targets)
     tp, dtp = with_and_without
     assert torch.equal(tp[-1], dtp[-1])
     assert all((a - b).norm() > 0.1 * b.norm() for a, b in zip(tp[:-1], dtp[:-1], strict=True))

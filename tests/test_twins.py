@@ -264,7 +264,7 @@ def test_registered_twin_of_a_users_layer_is_used() -> None:
         pass
 
     learner = Learner(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5), FastSwap()))
-    step = learner.backward(learner(torch.randn(2, 3)).square().sum(1))
+    step = learner.backward(learner(torch.randn(2, 3)).square().sum(1), keep=True)
     assert step.targets[0].shape == (2, 4)
     y = torch.randn(2, 5)
     assert torch.equal(twin_of(FastSwap()).decode(y, None), y.flip(1))

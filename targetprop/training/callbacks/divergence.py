@@ -36,8 +36,7 @@ class StopOnDivergence(L.Callback):
         values = [outputs["loss"].detach().reshape(1)]
         step = pl_module.last_step
         if isinstance(step, Step):
-            activations = torch.stack([trace.y.sum() for trace in step.traces])
-            values = [activations, *values, step.feedback_losses, step.local_losses.flip(0)]
+            values = [step.activities, *values, step.feedback_losses, step.local_losses.flip(0)]
         self._pending.append((trainer.global_step, torch.cat(values)))
         if len(self._pending) >= self.every_n_steps:
             self._check(trainer, pl_module)
