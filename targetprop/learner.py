@@ -196,7 +196,7 @@ class Learner(nn.Module):
 
             def draw(kind: Kind, like: Tensor, iteration: int = iteration) -> Tensor:
                 key = NoiseKey(self.steps, index + 1, iteration, kind)
-                return self._sigmas[index] * self.noise(key, like)
+                return self.noise(key, like).mul_(self._sigmas[index])
 
             total += update(draw)
             optimizer.step()

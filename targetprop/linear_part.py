@@ -65,6 +65,20 @@ class LinearPart:
             y = self.twins[i].decode(y, context[i])
         return y
 
+    def features_difference(self, y: Tensor, difference: Tensor, context: Context) -> Tensor:
+        """a(y + difference) - a(y): two passes down to the last twin that is not linear, one from there on."""
+        lowest = next(
+            (i for i in range(self.position + 1, len(self.twins)) if not isinstance(self.twins[i], AdjointTwin)), None
+        )
+        if lowest is not None:
+            moved = y + difference
+            for i in range(len(self.twins) - 1, lowest - 1, -1):
+                moved, y = self.twins[i].decode(moved, context[i]), self.twins[i].decode(y, context[i])
+            difference = moved - y
+        for i in range((len(self.twins) if lowest is None else lowest) - 1, self.position, -1):
+            difference = self.twins[i].decode(difference, context[i])
+        return difference
+
     def feed_back(self, features: Tensor, context: Context) -> Tensor:
         """P V features: a difference of features to the difference of feedback that it makes."""
         x = self.map.apply_map(features, context[self.position])

@@ -124,10 +124,10 @@ class Convolution(LinearMap):
 
     def _correlate_by_products(self, x: Tensor, y: Tensor, seen: int) -> Tensor:
         chunk = max(1, PATCHES // (seen * y.shape[2] * y.shape[3]))
-        total = y.new_zeros(1, y.shape[1], seen)
+        total = y.new_zeros(1, seen, y.shape[1])  # faster this way round than as the transposed product
         for some_x, some_y in zip(x.split(chunk), y.split(chunk), strict=True):
-            total.baddbmm_(self.rows(some_y).mT, self.patches(some_x))
-        return self.from_matrix(total)
+            total.baddbmm_(self.patches(some_x).mT, self.rows(some_y))
+        return self.from_matrix(total.mT.contiguous())
 
     def patches(self, x: Tensor) -> Tensor:
         (top, left), (bottom, right) = self.padding, self.trailing

@@ -28,7 +28,7 @@ class NoiseKey(NamedTuple):
 
 
 NoiseSource = Callable[[NoiseKey, Tensor], Tensor]
-"""Standard-normal noise for a key, of the shape, type and device of a tensor."""
+"""Standard-normal noise for a key, of the shape, type and device of a tensor; in memory that the caller may change."""
 
 
 CHUNK = 16

@@ -48,9 +48,7 @@ class Pair(nn.Module):
         part = self.linear
         if not isinstance(part, LinearPart):
             return self.decode(y + difference, context) - self.decode(y, context)
-        if part.adjoint_above:
-            return part.feed_back(part.features(difference, context), context)
-        return part.feed_back(part.features(y + difference, context) - part.features(y, context), context)
+        return part.feed_back(part.features_difference(y, difference, context), context)
 
     def feedback_parameters(self) -> list[nn.Parameter]:
         """The weights of the twin, none without one."""

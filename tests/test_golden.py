@@ -28,7 +28,7 @@ class Record:
         return torch.from_numpy(self.arrays[key])
 
     def noise(self, key: NoiseKey, like: Tensor) -> Tensor:
-        return self[f"step{key.step}/{key.kind}_noise{key.block}"][key.iteration]
+        return self[f"step{key.step}/{key.kind}_noise{key.block}"][key.iteration].clone()
 
     def learner(self, feedback: str) -> Learner:
         net = simple_vgg((3, 32, 32), 10, self["C"].tolist(), str(self.arrays["activation"])).double()

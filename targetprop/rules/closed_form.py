@@ -28,7 +28,7 @@ def l_drl_gradient(
     """
     eps = draw("input", trace.x)
     if expected is None:
-        output_response = part.features(trace.y + draw("output", trace.y), trace.context) - clean
+        output_response = part.features_difference(trace.y, draw("output", trace.y), trace.context)
         feedback = part.feed_back(output_response, trace.context)
         gradient = part.correlate(feedback, output_response, trace.context)
         power = feedback.square().sum()
