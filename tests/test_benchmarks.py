@@ -153,3 +153,48 @@ def test_gpu_report_goes_on_after_a_part_that_fails(run: Run, monkeypatch: pytes
     assert report.add("wrong", lambda: {"passed": False}) == {"passed": False, "part_seconds": pytest.approx(0, abs=1)}
     assert report.failed == ["broken", "wrong"]
     assert "ZeroDivisionError" in report.parts["broken"]["error"]
+
+
+def test_neglected_terms_are_small_where_the_diagonal_form_is_used(run: Run) -> None:
+    rows = {row["activation"]: row for row in run("neglected", "--sigmas", "0.1")["rows"]}
+    assert max(abs(each) for each in rows["identity"]["initialised"]) < 1e-6
+    assert rows["elu"]["initialised"][1] < 0.05 < rows["relu"]["initialised"][1]
+
+
+def test_paired_runs_are_compared_by_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def made(name: str, seed: int, accuracy: float) -> str:
+        folder = tmp_path / name
+        (folder / "csv").mkdir(parents=True)
+        (folder / "csv" / "metrics.csv").write_text(
+            "step,epoch,angle/block1,train/loss,val/accuracy\n0,,9.0,,\n5,,,,0.5\n5,0,,1.0,\n6,1,,,0.5\n"
+        )
+        (folder / "config.yaml").write_text(f"seed: {seed}\n")
+        final = {"validation": {"accuracy": 0.5}, "test": {"accuracy": accuracy}, "epoch_seconds": [1.0]}
+        (folder / "results.json").write_text(json.dumps(final))
+        return str(folder)
+
+    first = [made("a2", 2, 0.64), made("a1", 1, 0.62)]
+    second = [made("b1", 1, 0.61), made("b2", 2, 0.61)]
+    paired = importlib.import_module("paired_runs")
+    record, picture = tmp_path / "pairs.json", tmp_path / "pairs.png"
+    paired.main(
+        [
+            "--first",
+            *first,
+            "--second",
+            *second,
+            "--step-ms",
+            "2",
+            "1",
+            "--json",
+            str(record),
+            "--picture",
+            str(picture),
+        ]
+    )
+    assert json.loads(record.read_text())["difference"] == pytest.approx(2)
+    assert json.loads(record.read_text())["half_interval"] == pytest.approx(12.706, abs=0.01)
+    assert picture.stat().st_size > 0
+    assert "+2.00" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="same seeds"):
+        paired.main(["--first", first[0], "--second", *second, "--step-ms", "2", "1"])
