@@ -161,6 +161,7 @@ def test_neglected_terms_are_small_where_the_diagonal_form_is_used(run: Run) -> 
     assert rows["elu"]["initialised"][1] < 0.05 < rows["relu"]["initialised"][1]
 
 
+@pytest.mark.usefixtures("run")
 def test_paired_runs_are_compared_by_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def made(name: str, seed: int, accuracy: float) -> str:
         folder = tmp_path / name
