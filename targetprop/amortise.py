@@ -29,8 +29,8 @@ EVERY = 32
 """Steps between two decisions about effort: the only moments at which anything waits for the device."""
 LEAST, MOST = 1 / 8, 4.0
 """Effort of a pair, relative to an equal share of the budget; halved and doubled between these."""
-POOR = tan(radians(4)) ** 2
-"""Share of the response left over from which a pair gets more noise: feedback 4 degrees from the forward weights."""
+POOR = tan(radians(2)) ** 2
+"""Share of the response left over from which a pair gets more noise: feedback 2 degrees from the forward weights."""
 GOOD = POOR / 4
 """Share below which it gets less."""
 
