@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from targetprop.cut import overlaps
 from targetprop.encoding import Context, NormContext, encode
-from targetprop.layers import Reshape
+from targetprop.layers import Reshape, is_hooked
 
 
 @singledispatch
@@ -26,13 +26,23 @@ def adjoint(layer: nn.Module, delta: Tensor, context: Context) -> Tensor:
 
 
 def has_adjoint(layer: nn.Module) -> bool:
-    """Whether `adjoint` knows this very type (a subclass may have a forward of its own)."""
-    return type(layer) in adjoint.registry
+    """Whether `adjoint` tells all that this layer does: it has no hooks, and its very type is known."""
+    return type(layer) in adjoint.registry and not is_hooked(layer)
 
 
 @encode.register(nn.ELU)
-@encode.register(nn.ReLU)
 @encode.register(nn.LeakyReLU)
+def _(layer: nn.ELU | nn.LeakyReLU, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
+    y = layer(x)
+    return y, (y if _rises(layer) else x).detach() if clean is None else clean
+
+
+def _rises(layer: nn.ELU | nn.LeakyReLU) -> bool:
+    """Whether y tells on which side of zero x was."""
+    return (layer.alpha if isinstance(layer, nn.ELU) else layer.negative_slope) >= 0
+
+
+@encode.register(nn.ReLU)
 @encode.register(nn.Tanh)
 def _(layer: nn.Module, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
     y = layer(x)
@@ -49,7 +59,7 @@ def _(layer: nn.GELU, x: Tensor, clean: Context = None) -> tuple[Tensor, Context
 
 @adjoint.register
 def _(layer: nn.ELU, delta: Tensor, context: Context) -> Tensor:
-    return torch.ops.aten.elu_backward(delta, layer.alpha, 1, 1, True, context)
+    return torch.ops.aten.elu_backward(delta, layer.alpha, 1, 1, _rises(layer), context)
 
 
 @adjoint.register
@@ -119,7 +129,8 @@ def norm_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """J^T delta of a batch norm, and the gradients of <delta, y> for its weight and bias, (channels,)."""
     variance = context.rstd.pow(-2) - layer.eps
+    weight = None if layer.weight is None else layer.weight.detach()
     return torch.ops.aten.native_batch_norm_backward(
-        delta, context.x, layer.weight, context.mean, variance, context.mean, context.rstd, context.of_batch,
+        delta, context.x, weight, context.mean, variance, context.mean, context.rstd, context.of_batch,
         layer.eps, (True, True, True),
     )  # fmt: skip

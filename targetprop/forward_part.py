@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from targetprop.adjoint import adjoint, has_adjoint, norm_backward
@@ -73,6 +74,7 @@ def _add(parameter: Tensor | None, gradient: Tensor, scale: float) -> None:
     if parameter is None or not parameter.requires_grad:
         return
     if parameter.grad is None:
-        parameter.grad = gradient * scale
+        # In the memory order of the parameter, as autograd gives it: fused optimisers rely on that.
+        parameter.grad = torch.mul(gradient, scale, out=torch.empty_like(parameter, requires_grad=False))
     else:
         parameter.grad.add_(gradient, alpha=scale)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from targetprop.errors import UserError
-from targetprop.layers import pair_of
+from targetprop.layers import is_hooked, pair_of
 
 PATCHES = 1 << 21
 """Numbers in the patches of one matrix product on a CPU (8 MiB of float32): what stays in its cache."""
@@ -168,7 +168,9 @@ class Convolution(LinearMap):
 
 
 def linear_map(layer: nn.Module) -> LinearMap | None:
-    """The map of a layer that is exactly a Linear or a Conv2d with zeros around; None of any other."""
+    """The map of a layer that is exactly a Linear or a Conv2d with zeros around, without hooks; None of any other."""
+    if is_hooked(layer):
+        return None
     # Types exactly: a subclass may have a forward of its own.
     if type(layer) is nn.Linear:
         return Dense()

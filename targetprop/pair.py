@@ -20,7 +20,6 @@ class Pair(nn.Module):
         name: how messages call it, e.g. "2 (Conv2d, ELU, MaxPool2d)".
 
     Attributes:
-        forward_part: the block as a chain whose gradients need no autograd, or None.
         linear: the linear part of the twin, or in words why it has none.
     """
 
@@ -29,9 +28,13 @@ class Pair(nn.Module):
         self.block = block
         self.twin = twin
         self.name = name
-        as_it_is = type(self).encode is Pair.encode  # else the context may be another
-        self.forward_part: ForwardPart | None = forward_part(block) if as_it_is else None
         self.linear: LinearPart | str = linear_part(block, twin)
+
+    @property
+    def forward_part(self) -> ForwardPart | None:
+        """The block as a chain whose gradients need no autograd, or None; found anew: it may be pruned, or hooked."""
+        as_it_is = type(self).encode is Pair.encode  # else the context may be another
+        return forward_part(self.block) if as_it_is else None
 
     def encode(self, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
         """F(x) and the context of this pass; `clean` is the context of the clean pass if this one is noisy."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import Tensor, nn
 
 from targetprop import Pair, Trace
@@ -69,6 +70,86 @@ def test_frozen_parameters_get_no_gradient() -> None:
     trace = Trace(x, *pair.encode(x)).detach()
     add_local_gradients(pair, trace, torch.ones_like(trace.y))
     assert [name for name, p in block.named_parameters() if p.grad is not None] == ["1.weight"]
+
+
+@pytest.mark.parametrize("activation", [nn.LeakyReLU(-0.3), nn.ELU(-0.3), nn.LeakyReLU(0.0), nn.ELU(0.0)], ids=str)
+def test_activations_that_do_not_rise_have_their_slope(activation: nn.Module) -> None:
+    block = nn.Sequential(nn.Linear(5, 4), activation).double()
+    x = torch.randn(6, 5, dtype=torch.float64)
+    y, context = encode(block, x)
+    delta = torch.randn_like(y)
+    expected = torch.autograd.grad(y, list(block.parameters()), delta)
+    part = forward_part(block)
+    assert part is not None
+    part.add_gradients(x, context, delta, 1.0)
+    torch.testing.assert_close([p.grad for p in block.parameters()], list(expected))
+
+
+def test_gradients_have_the_memory_order_of_their_parameters() -> None:
+    """Fused optimisers take that for granted, and would step along the wrong entries."""
+    block = nn.Sequential(nn.Conv2d(64, 4, 3))
+    x = torch.randn(2, 64, 5, 5).contiguous(memory_format=torch.channels_last)
+    pair = Pair(block, None)
+    trace = Trace(x, *pair.encode(x)).detach()
+    add_local_gradients(pair, trace, torch.randn_like(trace.y))
+    assert block[0].weight.grad is not None
+    assert block[0].weight.grad.stride() == block[0].weight.stride()
+
+
+def test_norms_hold_no_graph_to_their_weights() -> None:
+    norm = nn.BatchNorm1d(4)
+    y, context = encode(norm, torch.randn(6, 4))
+    assert not adjoint(norm, torch.ones_like(y), context).requires_grad
+
+
+def hooked(kind: str) -> nn.Sequential:
+    block = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+    linear, tanh = block
+    if kind == "pruned":
+        nn.utils.prune.random_unstructured(linear, "weight", 0.5)
+    elif kind == "weight norm":
+        nn.utils.weight_norm(linear)  # type: ignore[no-untyped-call]
+    elif kind == "parametrization":
+        nn.utils.parametrizations.weight_norm(linear)
+    elif kind == "forward hook":
+        tanh.register_forward_hook(lambda module, inputs, y: 3 * y)
+    elif kind == "pre-hook":
+        linear.register_forward_pre_hook(lambda module, inputs: (3 * inputs[0],))
+    elif kind == "backward hook":
+        tanh.register_full_backward_hook(lambda module, inputs, outputs: (2 * outputs[0],))
+    elif kind == "parameter hook":
+        assert isinstance(linear.bias, nn.Parameter)
+        linear.bias.register_hook(lambda gradient: 2 * gradient)
+    return block
+
+
+KINDS = ("pruned", "weight norm", "parametrization", "forward hook", "pre-hook", "backward hook", "parameter hook")
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated")
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_with_hooks_take_autograd(kind: str) -> None:
+    block = hooked(kind)
+    x = torch.randn(5, 4)
+    y = block(x)
+    difference = torch.randn(5, 4)
+    y.backward(-difference / 5)
+    expected = [p.grad.clone() for p in block.parameters() if p.grad is not None]
+    assert len(expected) == len(list(block.parameters()))
+    block.zero_grad()
+    pair = Pair(block, None)
+    assert pair.forward_part is None
+    add_local_gradients(pair, Trace(x, *pair.encode(x)), difference)
+    torch.testing.assert_close([p.grad for p in block.parameters()], expected)
+
+
+def test_what_becomes_of_a_block_later_counts() -> None:
+    pair = Pair(nn.Sequential(nn.Linear(4, 4), nn.Tanh()), None)
+    assert pair.forward_part is not None
+    pair.block.register_module("0", nn.Linear(4, 4))
+    assert pair.forward_part.layers[0] is next(pair.block.children())
+    next(pair.block.children()).register_forward_hook(lambda module, inputs, y: 3 * y)
+    assert pair.forward_part is None
 
 
 class Doubled(nn.Module):
