@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from targetprop.recipes import DTP, Recipe, per_block
 from targetprop.rules import add_local_gradients, local_loss, mirror_gradient, output_difference
 from targetprop.updates import feedback_update, part_for
 
-CHANGES_WITH_EVERY_PASS = (nn.Dropout, nn.modules.batchnorm._BatchNorm)
+CHANGES_WITH_EVERY_PASS = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.modules.batchnorm._NormBase)
 
 
 @dataclass(frozen=True)
@@ -165,10 +166,10 @@ class Learner(nn.Module):
                 outputs.append(clean.y)
                 targets.append(clean.y + difference)
             at_map = add_local_gradients(pair, trace, difference)
-            if pair in self._mirrored:
-                mirror_gradient(self._mirrored[pair])
             if number:
                 difference = self.recipe.targets(pair, clean, difference, at_map)
+        for part in self._mirrored.values():  # now that weights that blocks share have all of their gradient
+            mirror_gradient(part)
         self._amortised.end()
         losses = torch.stack(feedback_losses[::-1]) if feedback_losses else x.new_zeros(0)
         local, activity = torch.stack(local_losses[::-1]), torch.stack(activities[::-1])
@@ -202,6 +203,14 @@ class Learner(nn.Module):
             optimizer.step()
         optimizer.zero_grad()
         return total / count
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Learner:
+        """What `to`, `double`, `cuda` and the like call: the feedback optimisers' state moves along."""
+        super()._apply(fn, recurse)
+        for optimizer in self._feedback_optimizers:
+            if optimizer is not None:
+                optimizer.load_state_dict(optimizer.state_dict())
+        return self
 
     @property
     def _rule(self) -> str:

@@ -47,6 +47,18 @@ def test_the_difference_of_the_weights_decays_as_predicted_and_updates_align() -
     assert float(feedback_angles(learner.network.trained[-1])[0]) < 45
 
 
+def test_weights_that_blocks_share_give_all_their_gradient() -> None:
+    shared = nn.Linear(5, 5)
+    learner = Learner(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), shared, nn.Tanh(), shared, nn.Linear(5, 3)), RECIPE)
+    learner.backward(F.cross_entropy(learner(torch.randn(6, 4)), torch.randint(3, (6,))))
+    assert shared.weight.grad is not None
+    for pair in learner.network.pairs[1:3]:
+        assert isinstance(pair.linear, LinearPart)
+        gradient = pair.linear.map.map.weight.grad
+        assert gradient is not None
+        assert torch.equal(gradient, shared.weight.grad.t())
+
+
 def test_it_is_named_and_leaves_other_pairs_to_the_loss() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)), nn.Linear(4, 3))
     learner = Learner(model, RECIPE)

@@ -483,3 +483,17 @@ def test_recomputing_activations_changes_nothing(recipe: Recipe) -> None:
 def test_recomputing_is_refused_where_a_second_pass_differs() -> None:
     with pytest.raises(UserError, match="recompute: BatchNorm2d"):
         Learner(model(), recompute=True)
+    with pytest.raises(UserError, match="recompute: Dropout2d"):
+        Learner(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Dropout2d(), nn.Flatten(), nn.Linear(4, 3)), recompute=True)
+
+
+@pytest.mark.parametrize("optimizer", [OptimizerSpec(momentum=0.9), OptimizerSpec("adam")])
+def test_feedback_optimisers_move_with_the_learner(optimizer: OptimizerSpec) -> None:
+    learner = Learner(model(), replace(FAST, b_optim=optimizer))
+    train(learner, sgd(learner), range(1))
+    learner.float()
+    moved = learner._feedback_optimizers[0]
+    assert moved is not None
+    buffers = [value for state in moved.state.values() for value in state.values() if value.dim()]
+    assert buffers
+    assert {buffer.dtype for buffer in buffers} == {torch.float32}
