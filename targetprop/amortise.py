@@ -33,6 +33,8 @@ POOR = tan(radians(2)) ** 2
 """Share of the response left over from which a pair gets more noise: feedback 2 degrees from the forward weights."""
 GOOD = POOR / 4
 """Share below which it gets less."""
+FEW = 2
+"""Samples that tell the shapes; one would be too few for a norm without running statistics."""
 
 
 @dataclass
@@ -43,7 +45,8 @@ class Shapes:
     backprop: float
     warm_allocations: list[Allocation]
     warm_times: int
-    plans: dict[tuple[float, ...], list[Allocation]] = field(default_factory=dict)
+    plan: list[Allocation] = field(default_factory=list)
+    efforts: tuple[float, ...] | None = None  # that this plan is for
 
 
 class Amortised:
@@ -54,8 +57,8 @@ class Amortised:
 
     Args:
         parts: the linear parts of the pairs, by index.
-        budget: multiply-adds of a batch's feedback learning, as a share of those of a backprop step; never exceeded
-            (but each pair gets one sample of noise in any case).
+        budget: multiply-adds of a batch's feedback learning, as a share of those of a backprop step. Over it go only
+            the first batch, one sample of each noise that a pair gets in any case, and narrow maps (`HEAD_SHARE`).
         adaptive: False keeps every pair at an equal share of the whole budget.
     """
 
@@ -99,13 +102,13 @@ class Amortised:
     def plan(self, shapes: Shapes) -> list[Allocation]:
         """The noise of every pair at its present effort."""
         efforts = tuple(self.efforts)
-        if efforts not in shapes.plans:
-            shapes.plans[efforts] = allocate(shapes.maps, shapes.backprop, self.budget, efforts)
-        return shapes.plans[efforts]
+        if efforts != shapes.efforts:
+            shapes.plan, shapes.efforts = allocate(shapes.maps, shapes.backprop, self.budget, efforts), efforts
+        return shapes.plan
 
     def _watch(self, left: Tensor, step: int) -> None:
         """Add up the residuals, and decide about effort where it is time to."""
-        self._left = left if self._left is None else self._left + left
+        self._left = left if self._left is None else self._left.to(left) + left  # may come from another device
         if step % EVERY:
             return
         means, self._left = (self._left / EVERY).tolist(), None
@@ -115,7 +118,7 @@ class Amortised:
         key = (x.shape, x.device)
         if key not in self._shapes:
             with _evaluating(self.network), torch.no_grad():
-                traces = self.network.trace(x[:1])
+                traces = self.network.trace(x[:FEW])
             maps = [map_shape(part, part.map_input(traces[i].x, traces[i].context)) for i, part in self.parts.items()]
             self._shapes[key] = Shapes(maps, backprop_cost(self.network, x), *warm_up(maps))
         return self._shapes[key]
@@ -140,15 +143,15 @@ def backprop_cost(network: PairedNetwork, x: Tensor) -> float:
     """Multiply-adds of backprop on a batch: three passes through each map, but no gradient for the input."""
     with _evaluating(network):
         with FlopCounterMode(display=False) as whole:
-            network(x[:1])
+            network(x[:FEW])
         with FlopCounterMode(display=False) as first:
-            network.pairs[0].block(x[:1])
-    return len(x) * (3 * whole.get_total_flops() - first.get_total_flops()) / 2
+            network.pairs[0].block(x[:FEW])
+    return len(x) / len(x[:FEW]) * (3 * whole.get_total_flops() - first.get_total_flops()) / 2
 
 
 @contextmanager
 def _evaluating(network: PairedNetwork) -> Iterator[None]:
-    """The network in evaluation mode: one sample may pass, and leaves no trace in running statistics."""
+    """The network in evaluation mode: a few samples may pass, and leave no trace in running statistics."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:

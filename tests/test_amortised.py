@@ -24,6 +24,7 @@ from targetprop.rules.amortised import (
     shaped_delta_rule,
     warm_up,
 )
+from targetprop.twins import LinearTwin
 from targetprop.updates import explain
 
 NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
@@ -141,6 +142,43 @@ def test_known_layers_take_one_product_for_what_others_measure(groups: int) -> N
         shaped_delta_rule(part, eps)
         changes.append(weight.clone())
     torch.testing.assert_close(*changes)
+
+
+class Wrapped(nn.Module):
+    """A layer of the user's own with a known twin, but without a weight by that name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(40, 30)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * self.inner(x)
+
+
+@torch.no_grad()
+def test_the_share_left_over_of_a_layer_of_the_users_own_is_measured() -> None:
+    layers = nn.Sequential(Wrapped())
+    part = LinearPart(tuple(layers), (LinearTwin(layers[0].inner),), 0)  # type: ignore[arg-type]
+    allocation, eps = Allocation(200, 1, torch.tensor(1 / 240), 1), torch.randn(200, 40)
+    part.map.map.weight.zero_()
+    assert float(delta_rule(part, eps, allocation)) == pytest.approx(1)
+    part.map.transposed.copy_(2 * layers[0].inner.weight)  # type: ignore[union-attr, operator, arg-type]
+    assert float(delta_rule(part, eps, allocation)) < 1e-9
+
+
+def test_norms_without_running_statistics_can_be_planned_for() -> None:
+    norm = nn.BatchNorm1d(5, track_running_stats=False)
+    learner = Learner(nn.Sequential(nn.Linear(4, 5), norm, nn.Tanh(), nn.Linear(5, 3)), AMORTISED_DTP)
+    step = learner.backward(F.cross_entropy(learner(torch.randn(6, 4)), torch.randint(3, (6,))))
+    assert float(step.feedback_losses.max()) < 0.01
+
+
+def test_what_is_watched_moves_to_the_device_of_the_network() -> None:
+    learner = Learner(NETWORKS["vgg"](), AMORTISED_DTP)
+    learner._amortised.load_state_dict({"efforts": [1.0] * 3, "left": torch.zeros(3)})
+    learner._amortised._watch(torch.zeros(3, device="meta"), 1)
+    assert learner._amortised._left is not None
+    assert learner._amortised._left.device.type == "meta"
 
 
 @torch.no_grad()

@@ -160,15 +160,20 @@ def delta_rule(part: LinearPart, eps: Tensor, allocation: Allocation) -> Tensor:
     """Update V from isotropic noise at the map's input, (rows, *input).
 
     Returns:
-        ||R||^2 / E ||W eps||^2 (a scalar), the share of the response left over: zero when V is learned.
+        ||R||^2 / ||W eps||^2 (a scalar), the share of the response left over: zero when V is learned. Where W is known
+        the power of the response is the expected one.
     """
     patches = part.map.forward_map.patches(eps)
-    residual = _residual(part, eps, patches)
-    weight = part.layers[part.position].weight
+    residual, response = _residual(part, eps, patches)
     _add(part, (residual.mT @ patches) * allocation.step)
-    assert isinstance(weight, Tensor)
-    tiny = torch.finfo(weight.dtype).tiny  # a forward map of zeros responds to nothing
-    return residual.square().sum() / (allocation.equations * weight.square().sum()).clamp_min(tiny)
+    if response is None:
+        weight = part.layers[part.position].weight
+        assert isinstance(weight, Tensor)
+        power = allocation.equations * weight.square().sum()
+    else:
+        power = response.square().sum()
+    tiny = torch.finfo(power.dtype).tiny  # a forward map of zeros responds to nothing
+    return residual.square().sum() / power.clamp_min(tiny)
 
 
 @torch.no_grad()
@@ -179,20 +184,20 @@ def shaped_delta_rule(part: LinearPart, eps: Tensor) -> None:
     fixed step is safe: each unit of the output takes the step that minimises its own residual on this noise.
     """
     patches = part.map.forward_map.patches(eps)
-    gradient = _residual(part, eps, patches).mT @ patches
+    gradient = _residual(part, eps, patches)[0].mT @ patches
     power = gradient.square().sum(2, keepdim=True)
     response_power = (patches @ gradient.mT).square().sum(1).unsqueeze(2)
     _add(part, gradient * (power / (response_power + torch.finfo(power.dtype).tiny)))
 
 
-def _residual(part: LinearPart, eps: Tensor, patches: Tensor) -> Tensor:
-    """What V does not predict of the response to noise: (groups, rows * positions, units)."""
+def _residual(part: LinearPart, eps: Tensor, patches: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What V does not predict of the response, (groups, rows * positions, units); the response if it was measured."""
     layer, conv, transposed = part.layers[part.position], part.map.forward_map, part.map.transposed
     if linear_map(layer) is not None:
         assert isinstance(layer.weight, Tensor)
-        return patches @ conv.matrix(layer.weight - transposed).mT
-    response = layer(eps) - layer(torch.zeros_like(eps[:1]))
-    return conv.rows(response) - patches @ conv.matrix(transposed).mT
+        return patches @ conv.matrix(layer.weight - transposed).mT, None
+    response = conv.rows(layer(eps) - layer(torch.zeros_like(eps[:1])))
+    return response - patches @ conv.matrix(transposed).mT, response
 
 
 def _add(part: LinearPart, change: Tensor) -> None:
