@@ -119,6 +119,7 @@ def norm_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """J^T delta of a batch norm, and the gradients of <delta, y> for its weight and bias, (channels,)."""
     variance = context.rstd.pow(-2) - layer.eps
+    delta = delta.to(context.x.dtype)
     return torch.ops.aten.native_batch_norm_backward(
         delta, context.x, layer.weight, context.mean, variance, context.mean, context.rstd, context.of_batch,
         layer.eps, (True, True, True),

@@ -44,7 +44,7 @@ class ForwardPart:
         if layer.weight.requires_grad:
             _add(layer.weight, self.map.correlate(run_before(self.layers, self.position, x, context), delta), scale)
         if layer.bias is not None and layer.bias.requires_grad:
-            _add(layer.bias, self.map.rows(delta).sum(1).flatten(), scale)
+            _add(layer.bias, self.map.rows(delta).sum(1, dtype=layer.bias.dtype).flatten(), scale)
         return delta
 
 
@@ -73,6 +73,6 @@ def _add(parameter: Tensor | None, gradient: Tensor, scale: float) -> None:
     if parameter is None or not parameter.requires_grad:
         return
     if parameter.grad is None:
-        parameter.grad = gradient * scale
+        parameter.grad = (gradient * scale).to(parameter.dtype)
     else:
         parameter.grad.add_(gradient, alpha=scale)

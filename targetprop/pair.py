@@ -8,6 +8,7 @@ from targetprop.encoding import Context, encode
 from targetprop.errors import UserError
 from targetprop.forward_part import ForwardPart, forward_part
 from targetprop.linear_part import LinearPart, linear_part
+from targetprop.precision import wide
 from targetprop.twins import Twin
 
 
@@ -50,7 +51,9 @@ class Pair(nn.Module):
             return self.decode(y + difference, context) - self.decode(y, context)
         if part.adjoint_above:
             return part.feed_back(part.features(difference, context), context)
-        return part.feed_back(part.features(y + difference, context) - part.features(y, context), context)
+        clean = y.to(wide(y.dtype))  # bfloat16 would not hold the difference of features that nearly agree
+        change = part.features(clean + difference, context) - part.features(clean, context)
+        return part.feed_back(change.to(y.dtype), context)
 
     def feedback_parameters(self) -> list[nn.Parameter]:
         """The weights of the twin, none without one."""

@@ -82,7 +82,7 @@ class Allocation:
 @torch.no_grad()
 def map_shape(part: LinearPart, x: Tensor) -> MapShape:
     """The shape of a pair's linear map for its input x (batch, ...)."""
-    seen = part.map.forward_map.patches(torch.ones_like(x[:1]))
+    seen = part.map.forward_map.patches(torch.ones_like(x[:1], dtype=part.map.map.weight.dtype))
     return MapShape(
         seen.shape[1], part.map.map.weight.numel(), float(seen.sum(2).mean()), seen.sum(1, keepdim=True)
     )  # fmt: skip
@@ -168,7 +168,7 @@ def delta_rule(part: LinearPart, eps: Tensor, allocation: Allocation) -> Tensor:
     _add(part, (residual.mT @ patches) * allocation.step)
     assert isinstance(weight, Tensor)
     tiny = torch.finfo(weight.dtype).tiny  # a forward map of zeros responds to nothing
-    return residual.square().sum() / (allocation.equations * weight.square().sum()).clamp_min(tiny)
+    return residual.square().sum(dtype=weight.dtype) / (allocation.equations * weight.square().sum()).clamp_min(tiny)
 
 
 @torch.no_grad()
@@ -179,9 +179,10 @@ def shaped_delta_rule(part: LinearPart, eps: Tensor) -> None:
     fixed step is safe: each unit of the output takes the step that minimises its own residual on this noise.
     """
     patches = part.map.forward_map.patches(eps)
-    gradient = _residual(part, eps, patches).mT @ patches
+    dtype = part.map.map.weight.dtype
+    gradient = (_residual(part, eps, patches).mT @ patches).to(dtype)
     power = gradient.square().sum(2, keepdim=True)
-    response_power = (patches @ gradient.mT).square().sum(1).unsqueeze(2)
+    response_power = (patches @ gradient.mT).square().sum(1, dtype=dtype).unsqueeze(2)
     _add(part, gradient * (power / (response_power + torch.finfo(power.dtype).tiny)))
 
 
@@ -191,8 +192,10 @@ def _residual(part: LinearPart, eps: Tensor, patches: Tensor) -> Tensor:
     if linear_map(layer) is not None:
         assert isinstance(layer.weight, Tensor)
         return patches @ conv.matrix(layer.weight - transposed).mT
-    response = layer(eps) - layer(torch.zeros_like(eps[:1]))
-    return conv.rows(response) - patches @ conv.matrix(transposed).mT
+    with torch.autocast(eps.device.type, enabled=False):  # bfloat16 would not hold these differences
+        eps, patches = eps.to(transposed.dtype), patches.to(transposed.dtype)
+        response = layer(eps) - layer(torch.zeros_like(eps[:1]))
+        return conv.rows(response) - patches @ conv.matrix(transposed).mT
 
 
 def _add(part: LinearPart, change: Tensor) -> None:
