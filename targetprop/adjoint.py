@@ -130,6 +130,7 @@ def norm_backward(
     """J^T delta of a batch norm, and the gradients of <delta, y> for its weight and bias, (channels,)."""
     variance = context.rstd.pow(-2) - layer.eps
     weight = None if layer.weight is None else layer.weight.detach()
+    delta = delta.to(context.x.dtype)
     return torch.ops.aten.native_batch_norm_backward(
         delta, context.x, weight, context.mean, variance, context.mean, context.rstd, context.of_batch,
         layer.eps, (True, True, True),

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from targetprop.precision import wide
+
 Context = Any
 
 
@@ -87,10 +89,16 @@ def _(layer: nn.BatchNorm2d, x: Tensor, clean: Context = None) -> tuple[Tensor, 
         mean = running
     else:
         over = [d for d in range(x.dim()) if d != 1]
-        variance, mean = torch.var_mean(x.detach(), over, correction=0)
+        variance, mean = torch.var_mean(x.detach().to(_statistics_type(layer, x)), over, correction=0)
     rstd = torch.rsqrt(variance + layer.eps)
     gain = rstd if layer.weight is None else rstd * layer.weight.detach()
     return y, NormContext(x.detach(), mean, rstd, gain, of_batch)
+
+
+def _statistics_type(layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> torch.dtype:
+    """Of a batch norm that sees x: its weights' type, which under autocast is wider than that of x."""
+    own = layer.running_mean if layer.weight is None else layer.weight
+    return wide(x.dtype) if own is None else own.dtype
 
 
 @encode.register

@@ -45,7 +45,7 @@ class ForwardPart:
         if layer.weight.requires_grad:
             _add(layer.weight, self.map.correlate(run_before(self.layers, self.position, x, context), delta), scale)
         if layer.bias is not None and layer.bias.requires_grad:
-            _add(layer.bias, self.map.rows(delta).sum(1).flatten(), scale)
+            _add(layer.bias, self.map.rows(delta).sum(1, dtype=layer.bias.dtype).flatten(), scale)
         return delta
 
 

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from targetprop.amortise import Amortised
 from targetprop.errors import UserError
+from targetprop.linear_part import LinearPart
 from targetprop.network import PairedNetwork, Trace
 from targetprop.noise import GaussianNoise, Kind, NoiseKey, NoiseSource
 from targetprop.pair import Pair
+from targetprop.precision import Autocast, wide
 from targetprop.recipes import DTP, Recipe, per_block
 from targetprop.rules import add_local_gradients, local_loss, mirror_gradient, output_difference
 from targetprop.updates import feedback_update, part_for
@@ -91,6 +93,7 @@ class Learner(nn.Module):
         if recompute and (changing := [m for m in self.network.modules() if isinstance(m, CHANGES_WITH_EVERY_PASS)]):
             raise UserError(f"recompute: {type(changing[0]).__name__} does not give the same activations twice.")
         self.recompute = recompute
+        self._autocast: Autocast | None = None
         self._x: Tensor | None = None
         self._traces: list[Trace] = []  # none, if they are recomputed
         self._output: Tensor | None = None
@@ -102,21 +105,28 @@ class Learner(nn.Module):
         return self.network.forward_parameters() + cast(list[nn.Parameter], mirrored)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Network output for x (batch, ...); in training mode also what `backward` needs."""
+        """Network output for x (batch, ...); in training mode also what `backward` needs.
+
+        Under autocast to bfloat16 the output is float32, as the loss should be, and `backward` works as this pass did.
+
+        Raises:
+            UserError: autocast to float16, or of feedback that learns from, or carries, differences too small for it.
+        """
         if not (self.training and torch.is_grad_enabled()):
             return self.network(x)
-        if torch.is_autocast_enabled(x.device.type):
-            raise UserError("autocast is not supported: train in the precision of the weights.")
+        self._autocast = self._sound_autocast(x.device)
         self._earlier = self._output
         self._x = x
-        if self.recompute:
-            self._traces = []
-            with torch.no_grad():
-                y = self.network(x)
-        else:
-            self._traces = self.network.trace(x)
-            y = self._traces[-1].y
-        self._output = y.detach().requires_grad_()
+        with self._autocast.again():
+            if self.recompute:
+                self._traces = []
+                with torch.no_grad():
+                    y = self.network(x)
+            else:
+                self._traces = self.network.trace(x)
+                y = self._traces[-1].y
+        y = y.detach()
+        self._output = (y if self._autocast.dtype is None else y.to(wide(y.dtype))).requires_grad_()
         return self._output
 
     def backward(self, loss: Tensor, *, keep: bool = False) -> Step:
@@ -140,7 +150,9 @@ class Learner(nn.Module):
         gradient = _per_sample_gradient(loss, output)
         if earlier is not None and earlier.grad is not None:
             raise UserError("backward: the loss depends on an earlier call, too; give each call a backward of its own.")
-        step = self._descend(x, traces, output_difference(gradient, self.recipe.beta), keep)
+        assert self._autocast is not None
+        with self._autocast.again():
+            step = self._descend(x, traces, output_difference(gradient, self.recipe.beta), keep)
         self.steps += 1
         return step
 
@@ -161,7 +173,7 @@ class Learner(nn.Module):
             if number:
                 feedback_losses.append(self._learn_feedback(number, pair, clean))
             local_losses.append(local_loss(difference))
-            activities.append(clean.y.mean())
+            activities.append(clean.y.mean(dtype=wide(clean.y.dtype)))
             if keep:
                 outputs.append(clean.y)
                 targets.append(clean.y + difference)
@@ -188,7 +200,7 @@ class Learner(nn.Module):
     @torch.enable_grad()
     def _train_pair(self, index: int, pair: Pair, trace: Trace) -> Tensor:
         """Mean loss of the updates; `index` counts the pairs with feedback from 0."""
-        total = trace.x.new_zeros(())
+        total = trace.x.new_zeros((), dtype=wide(trace.x.dtype))
         optimizer, count = self._feedback_optimizers[index], self._iterations[index]
         update = feedback_update(self.recipe, pair, trace, self._sigmas[index]) if count else None
         if update is None or optimizer is None or pair in self._mirrored:
@@ -211,6 +223,26 @@ class Learner(nn.Module):
             if optimizer is not None:
                 optimizer.load_state_dict(optimizer.state_dict())
         return self
+
+    def learns_by_loss(self, number: int) -> bool:
+        """Whether the feedback of this pair, counted from 0, is trained on the recipe's loss by its own optimiser."""
+        pair = self.network.pairs[number]
+        by_rule = number in self._amortised.parts or pair in self._mirrored
+        if not number or by_rule or self.recipe.feedback_loss is None:
+            return False
+        return self._iterations[number - 1] > 0 and self._feedback_optimizers[number - 1] is not None
+
+    def _sound_autocast(self, device: torch.device) -> Autocast:
+        """The autocast that stands, if this network can learn under it."""
+        autocast = Autocast.current(device)
+        for number, pair in enumerate(self.network.pairs if autocast.dtype is not None else ()):
+            if self.learns_by_loss(number) or (number and not isinstance(pair.linear, LinearPart)):
+                raise UserError(
+                    f"autocast: the feedback of block {pair.name} needs differences of nearly equal numbers, which "
+                    "bfloat16 does not hold: set feedback.rule=amortised (model=amortised_dtp), or train without "
+                    "autocast (trainer.precision=32-true)."
+                )
+        return autocast
 
     @property
     def _rule(self) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from targetprop.errors import UserError
 from targetprop.layers import is_hooked, pair_of
+from targetprop.precision import wide
 
 PATCHES = 1 << 21
 """Numbers in the patches of one matrix product on a CPU (8 MiB of float32): what stays in its cache."""
@@ -113,6 +114,7 @@ class Convolution(LinearMap):
         return F.conv2d(self._padded(x), weight, None, self.stride, self.padding, self.dilation, self.groups)
 
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
+        x, y = _alike(x, y)
         seen = x.shape[1] // self.groups * self.kernel[0] * self.kernel[1]
         if not x.is_cuda and self.groups == 1 and seen >= WIDE:
             return self._correlate_by_products(x, y, seen)
@@ -124,9 +126,13 @@ class Convolution(LinearMap):
 
     def _correlate_by_products(self, x: Tensor, y: Tensor, seen: int) -> Tensor:
         chunk = max(1, PATCHES // (seen * y.shape[2] * y.shape[3]))
-        total = y.new_zeros(1, seen, y.shape[1])  # faster this way round than as the transposed product
+        # Faster this way round than as the transposed product.
+        total = y.new_zeros(1, seen, y.shape[1], dtype=wide(y.dtype))
         for some_x, some_y in zip(x.split(chunk), y.split(chunk), strict=True):
-            total.baddbmm_(self.patches(some_x).mT, self.rows(some_y))
+            if total.dtype == y.dtype:
+                total.baddbmm_(self.patches(some_x).mT, self.rows(some_y))
+            else:
+                total += self.patches(some_x).mT @ self.rows(some_y)
         return self.from_matrix(total.mT.contiguous())
 
     def patches(self, x: Tensor) -> Tensor:
@@ -177,3 +183,11 @@ def linear_map(layer: nn.Module) -> LinearMap | None:
     if type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
         return Convolution.of(layer)
     return None
+
+
+def _alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the narrower one of their types: under autocast one may be float32, the images or the output's error."""
+    if x.dtype == y.dtype:
+        return x, y
+    dtype = min(x.dtype, y.dtype, key=lambda dtype: dtype.itemsize)
+    return x.to(dtype), y.to(dtype)

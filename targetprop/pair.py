@@ -8,6 +8,7 @@ from targetprop.encoding import Context, encode
 from targetprop.errors import UserError
 from targetprop.forward_part import ForwardPart, forward_part
 from targetprop.linear_part import LinearPart, linear_part
+from targetprop.precision import wide
 from targetprop.twins import Twin
 
 
@@ -51,7 +52,10 @@ class Pair(nn.Module):
         part = self.linear
         if not isinstance(part, LinearPart):
             return self.decode(y + difference, context) - self.decode(y, context)
-        return part.feed_back(part.features_difference(y, difference, context), context)
+        if part.adjoint_above:
+            return part.feed_back(part.features(difference, context), context)
+        clean = y.to(wide(y.dtype))  # bfloat16 would not hold the difference of features that nearly agree
+        return part.feed_back(part.features_difference(clean, difference, context).to(y.dtype), context)
 
     def feedback_parameters(self) -> list[nn.Parameter]:
         """The weights of the twin, none without one."""

@@ -82,7 +82,7 @@ class Allocation:
 @torch.no_grad()
 def map_shape(part: LinearPart, x: Tensor) -> MapShape:
     """The shape of a pair's linear map for its input x (batch, ...)."""
-    seen = part.map.forward_map.patches(torch.ones_like(x[:1]))
+    seen = part.map.forward_map.patches(torch.ones_like(x[:1], dtype=part.map.map.weight.dtype))
     return MapShape(
         seen.shape[1], part.map.map.weight.numel(), float(seen.sum(2).mean()), seen.sum(1, keepdim=True)
     )  # fmt: skip
@@ -166,14 +166,14 @@ def delta_rule(part: LinearPart, eps: Tensor, allocation: Allocation) -> Tensor:
     patches = part.map.forward_map.patches(eps)
     residual, response = _residual(part, eps, patches)
     _add(part, (residual.mT @ patches) * allocation.step)
+    layer_weight, dtype = part.layers[part.position].weight, part.map.map.weight.dtype
     if response is None:
-        weight = part.layers[part.position].weight
-        assert isinstance(weight, Tensor)
-        power = allocation.equations * weight.square().sum()
+        assert isinstance(layer_weight, Tensor)
+        power = allocation.equations * layer_weight.square().sum()
     else:
-        power = response.square().sum()
-    tiny = torch.finfo(power.dtype).tiny  # a forward map of zeros responds to nothing
-    return residual.square().sum() / power.clamp_min(tiny)
+        power = response.square().sum(dtype=dtype)
+    tiny = torch.finfo(dtype).tiny  # a forward map of zeros responds to nothing
+    return residual.square().sum(dtype=dtype) / power.clamp_min(tiny)
 
 
 @torch.no_grad()
@@ -184,9 +184,10 @@ def shaped_delta_rule(part: LinearPart, eps: Tensor) -> None:
     fixed step is safe: each unit of the output takes the step that minimises its own residual on this noise.
     """
     patches = part.map.forward_map.patches(eps)
-    gradient = _residual(part, eps, patches)[0].mT @ patches
+    dtype = part.map.map.weight.dtype
+    gradient = (_residual(part, eps, patches)[0].mT @ patches).to(dtype)
     power = gradient.square().sum(2, keepdim=True)
-    response_power = (patches @ gradient.mT).square().sum(1).unsqueeze(2)
+    response_power = (patches @ gradient.mT).square().sum(1, dtype=dtype).unsqueeze(2)
     _add(part, gradient * (power / (response_power + torch.finfo(power.dtype).tiny)))
 
 
@@ -196,8 +197,10 @@ def _residual(part: LinearPart, eps: Tensor, patches: Tensor) -> tuple[Tensor, T
     if linear_map(layer) is not None:
         assert isinstance(layer.weight, Tensor)
         return patches @ conv.matrix(layer.weight - transposed).mT, None
-    response = conv.rows(layer(eps) - layer(torch.zeros_like(eps[:1])))
-    return response - patches @ conv.matrix(transposed).mT, response
+    with torch.autocast(eps.device.type, enabled=False):  # bfloat16 would not hold these differences
+        eps, patches = eps.to(transposed.dtype), patches.to(transposed.dtype)
+        response = conv.rows(layer(eps) - layer(torch.zeros_like(eps[:1])))
+        return response - patches @ conv.matrix(transposed).mT, response
 
 
 def _add(part: LinearPart, change: Tensor) -> None:

@@ -7,12 +7,17 @@ from torch import Tensor
 
 from targetprop.network import Trace
 from targetprop.pair import Pair
+from targetprop.precision import wide
 
 
 def local_loss(difference: Tensor) -> Tensor:
     """1/2 ||t^n - s^n||^2, summed over units, mean over the batch. Ernoult et al. 2022."""
-    flat = difference.flatten()
-    return flat @ flat / (2 * len(difference))
+    if difference.dtype != wide(difference.dtype):
+        power = torch.linalg.vector_norm(difference, dtype=wide(difference.dtype)).square()
+    else:
+        flat = difference.flatten()
+        power = torch.dot(flat, flat)  # which autocast leaves alone
+    return power / (2 * len(difference))
 
 
 def add_local_gradients(pair: Pair, trace: Trace, difference: Tensor) -> Tensor | None:

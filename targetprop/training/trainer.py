@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,17 +18,25 @@ from targetprop.errors import UserError
 from targetprop.training.callbacks import ProgressBar
 
 log = logging.getLogger(__name__)
-PRECISIONS = ("32-true", "64-true")
+PRECISIONS = ("32-true", "64-true", "bf16-mixed")
+MATMUL_PRECISIONS = ("highest", "high", "medium")
 
 
 def build_trainer(
-    gpus: int | None = None, *, callbacks: Sequence[Callback] = (), logger: Sequence[Logger] = (), **options: Any
+    gpus: int | None = None,
+    *,
+    matmul_precision: str = "highest",
+    callbacks: Sequence[Callback] = (),
+    logger: Sequence[Logger] = (),
+    **options: Any,
 ) -> L.Trainer:
     """A trainer on one device: a GPU where there is one, unless gpus=0, else the CPU.
 
     Args:
         gpus: the published key. None takes a GPU if the machine has one. More than one GPU is of no use to
             sequential training; it is accepted and one is used.
+        matmul_precision: of float32 products and convolutions on a GPU: "highest" is float32; "high" and "medium" are
+            TF32, with 10 bits of mantissa ("medium" allows a CPU bfloat16). It holds for the whole process.
         options: what `lightning.Trainer` takes.
 
     Raises:
@@ -39,6 +48,7 @@ def build_trainer(
         require_whole("trainer.max_epochs", options["max_epochs"], least=-1)
     precision = options.get("precision", "32-true")
     require(precision in PRECISIONS, "trainer.precision", " or ".join(PRECISIONS), precision)
+    _set_matmul_precision(matmul_precision)
     available = torch.cuda.device_count()
     if gpus and not available:
         log.warning("trainer.gpus=%d: this machine has no GPU, training runs on the CPU.", gpus)
@@ -51,3 +61,14 @@ def build_trainer(
         return L.Trainer(callbacks=list(callbacks), logger=list(logger), **options)
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise UserError(f"trainer: {error}") from None
+
+
+def _set_matmul_precision(precision: str) -> None:
+    fits = precision in MATMUL_PRECISIONS
+    require(fits, "trainer.matmul_precision", " or ".join(MATMUL_PRECISIONS), precision)
+    torch.set_float32_matmul_precision(precision)
+    with warnings.catch_warnings():
+        # Convolutions have a switch of their own, on by default. Torch now prefers a newer switch and may say so; but
+        # where only that one is set, torch fails when other code asks for this one.
+        warnings.simplefilter("ignore")
+        torch.backends.cudnn.allow_tf32 = precision != "highest"

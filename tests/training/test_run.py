@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from targetprop.errors import UserError
 from targetprop.training.run import train
+from targetprop.training.trainer import build_trainer
 
 Compose = Callable[..., DictConfig]
 
@@ -92,7 +93,9 @@ def test_backprop_trains_the_same_network_from_the_same_weights_on_the_same_batc
         ("network.hparams.channels=[4,4,4,4,4]", ["conv4", "too small"]),
         ("trainer.max_epochs=soon", ["trainer.max_epochs", "'soon'"]),
         ("trainer.gpus=-1", ["trainer.gpus", "-1"]),
-        ("trainer.precision=bf16-mixed", ["trainer.precision", "32-true", "'bf16-mixed'"]),
+        ("trainer.precision=16-mixed", ["trainer.precision", "32-true", "bf16-mixed", "'16-mixed'"]),
+        ("trainer.precision=bf16-mixed", ["autocast", "feedback.rule=amortised", "trainer.precision=32-true"]),
+        ("trainer.matmul_precision=tf32", ["trainer.matmul_precision", "highest or high or medium", "'tf32'"]),
         ("network.hparams.channels=32", ["network.hparams.channels", "a list", "32"]),
         ("network.hparams.channels=[-1,3]", ["network.hparams.channels", "-1"]),
         ("+network.hparams.foo=1", ["network.hparams", "foo"]),
@@ -138,3 +141,24 @@ def test_a_checkpoint_that_does_not_fit_is_refused(compose: Compose, tmp_path: P
 def test_unusual_runs_end_well(compose: Compose, override: str) -> None:
     settings = [override] if override != "debug=overfit" else [override, "trainer.max_epochs=2"]
     assert "test/accuracy" in train(compose(*settings))
+
+
+@pytest.mark.parametrize("model", [["model=amortised_dtp"], ["feedback=kolen_pollack"], ["model=backprop"]])
+def test_mixed_precision_is_bfloat16_and_learns_as_float32(compose: Compose, tmp_path: Path, model: list[str]) -> None:
+    losses = []
+    for precision in ("32-true", "bf16-mixed"):
+        train(compose(*model, f"trainer.precision={precision}", "scheduler=none", output=precision))
+        checkpoint = torch.load(tmp_path / precision / "checkpoints" / "last.ckpt", weights_only=False)
+        weights = [value for value in checkpoint["state_dict"].values() if isinstance(value, torch.Tensor)]
+        assert not any(weight.dtype == torch.bfloat16 for weight in weights)
+        losses.append(checkpoint["callbacks"]["History"]["epochs"][0]["train/loss"])
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def test_precision_of_products_holds_for_convolutions_too(recwarn: pytest.WarningsRecorder) -> None:
+    for precision, fast in (("high", True), ("highest", False)):
+        build_trainer(matmul_precision=precision)
+        assert torch.get_float32_matmul_precision() == precision
+        assert torch.backends.cudnn.allow_tf32 == fast
+    assert not any("TF32" in str(warning.message) for warning in recwarn)
