@@ -166,10 +166,11 @@ def delta_rule(part: LinearPart, eps: Tensor, allocation: Allocation) -> Tensor:
     patches = part.map.forward_map.patches(eps)
     residual, response = _residual(part, eps, patches)
     _add(part, (residual.mT @ patches) * allocation.step)
-    layer_weight, dtype = part.layers[part.position].weight, part.map.map.weight.dtype
+    dtype = part.map.map.weight.dtype
     if response is None:
-        assert isinstance(layer_weight, Tensor)
-        power = allocation.equations * layer_weight.square().sum()
+        weight = part.layers[part.position].weight
+        assert isinstance(weight, Tensor)
+        power = allocation.equations * weight.square().sum()
     else:
         power = response.square().sum(dtype=dtype)
     tiny = torch.finfo(dtype).tiny  # a forward map of zeros responds to nothing
