@@ -14,7 +14,7 @@ from targetprop import AMORTISED_DTP, DTP, Learner, OptimizerSpec, PairedNetwork
 from targetprop.amortise import EVERY, LEAST, backprop_cost
 from targetprop.linear_part import LinearPart
 from targetprop.metrics import angle, backprop_gradients, block_gradients, feedback_angles
-from targetprop.networks import lenet, mlp, simple_vgg
+from targetprop.networks import lenet, mlp, norm_vgg, simple_vgg
 from targetprop.rules.amortised import (
     HEAD_SHARE,
     Allocation,
@@ -31,6 +31,7 @@ NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
     "vgg": lambda: simple_vgg((3, 16, 16), 5, (6, 8, 8), "elu"),
     "vgg relu": lambda: simple_vgg((3, 16, 16), 5, (6, 8, 8), "relu"),
     "lenet": lambda: lenet((3, 16, 16), 5, (4, 6), 20, "tanh"),
+    "norm": lambda: norm_vgg((3, 16, 16), 5, (6, 8, 8)),
     "mlp gelu": lambda: mlp((3, 16, 16), 5, (30, 20), "gelu"),
     "strided": lambda: nn.Sequential(
         nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ELU()),
@@ -67,7 +68,7 @@ def test_the_first_batch_already_aligns_feedback_and_updates(name: str) -> None:
 
 
 @pytest.mark.parametrize("style", ["linear", "matched"])
-@pytest.mark.parametrize("name", ["vgg", "vgg relu", "mlp gelu"])
+@pytest.mark.parametrize("name", ["vgg", "vgg relu", "norm", "mlp gelu"])
 def test_with_forward_weights_as_feedback_small_targets_give_backprop(name: str, style: str) -> None:
     learner = Learner(NETWORKS[name](), Recipe(twin=style, beta=1e-4, feedback_loss=None)).double()
     for pair in learner.network.trained:
@@ -189,7 +190,8 @@ def test_shaped_noise_never_makes_its_own_residual_larger() -> None:
     forward = forward_weight(part)
 
     def residual() -> Tensor:
-        return part.map.forward_map.respond(eps, forward - part.map.transposed).square().sum((0, 2, 3))
+        found = part.map.forward_map
+        return (found.patches(eps) @ found.matrix(forward - part.map.transposed).mT).square().sum((0, 1))
 
     before = residual()
     shaped_delta_rule(part, eps)
