@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from targetprop import AMORTISED_DTP, DTP, Learner, OptimizerSpec, PairedNetwork, Recipe, UserError
-from targetprop.amortise import EVERY, LEAST, backprop_cost
+from targetprop.amortise import EVERY, GOOD, LEAST, MOST, POOR, _effort, backprop_cost
 from targetprop.linear_part import LinearPart
 from targetprop.metrics import angle, backprop_gradients, block_gradients, feedback_angles
 from targetprop.networks import lenet, mlp, norm_vgg, simple_vgg
@@ -257,6 +259,36 @@ def test_effort_follows_the_residual_and_is_in_the_state() -> None:
     resumed = Learner(NETWORKS["vgg"](), AMORTISED_DTP)
     resumed.load_state_dict(learner.state_dict())
     assert resumed._amortised.efforts == learner._amortised.efforts
+
+
+def test_a_run_resumed_between_two_decisions_decides_alike() -> None:
+    model = nn.Sequential(nn.Linear(4, 9), nn.ELU(), nn.Linear(9, 3))
+    learner, resumed = Learner(copy.deepcopy(model), AMORTISED_DTP), Learner(model, AMORTISED_DTP)
+    amortised, again = learner._amortised, resumed._amortised
+    left = torch.tensor([2 * POOR])
+    for step in range(1, EVERY + 1):
+        amortised._watch(left if step < EVERY // 2 + 3 else 0 * left, step)
+        if step == EVERY // 2:
+            again.load_state_dict(amortised.state_dict())
+        if step > EVERY // 2:
+            again._watch(left if step < EVERY // 2 + 3 else 0 * left, step)
+    assert amortised.efforts == again.efforts == [2.0]
+    assert amortised._left is None
+
+
+def test_effort_stays_the_same_unless_it_is_adaptive() -> None:
+    learner = Learner(NETWORKS["vgg"](), replace(AMORTISED_DTP, adaptive=False))
+    learner.steps = EVERY
+    x, y = batch()
+    learner.backward(F.cross_entropy(learner(x), y))
+    assert learner._amortised.efforts == [1.0] * 3
+    assert learner._amortised._left is None
+
+
+def test_effort_is_halved_and_doubled_within_its_limits() -> None:
+    assert [_effort(effort, 2 * POOR) for effort in (LEAST, 1.0, MOST)] == [2 * LEAST, 2.0, MOST]
+    assert [_effort(effort, GOOD / 2) for effort in (LEAST, 1.0, MOST)] == [LEAST, 0.5, MOST / 2]
+    assert _effort(1.0, (POOR + GOOD) / 2) == 1.0
 
 
 def test_effort_stays_within_the_budget_and_goes_where_it_is_wanted() -> None:
