@@ -28,10 +28,6 @@ class LinearMap(ABC):
     """A linear map, without its weights."""
 
     @abstractmethod
-    def respond(self, x: Tensor, weight: Tensor) -> Tensor:
-        """W x: (batch, *input) to (batch, *output)."""
-
-    @abstractmethod
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
         """Gradient of <y, W x> for W, summed over the batch, in the forward weight's shape."""
 
@@ -55,9 +51,6 @@ class LinearMap(ABC):
 @dataclass(frozen=True)
 class Dense(LinearMap):
     """x W^T, with W (out, in), on the last dimension of x."""
-
-    def respond(self, x: Tensor, weight: Tensor) -> Tensor:
-        return x @ weight.t()
 
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
         return y.flatten(0, -2).t() @ x.flatten(0, -2)
@@ -109,9 +102,6 @@ class Convolution(LinearMap):
         elif layer.padding != "valid":
             padding = pair_of(layer.padding)
         return cls(kernel, pair_of(layer.stride), padding, trailing, dilation, layer.groups)
-
-    def respond(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.conv2d(self._padded(x), weight, None, self.stride, self.padding, self.dilation, self.groups)
 
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = _alike(x, y)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from targetprop import AMORTISED_DTP, DTP, Learner, OptimizerSpec, PairedNetwork, Recipe, UserError
-from targetprop.amortise import EVERY, LEAST, backprop_cost
+from targetprop.amortise import EVERY, GOOD, LEAST, MOST, POOR, _effort, backprop_cost
 from targetprop.linear_part import LinearPart
 from targetprop.metrics import angle, backprop_gradients, block_gradients, feedback_angles
-from targetprop.networks import lenet, mlp, simple_vgg
+from targetprop.networks import lenet, mlp, norm_vgg, simple_vgg
 from targetprop.rules.amortised import (
     HEAD_SHARE,
     Allocation,
@@ -31,6 +33,7 @@ NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
     "vgg": lambda: simple_vgg((3, 16, 16), 5, (6, 8, 8), "elu"),
     "vgg relu": lambda: simple_vgg((3, 16, 16), 5, (6, 8, 8), "relu"),
     "lenet": lambda: lenet((3, 16, 16), 5, (4, 6), 20, "tanh"),
+    "norm": lambda: norm_vgg((3, 16, 16), 5, (6, 8, 8)),
     "mlp gelu": lambda: mlp((3, 16, 16), 5, (30, 20), "gelu"),
     "strided": lambda: nn.Sequential(
         nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ELU()),
@@ -67,7 +70,7 @@ def test_the_first_batch_already_aligns_feedback_and_updates(name: str) -> None:
 
 
 @pytest.mark.parametrize("style", ["linear", "matched"])
-@pytest.mark.parametrize("name", ["vgg", "vgg relu", "mlp gelu"])
+@pytest.mark.parametrize("name", ["vgg", "vgg relu", "norm", "mlp gelu"])
 def test_with_forward_weights_as_feedback_small_targets_give_backprop(name: str, style: str) -> None:
     learner = Learner(NETWORKS[name](), Recipe(twin=style, beta=1e-4, feedback_loss=None)).double()
     for pair in learner.network.trained:
@@ -189,7 +192,8 @@ def test_shaped_noise_never_makes_its_own_residual_larger() -> None:
     forward = forward_weight(part)
 
     def residual() -> Tensor:
-        return part.map.forward_map.respond(eps, forward - part.map.transposed).square().sum((0, 2, 3))
+        found = part.map.forward_map
+        return (found.patches(eps) @ found.matrix(forward - part.map.transposed).mT).square().sum((0, 1))
 
     before = residual()
     shaped_delta_rule(part, eps)
@@ -255,6 +259,36 @@ def test_effort_follows_the_residual_and_is_in_the_state() -> None:
     resumed = Learner(NETWORKS["vgg"](), AMORTISED_DTP)
     resumed.load_state_dict(learner.state_dict())
     assert resumed._amortised.efforts == learner._amortised.efforts
+
+
+def test_a_run_resumed_between_two_decisions_decides_alike() -> None:
+    model = nn.Sequential(nn.Linear(4, 9), nn.ELU(), nn.Linear(9, 3))
+    learner, resumed = Learner(copy.deepcopy(model), AMORTISED_DTP), Learner(model, AMORTISED_DTP)
+    amortised, again = learner._amortised, resumed._amortised
+    left = torch.tensor([2 * POOR])
+    for step in range(1, EVERY + 1):
+        amortised._watch(left if step < EVERY // 2 + 3 else 0 * left, step)
+        if step == EVERY // 2:
+            again.load_state_dict(amortised.state_dict())
+        if step > EVERY // 2:
+            again._watch(left if step < EVERY // 2 + 3 else 0 * left, step)
+    assert amortised.efforts == again.efforts == [2.0]
+    assert amortised._left is None
+
+
+def test_effort_stays_the_same_unless_it_is_adaptive() -> None:
+    learner = Learner(NETWORKS["vgg"](), replace(AMORTISED_DTP, adaptive=False))
+    learner.steps = EVERY
+    x, y = batch()
+    learner.backward(F.cross_entropy(learner(x), y))
+    assert learner._amortised.efforts == [1.0] * 3
+    assert learner._amortised._left is None
+
+
+def test_effort_is_halved_and_doubled_within_its_limits() -> None:
+    assert [_effort(effort, 2 * POOR) for effort in (LEAST, 1.0, MOST)] == [2 * LEAST, 2.0, MOST]
+    assert [_effort(effort, GOOD / 2) for effort in (LEAST, 1.0, MOST)] == [LEAST, 0.5, MOST / 2]
+    assert _effort(1.0, (POOR + GOOD) / 2) == 1.0
 
 
 def test_effort_stays_within_the_budget_and_goes_where_it_is_wanted() -> None:

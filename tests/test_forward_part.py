@@ -157,9 +157,15 @@ class Doubled(nn.Module):
         return 2 * x
 
 
+class Falling(nn.Tanh):
+    def forward(self, x: Tensor) -> Tensor:
+        return -super().forward(x)
+
+
 @pytest.mark.parametrize(
     "block",
     [
+        nn.Sequential(nn.Linear(4, 4), Falling()),
         nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)),
         nn.Sequential(nn.Linear(4, 4), Doubled()),
         nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 4)),

@@ -39,7 +39,6 @@ def test_a_convolution_is_a_product_with_patches(case: tuple[nn.Conv2d, Tensor])
     conv, x = case
     found, y = Convolution.of(conv), conv(x).detach()
     assert torch.equal(found.from_matrix(found.matrix(conv.weight)), conv.weight)
-    torch.testing.assert_close(found.respond(x, conv.weight), y)
     torch.testing.assert_close(found.patches(x) @ found.matrix(conv.weight).mT, found.rows(y))
 
 
@@ -61,7 +60,6 @@ def test_a_dense_map_may_have_positions_of_its_own() -> None:
     layer = nn.Linear(4, 3, bias=False).double()
     x, y = normal(2, 5, 4), normal(2, 5, 3, seed=1)
     dense = Dense()
-    torch.testing.assert_close(dense.respond(x, layer.weight), layer(x))
     torch.testing.assert_close(dense.patches(x) @ dense.matrix(layer.weight).mT, dense.rows(layer(x)))
     expected = torch.autograd.grad((layer(x) * y).sum(), layer.weight)[0]
     torch.testing.assert_close(dense.correlate(x, y), expected)

@@ -194,14 +194,14 @@ def shaped_delta_rule(part: LinearPart, eps: Tensor) -> None:
 
 def _residual(part: LinearPart, eps: Tensor, patches: Tensor) -> tuple[Tensor, Tensor | None]:
     """What V does not predict of the response, (groups, rows * positions, units); the response if it was measured."""
-    layer, conv, transposed = part.layers[part.position], part.map.forward_map, part.map.transposed
+    layer, found, transposed = part.layers[part.position], part.map.forward_map, part.map.transposed
     if linear_map(layer) is not None:
         assert isinstance(layer.weight, Tensor)
-        return patches @ conv.matrix(layer.weight - transposed).mT, None
+        return patches @ found.matrix(layer.weight - transposed).mT, None
     with torch.autocast(eps.device.type, enabled=False):  # bfloat16 would not hold these differences
         eps, patches = eps.to(transposed.dtype), patches.to(transposed.dtype)
-        response = conv.rows(layer(eps) - layer(torch.zeros_like(eps[:1])))
-        return response - patches @ conv.matrix(transposed).mT, response
+        response = found.rows(layer(eps) - layer(torch.zeros_like(eps[:1])))
+        return response - patches @ found.matrix(transposed).mT, response
 
 
 def _add(part: LinearPart, change: Tensor) -> None:
