@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from targetprop.cut import overlaps
 from targetprop.encoding import Context, NormContext, encode
-from targetprop.layers import Reshape, is_hooked
+from targetprop.layers import Reshape, is_hooked, pair_of
 
 
 @singledispatch
@@ -112,8 +112,16 @@ def _(layer: nn.MaxPool2d | nn.AdaptiveMaxPool2d, delta: Tensor, context: Contex
     indices, shape = context
     if isinstance(layer, nn.MaxPool2d) and not overlaps(layer):
         return torch.ops.aten.max_unpool2d(delta, indices, shape[-2:])
-    x = delta.new_zeros(*delta.shape[:2], shape[-2] * shape[-1])
-    return x.scatter_add(2, indices.flatten(2), delta.flatten(2)).unflatten(2, shape[-2:])
+    in_order = (
+        torch.channels_last if delta.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    )
+    x = torch.empty(len(delta), *shape, dtype=delta.dtype, device=delta.device, memory_format=in_order)  # for its shape
+    if isinstance(layer, nn.AdaptiveMaxPool2d):
+        return torch.ops.aten.adaptive_max_pool2d_backward(delta, x, indices)
+    return torch.ops.aten.max_pool2d_with_indices_backward(
+        delta, x, pair_of(layer.kernel_size), pair_of(layer.stride), pair_of(layer.padding), pair_of(layer.dilation),
+        layer.ceil_mode, indices,
+    )  # fmt: skip
 
 
 @adjoint.register(nn.AvgPool2d)

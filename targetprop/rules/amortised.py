@@ -165,12 +165,12 @@ def delta_rule(part: LinearPart, eps: Tensor, allocation: Allocation) -> Tensor:
     """
     patches = part.map.forward_map.patches(eps)
     residual, response = _residual(part, eps, patches)
-    _add(part, (residual.mT @ patches) * allocation.step)
+    _add_product(part, residual, patches * allocation.step)
     dtype = part.map.map.weight.dtype
     if response is None:
         weight = part.layers[part.position].weight
         assert isinstance(weight, Tensor)
-        power = allocation.equations * weight.square().sum()
+        power = allocation.equations * torch.linalg.vector_norm(weight).square()
     else:
         power = response.square().sum(dtype=dtype)
     tiny = torch.finfo(dtype).tiny  # a forward map of zeros responds to nothing
@@ -187,9 +187,10 @@ def shaped_delta_rule(part: LinearPart, eps: Tensor) -> None:
     patches = part.map.forward_map.patches(eps)
     dtype = part.map.map.weight.dtype
     gradient = (_residual(part, eps, patches)[0].mT @ patches).to(dtype)
-    power = gradient.square().sum(2, keepdim=True)
+    power = torch.linalg.vector_norm(gradient, dim=2, keepdim=True).square()
     response_power = (patches @ gradient.mT).square().sum(1, dtype=dtype).unsqueeze(2)
-    _add(part, gradient * (power / (response_power + torch.finfo(power.dtype).tiny)))
+    step = power / (response_power + torch.finfo(power.dtype).tiny)
+    part.map.transposed.add_(part.map.forward_map.from_matrix(gradient.mul_(step)))
 
 
 def _residual(part: LinearPart, eps: Tensor, patches: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -204,5 +205,11 @@ def _residual(part: LinearPart, eps: Tensor, patches: Tensor) -> tuple[Tensor, T
         return response - patches @ found.matrix(transposed).mT, response
 
 
-def _add(part: LinearPart, change: Tensor) -> None:
-    part.map.transposed.add_(part.map.forward_map.from_matrix(change))
+def _add_product(part: LinearPart, residual: Tensor, patches: Tensor) -> None:
+    """V += residual^T patches; without a copy of V's size where the memory of V is that of its matrix."""
+    transposed, found = part.map.transposed, part.map.forward_map
+    matrix = found.matrix(transposed)
+    if matrix.data_ptr() == transposed.data_ptr() and matrix.dtype == residual.dtype == patches.dtype:
+        matrix.baddbmm_(residual.mT, patches)
+    else:
+        transposed.add_(found.from_matrix(residual.mT @ patches))
