@@ -10,7 +10,7 @@ import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import WAITING, Tapes
+from graph_helpers import WAITING, Tapes
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
@@ -23,6 +23,11 @@ from targetprop.training.callbacks import StepLosses
 from targetprop.training.module import Classifier
 
 Batch = tuple[Tensor, Tensor]
+
+
+@pytest.fixture
+def tapes() -> Tapes:
+    return Tapes()
 
 
 def network() -> nn.Sequential:
