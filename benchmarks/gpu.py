@@ -29,6 +29,7 @@ from itertools import islice
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -54,10 +55,12 @@ from memory import step_peak
 from targetprop import Learner, UserError
 from targetprop.backprop import Backprop
 from targetprop.data import BatchLoader, cifar10
+from targetprop.graph import GraphedStep
 from timing import add_repeats, measure, medians, parser, positive, prepare, synchronize, title, write_record
 
 MODES = ("exact", "expected", "amortised")
 PRECISIONS = {"cuda": ("ieee", "tf32"), "cpu": ("ieee",)}
+GRAPH = "amortised, graph"
 TOLERANCE = 3e-3
 Results = dict[str, Any]
 
@@ -130,13 +133,15 @@ def step_times(options: Any, batch: int, best: float, device: torch.device) -> R
     """Milliseconds, achieved rate and its share of the best one, by mode."""
     x, y = random_batch(batch, device)
     steps = {mode: step_of(learner_of(options.network, mode, device), x, y) for mode in (*YARDSTICKS, *MODES)}
+    if options.graph:
+        steps[GRAPH] = graph_of(options.network, x, y, device)
     times = measure(steps, device, options.repeats, options.seconds)
     table = Table("step", "ms", "x strict", "TFLOP/s", "share of best product", title=f"Step, batch {batch}")
     results: Results = {}
     middle = medians(times)
     for mode, step in steps.items():
         with FlopCounterMode(display=False) as counter:
-            step()
+            (steps["amortised"] if mode == GRAPH else step)()  # a replay shows nothing to count
         rate = counter.get_total_flops() / middle[mode] / 1e12
         share = rate / best
         table.add_row(
@@ -145,6 +150,20 @@ def step_times(options: Any, batch: int, best: float, device: torch.device) -> R
         results[mode] = {"median": middle[mode], "tflops": rate, "share": share, "seconds": times[mode]}
     Console().print(table)
     return results
+
+
+def graph_of(network: str, x: Tensor, y: Tensor, device: torch.device) -> Callable[[], None]:
+    """The step of amortised learning as a CUDA graph; otherwise as `step_of`."""
+    learner = learner_of(network, "amortised", device)
+    assert isinstance(learner, Learner)
+    optimizer, graphed = make_optimizer(learner, rate=0.0), GraphedStep(learner, F.cross_entropy)
+
+    def step() -> None:
+        graphed(x, y)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
 
 
 def peak_memory(network: str, batch: int, device: torch.device) -> Results:
@@ -250,6 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("--matmul", nargs="+", type=positive, default=[2048, 4096, 8192], help="sizes of products")
     made.add_argument("--training-steps", type=positive, default=780, help="two epochs")
     made.add_argument("--training-seconds", type=float, default=60.0, help="longest training of a mode")
+    made.add_argument("--graph", action="store_true", help="also time amortised steps as CUDA graphs")
     made.add_argument("--cudnn-benchmark", action="store_true", help="let cuDNN time its algorithms and choose")
     add_repeats(made, repeats=20, seconds=3.0)
     options = made.parse_args(arguments)

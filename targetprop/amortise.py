@@ -45,8 +45,7 @@ class Shapes:
     backprop: float
     warm_allocations: list[Allocation]
     warm_times: int
-    plan: list[Allocation] = field(default_factory=list)
-    efforts: tuple[float, ...] | None = None  # that this plan is for
+    plans: dict[tuple[float, ...], list[Allocation]] = field(default_factory=dict)  # kept: CUDA graphs read them
 
 
 class Amortised:
@@ -74,7 +73,6 @@ class Amortised:
         self._shapes: dict[tuple[torch.Size, torch.device], Shapes] = {}
         self._step, self._times = 0, 1
         self._plan: dict[int, Allocation] = {}
-        self._shares: dict[int, Tensor] = {}
         for part in parts.values():
             torch.nn.init.zeros_(part.map.map.weight)
 
@@ -89,30 +87,28 @@ class Amortised:
 
     def learn(self, block: int, trace: Trace, noise: NoiseSource) -> Tensor:
         """Update one part; returns the share of the response to noise that it did not predict."""
-        left = _learn(self.parts[block], trace, self._plan[block], self._times, noise, self._step, block)
-        self._shares[block] = left
-        return left
+        return _learn(self.parts[block], trace, self._plan[block], self._times, noise, self._step, block)
 
-    def end(self) -> None:
-        """After the updates of all parts."""
-        if self.adaptive and self._step and self.parts:
-            self._watch(torch.stack([self._shares[block] for block in self.parts]), self._step)
-        self._shares.clear()
+    def watch(self, shares: Tensor, step: int) -> None:
+        """After a step, with what `learn` returned for the blocks from the second on: now and then decide about effort.
 
-    def plan(self, shapes: Shapes) -> list[Allocation]:
-        """The noise of every pair at its present effort."""
-        efforts = tuple(self.efforts)
-        if efforts != shapes.efforts:
-            shapes.plan, shapes.efforts = allocate(shapes.maps, shapes.backprop, self.budget, efforts), efforts
-        return shapes.plan
-
-    def _watch(self, left: Tensor, step: int) -> None:
-        """Add up the residuals, and decide about effort where it is time to."""
+        The only place at which a step waits for the device, and the only one that changes the plan.
+        """
+        if not (self.adaptive and step and self.parts):
+            return
+        left = torch.stack([shares[block - 1] for block in self.parts])
         self._left = left if self._left is None else self._left.to(left) + left  # may come from another device
         if step % EVERY:
             return
         means, self._left = (self._left / EVERY).tolist(), None
         self.efforts = [_effort(effort, mean) for effort, mean in zip(self.efforts, means, strict=True)]
+
+    def plan(self, shapes: Shapes) -> list[Allocation]:
+        """The noise of every pair at its present effort."""
+        efforts = tuple(self.efforts)
+        if efforts not in shapes.plans:
+            shapes.plans[efforts] = allocate(shapes.maps, shapes.backprop, self.budget, efforts)
+        return shapes.plans[efforts]
 
     def _shapes_for(self, x: Tensor) -> Shapes:
         key = (x.shape, x.device)

@@ -142,6 +142,12 @@ class Learner(nn.Module):
         Raises:
             UserError: there was no forward pass in training mode since the last `backward`, or the loss is of another.
         """
+        step = self.compute(loss, keep=keep)
+        self.finish(step)
+        return step
+
+    def compute(self, loss: Tensor, *, keep: bool = False) -> Step:
+        """What `backward` does on the device: from the second step on it waits for nothing, and can be recorded."""
         if self._x is None or self._output is None:
             raise UserError("backward: call the learner on a batch first, in training mode and with gradients on.")
         x, traces, output, earlier = self._x, self._traces, self._output, self._earlier
@@ -152,9 +158,17 @@ class Learner(nn.Module):
             raise UserError("backward: the loss depends on an earlier call, too; give each call a backward of its own.")
         assert self._autocast is not None
         with self._autocast.again():
-            step = self._descend(x, traces, output_difference(gradient, self.recipe.beta), keep)
+            return self._descend(x, traces, output_difference(gradient, self.recipe.beta), keep)
+
+    def finish(self, step: Step) -> None:
+        """What `backward` does on the host after `compute`: decide about the effort of later steps, and count."""
+        self._amortised.watch(step.feedback_losses, self.steps)
         self.steps += 1
-        return step
+
+    @property
+    def plan(self) -> tuple[float, ...]:
+        """By what `compute` differs from step to step after the first: the efforts of amortised feedback learning."""
+        return tuple(self._amortised.efforts)
 
     @torch.no_grad()
     def _descend(self, x: Tensor, traces: list[Trace], difference: Tensor, keep: bool) -> Step:
@@ -182,7 +196,6 @@ class Learner(nn.Module):
                 difference = self.recipe.targets(pair, clean, difference, at_map)
         for part in self._mirrored.values():  # now that weights that blocks share have all of their gradient
             mirror_gradient(part)
-        self._amortised.end()
         losses = torch.stack(feedback_losses[::-1]) if feedback_losses else x.new_zeros(0)
         local, activity = torch.stack(local_losses[::-1]), torch.stack(activities[::-1])
         return Step(losses, local, activity, outputs[::-1], targets[::-1])

@@ -59,6 +59,27 @@ class GaussianNoise:
         return noise
 
 
+class StepNoise:
+    """A `NoiseSource` that a CUDA graph can replay: one generator, seeded by `start` before every step.
+
+    Inside a graph no generator can be made or seeded: what is recorded is that this one draws, one tensor after the
+    other. So a draw is determined by (seed, step) and by the draws before it in the step, not by its key alone.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.seed = seed
+        self.generator = torch.Generator(device)
+
+    def start(self, step: int) -> None:
+        """Before the draws of a step, or before its replay; on the host."""
+        self.generator.manual_seed(_hash(self.seed, step))
+
+    def __call__(self, key: NoiseKey, like: Tensor) -> Tensor:
+        noise, memory = _empty_in_order(like)
+        memory.normal_(generator=self.generator)
+        return noise
+
+
 def _empty_in_order(like: Tensor) -> tuple[Tensor, Tensor]:
     """An uninitialised tensor like the given one, and the view of it in which memory runs forward: filled fastest."""
     if like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last):

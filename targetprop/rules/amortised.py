@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -60,6 +61,11 @@ class MapShape:
     def cost(self) -> int:
         """Multiply-adds of one pass of one sample."""
         return self.positions * self.weights
+
+    @cached_property
+    def met(self) -> float:
+        """The mean of `meets`, for which a device is waited for only once."""
+        return float(self.meets.mean())
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ def warm_up(shapes: Sequence[MapShape]) -> tuple[list[Allocation], int]:
 
 
 def _allocation(shape: MapShape, rows: int, mixtures: int) -> Allocation:
-    return Allocation(rows, mixtures, 1 / (rows * shape.meets + shape.seen), rows * float(shape.meets.mean()))
+    return Allocation(rows, mixtures, 1 / (rows * shape.meets + shape.seen), rows * shape.met)
 
 
 def _rows(shape: MapShape, ratio: float) -> int:

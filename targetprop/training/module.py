@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from targetprop.backprop import Backprop
+from targetprop.graph import GraphedStep, Outcome
 from targetprop.learner import Learner, Step
 from targetprop.recipes import OptimizerSpec
 
@@ -31,6 +32,7 @@ class Classifier(L.LightningModule):
         f_optim: optimiser of the forward blocks.
         classes: names of the classes.
         scheduler: makes a learning-rate scheduler, stepped once an epoch, from the forward optimiser.
+        graphed: the learner's training step as CUDA graphs; None trains step by step.
     """
 
     def __init__(
@@ -39,16 +41,20 @@ class Classifier(L.LightningModule):
         f_optim: OptimizerSpec,
         classes: Sequence[str],
         scheduler: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
+        graphed: GraphedStep | None = None,
     ) -> None:
         super().__init__()
         self.learner = learner
         self.f_optim = f_optim
         self.classes = list(classes)
         self.scheduler = scheduler
+        self.graphed = graphed
+        self._outcome: Outcome | None = None  # of a graph, between training_step and backward
         self.last_step: Step | None = None
         count = len(self.classes)
         self.train_loss = MeanMetric(nan_strategy="disable")
-        self.train_accuracy: Metric = MulticlassAccuracy(count, average="micro")
+        # Validation of its arguments would wait for the device in every step.
+        self.train_accuracy: Metric = MulticlassAccuracy(count, average="micro", validate_args=False)
         self.val_metrics = _eval_metrics(count)
         self.test_metrics = _eval_metrics(count)
         self.per_class: dict[str, list[float]] = {}
@@ -60,15 +66,24 @@ class Classifier(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of the batch."""
         x, y = batch
-        logits = self.learner(x)
-        loss = F.cross_entropy(logits, y)
+        if self.graphed is None:
+            logits = self.learner(x)
+            loss = F.cross_entropy(logits, y)
+        else:
+            self.learner.zero_grad()  # Lightning does so only between this and `backward`
+            self._outcome = self.graphed.run(x, y)
+            logits, loss = self._outcome.output, self._outcome.loss
         self.train_loss.update(loss.detach())
         self.train_accuracy.update(logits.detach(), y)
         return loss
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """The learner's, in place of backprop."""
-        self.last_step = self.learner.backward(loss)
+        """The learner's, in place of backprop; of a graph, which has done it, only the results."""
+        if self.graphed is None or self._outcome is None:
+            self.last_step = self.learner.backward(loss)
+        else:
+            self.graphed.hand_over(self._outcome)
+            self.last_step, self._outcome = self._outcome.step, None
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Let go of the step, which the callbacks have seen: its activations would double the next one's memory."""

@@ -9,12 +9,15 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from targetprop.check import require, require_whole
 from targetprop.errors import UserError
+from targetprop.graph import GraphedStep
+from targetprop.learner import Learner
 from targetprop.report import Result, config_tree, results_table, times_line
 from targetprop.training.callbacks import BestCheckpoint, History
 from targetprop.training.callbacks.find import find_callback
@@ -72,7 +75,11 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
     hparams = model.pop("hparams")
     learner = get_method(model.pop("_target_"))(network, hparams, seed=config.seed, **model)
     scheduler = instantiate(config.scheduler) if config.get("scheduler") else None
-    return Classifier(learner, optimizer_spec("f_optim", hparams), datamodule.classes, scheduler)
+    graphed = None
+    if config.trainer.get("cuda_graph") is True:
+        require(isinstance(learner, Learner), "trainer.cuda_graph", "false for model=backprop", True)
+        graphed = GraphedStep(learner, F.cross_entropy)
+    return Classifier(learner, optimizer_spec("f_optim", hparams), datamodule.classes, scheduler, graphed)
 
 
 def evaluate(

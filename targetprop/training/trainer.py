@@ -26,6 +26,7 @@ def build_trainer(
     gpus: int | None = None,
     *,
     matmul_precision: str = "highest",
+    cuda_graph: bool = False,
     callbacks: Sequence[Callback] = (),
     logger: Sequence[Logger] = (),
     **options: Any,
@@ -37,6 +38,7 @@ def build_trainer(
             sequential training; it is accepted and one is used.
         matmul_precision: of float32 products and convolutions on a GPU: "highest" is float32; "high" and "medium" are
             TF32, with 10 bits of mantissa ("medium" allows a CPU bfloat16). It holds for the whole process.
+        cuda_graph: whether training steps are CUDA graphs (see `targetprop.graph`); checked here, done by the module.
         options: what `lightning.Trainer` takes.
 
     Raises:
@@ -50,6 +52,7 @@ def build_trainer(
     require(precision in PRECISIONS, "trainer.precision", " or ".join(PRECISIONS), precision)
     _set_matmul_precision(matmul_precision)
     available = torch.cuda.device_count()
+    _check_cuda_graph(cuda_graph, available > 0 and gpus != 0, options.get("accumulate_grad_batches", 1))
     if gpus and not available:
         log.warning("trainer.gpus=%d: this machine has no GPU, training runs on the CPU.", gpus)
     elif gpus and gpus > 1:
@@ -72,3 +75,11 @@ def _set_matmul_precision(precision: str) -> None:
         # where only that one is set, torch fails when other code asks for this one.
         warnings.simplefilter("ignore")
         torch.backends.cudnn.allow_tf32 = precision != "highest"
+
+
+def _check_cuda_graph(wanted: bool, gpu: bool, accumulated: int) -> None:
+    require(isinstance(wanted, bool), "trainer.cuda_graph", "true or false", wanted)
+    if wanted and not gpu:
+        raise UserError("trainer.cuda_graph: only a GPU has graphs, and this run is on the CPU; set it to false.")
+    if wanted and accumulated != 1:
+        raise UserError("trainer.cuda_graph: a graph is a whole step; set trainer.accumulate_grad_batches=1.")

@@ -96,6 +96,8 @@ def test_backprop_trains_the_same_network_from_the_same_weights_on_the_same_batc
         ("trainer.precision=16-mixed", ["trainer.precision", "32-true", "bf16-mixed", "'16-mixed'"]),
         ("trainer.precision=bf16-mixed", ["autocast", "feedback.rule=amortised", "trainer.precision=32-true"]),
         ("trainer.matmul_precision=tf32", ["trainer.matmul_precision", "highest or high or medium", "'tf32'"]),
+        ("trainer.cuda_graph=true", ["cuda_graph", "2 (Conv2d", "feedback.rule=amortised"]),
+        ("trainer.cuda_graph=1.5", ["trainer.cuda_graph", "true or false", "1.5"]),
         ("network.hparams.channels=32", ["network.hparams.channels", "a list", "32"]),
         ("network.hparams.channels=[-1,3]", ["network.hparams.channels", "-1"]),
         ("+network.hparams.foo=1", ["network.hparams", "foo"]),
@@ -162,3 +164,12 @@ def test_precision_of_products_holds_for_convolutions_too(recwarn: pytest.Warnin
         assert torch.get_float32_matmul_precision() == precision
         assert torch.backends.cudnn.allow_tf32 == fast
     assert not any("TF32" in str(warning.message) for warning in recwarn)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"), [("model=backprop", "false for model=backprop"), ("model=amortised_dtp", "run is on the CPU")]
+)
+def test_graphs_are_refused_where_there_can_be_none(compose: Compose, model: str, words: str) -> None:
+    with pytest.raises(Exception, match=r"trainer\.cuda_graph") as caught:
+        train(compose(model, "trainer.cuda_graph=true", "trainer.gpus=0"))
+    assert words in str(caught.value)

@@ -1,0 +1,277 @@
+"""A step from a graph is the eager step. Without a GPU, a tape of operations stands for the graph."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+import torch.nn.functional as F
+from graph_helpers import WAITING, Tapes
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader
+
+from targetprop import AMORTISED_DTP, DTP, Learner, OptimizerSpec, Recipe, Step, UserError
+from targetprop.amortise import EVERY
+from targetprop.graph import KEPT, GraphedStep
+from targetprop.noise import NoiseKey, StepNoise
+from targetprop.training.callbacks import StepLosses
+from targetprop.training.module import Classifier
+
+Batch = tuple[Tensor, Tensor]
+
+
+@pytest.fixture
+def tapes() -> Tapes:
+    return Tapes()
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    two_maps = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Conv2d(4, 4, 3))  # trained by autograd
+    return nn.Sequential(
+        two_maps, nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ELU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(24, 8), nn.GELU(), nn.Linear(8, 3),
+    )  # fmt: skip
+
+
+def batches(count: int, size: int = 8) -> list[Batch]:
+    torch.manual_seed(1)
+    return [(torch.randn(size, 1, 10, 10), torch.randint(3, (size,))) for _ in range(count)]
+
+
+def sgd(learner: Learner) -> torch.optim.Optimizer:
+    return torch.optim.SGD(learner.optimizer_parameters(), lr=0.05, momentum=0.9)
+
+
+def eager(learner: Learner, data: list[Batch]) -> list[Step]:
+    """Plain training with the noise of a graph."""
+    noise = StepNoise(0, torch.device("cpu"))
+    learner.noise, optimizer, steps = noise, sgd(learner), []
+    for x, y in data:
+        noise.start(learner.steps)
+        steps.append(learner.backward(F.cross_entropy(learner(x), y)))
+        optimizer.step()
+        optimizer.zero_grad()
+    return steps
+
+
+def graphed(step: GraphedStep, optimizer: torch.optim.Optimizer, data: list[Batch]) -> list[Step]:
+    steps = []
+    for x, y in data:
+        steps.append(step(x, y).step)
+        optimizer.step()
+        optimizer.zero_grad()
+    return steps
+
+
+def assert_equal(learner: Learner, other: Learner) -> None:
+    for name, value in learner.network.state_dict().items():
+        assert torch.equal(value, other.network.state_dict()[name]), name
+    assert learner.plan == other.plan
+    assert learner.steps == other.steps
+
+
+@pytest.mark.parametrize("recipe", [AMORTISED_DTP, replace(DTP, feedback_loss=None)])
+def test_replayed_steps_are_the_eager_ones(recipe: Recipe, tapes: Tapes) -> None:
+    data = batches(2 * EVERY + 6)
+    expected, learner = Learner(network(), recipe), Learner(network(), recipe)
+    eager_steps = eager(expected, data)
+    steps = graphed(GraphedStep(learner, F.cross_entropy, graph=tapes), sgd(learner), data)
+    assert_equal(learner, expected)
+    for ours, theirs in zip(steps, eager_steps, strict=True):
+        assert torch.equal(ours.feedback_losses, theirs.feedback_losses)
+        assert torch.equal(ours.local_losses, theirs.local_losses)
+    plans = 3 if recipe.feedback == "amortised" else 1
+    assert len(tapes) == plans, "a graph for each plan"
+    assert sum(tape.replays for tape in tapes) == len(data) - 1 - plans, "the first step, and each of a plan, are eager"
+
+
+def test_mixed_precision_is_part_of_what_is_recorded(tapes: Tapes) -> None:
+    data = batches(5)
+    expected, learner = Learner(network(), AMORTISED_DTP), Learner(network(), AMORTISED_DTP)
+    with torch.autocast("cpu", torch.bfloat16):
+        eager(expected, data)
+        step = GraphedStep(learner, F.cross_entropy, graph=tapes)
+        graphed(step, sgd(learner), data)
+    assert_equal(learner, expected)
+    graphed(step, sgd(learner), data[:2])
+    assert len(tapes) == 2
+
+
+def test_each_shape_has_its_graph_and_few_are_kept(tapes: Tapes) -> None:
+    data = [batch for size in range(4, 4 + KEPT + 1) for batch in batches(3, size)]
+    expected = Learner(network(), replace(AMORTISED_DTP, adaptive=False))
+    learner = copy.deepcopy(expected)
+    eager(expected, data)
+    step = GraphedStep(learner, F.cross_entropy, graph=tapes)
+    graphed(step, sgd(learner), data)
+    assert_equal(learner, expected)
+    assert len(tapes) == KEPT + 1 == len(step._recordings) + 1
+    step.forget()
+    assert not step._recordings
+
+
+@pytest.mark.parametrize("zero", ["set to none", "fill with zeros", "add up"])
+def test_gradients_are_added_whatever_becomes_of_the_earlier_ones(zero: str, tapes: Tapes) -> None:
+    data = batches(6)
+    expected, learner = Learner(network(), AMORTISED_DTP), Learner(network(), AMORTISED_DTP)
+    noise = StepNoise(0, torch.device("cpu"))
+    expected.noise, step = noise, GraphedStep(learner, F.cross_entropy, graph=tapes)
+    for x, y in data:
+        noise.start(expected.steps)
+        expected.backward(F.cross_entropy(expected(x), y))
+        step(x, y)
+        for ours, theirs in zip(learner.parameters(), expected.parameters(), strict=True):
+            assert (ours.grad is None) == (theirs.grad is None)
+            if ours.grad is not None and theirs.grad is not None:
+                torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-6, atol=1e-7)
+        if zero != "add up":
+            for each in (learner, expected):
+                each.zero_grad(set_to_none=zero == "set to none")
+
+
+def test_a_loss_may_have_parameters_and_values_per_sample(tapes: Tapes) -> None:
+    class Tempered(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.temperature = nn.Parameter(torch.ones(()))
+
+        def forward(self, logits: Tensor, y: Tensor) -> Tensor:
+            return F.cross_entropy(logits * self.temperature, y, reduction="none")
+
+    learner, loss = Learner(network(), AMORTISED_DTP), Tempered()
+    step = GraphedStep(learner, loss, graph=tapes)
+    for x, y in batches(4):
+        outcome = step(x, y)
+        assert outcome.loss.shape == (8,)
+        temperature = torch.ones((), requires_grad=True)
+        F.cross_entropy(outcome.output * temperature, y).backward()
+        torch.testing.assert_close(loss.temperature.grad, temperature.grad)
+        loss.zero_grad()
+
+
+def test_losses_of_a_step_stay_when_the_next_one_is_replayed(tapes: Tapes) -> None:
+    step = GraphedStep(Learner(network(), AMORTISED_DTP), F.cross_entropy, graph=tapes)
+    outcomes = [step(x, y) for x, y in batches(5)]
+    assert len({float(outcome.loss) for outcome in outcomes}) == 5
+    assert len({float(outcome.step.local_losses[0]) for outcome in outcomes}) == 5
+
+
+def test_a_resumed_run_repeats_the_uninterrupted_one(tapes: Tapes) -> None:
+    data = batches(8)
+    learner = Learner(network(), AMORTISED_DTP)
+    optimizer, step = sgd(learner), GraphedStep(learner, F.cross_entropy, graph=tapes)
+    graphed(step, optimizer, data[:4])
+    resumed = Learner(network(), AMORTISED_DTP)
+    resumed.load_state_dict(copy.deepcopy(learner.state_dict()))
+    again = sgd(resumed)
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    graphed(step, optimizer, data[4:])
+    graphed(GraphedStep(resumed, F.cross_entropy, graph=tapes), again, data[4:])
+    assert_equal(resumed, learner)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_lightning_trains_by_graphs_as_without(precision: Any, tapes: Tapes) -> None:
+    data = batches(4)
+    expected, learner = Learner(network(), AMORTISED_DTP), Learner(network(), AMORTISED_DTP)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision != "32-true"):
+        steps = eager(expected, data * 2)
+    graphed = GraphedStep(learner, F.cross_entropy, graph=tapes)
+    module = Classifier(learner, OptimizerSpec(lr=0.05, momentum=0.9), ["a", "b", "c"], graphed=graphed)
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=2, precision=precision, callbacks=[StepLosses()], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(data, batch_size=None))
+    assert_equal(learner, expected)
+    assert sum(tape.replays for tape in tapes) == 6
+    losses = torch.stack([step.local_losses for step in steps[4:]]).mean(0)
+    logged = [trainer.callback_metrics[f"local_loss/block{n}"] for n in range(1, 5)]
+    torch.testing.assert_close(torch.stack(logged), losses)
+
+
+def test_learners_whose_step_is_no_graph_are_refused() -> None:
+    with pytest.raises(UserError, match=r"cuda_graph.*2 \(Conv2d.*feedback\.rule=amortised"):
+        GraphedStep(Learner(network(), DTP), F.cross_entropy)
+
+    def noise(key: NoiseKey, like: Tensor) -> Tensor:
+        return torch.zeros_like(like)
+
+    with pytest.raises(UserError, match=r"cuda_graph.*noise"):
+        GraphedStep(Learner(network(), AMORTISED_DTP, noise=noise), F.cross_entropy)
+    step = GraphedStep(Learner(network(), AMORTISED_DTP), F.cross_entropy)
+    with pytest.raises(UserError, match="only a GPU has graphs; the batch is on the cpu"):
+        step(*batches(1)[0])
+
+
+class NoWaiting(TorchDispatchMode):
+    """Fails where the host would wait for a device."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert function not in WAITING, f"{function} waits for the device"
+        if function is torch.ops.aten.index.Tensor:
+            assert not any(each is not None and each.dtype == torch.bool for each in args[1])
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [AMORTISED_DTP, replace(DTP, feedback="expected"), DTP, replace(DTP, feedback="textbook"),
+     replace(DTP, feedback="kolen_pollack")],
+    ids=lambda recipe: recipe.feedback,
+)  # fmt: skip
+def test_a_step_does_not_wait_for_the_device(recipe: Recipe) -> None:
+    learner = Learner(network(), replace(recipe, feedback_training_iterations=2))
+    module = Classifier(learner, OptimizerSpec(lr=0.1), ["a", "b", "c"])
+    optimizer = module.configure_optimizers()
+    for number, batch in enumerate(batches(4)):
+        with NoWaiting() if number else torch.enable_grad():  # a new shape of batch is looked at once
+            module.backward(module.training_step(batch, number))
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_cuda_graphs_train_as_eager_steps_do(dtype: torch.dtype | None) -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    data = [(x.to(device), y.to(device)) for x, y in batches(EVERY + 6)]
+    expected, learner = (Learner(network().to(device), AMORTISED_DTP) for _ in range(2))
+    noise = StepNoise(0, device)
+    expected.noise, optimizer = noise, sgd(expected)
+    step, own_optimizer = GraphedStep(learner, F.cross_entropy), sgd(learner)
+    for x, y in data:
+        noise.start(expected.steps)
+        with torch.autocast("cuda", torch.bfloat16, enabled=dtype is not None):
+            loss = F.cross_entropy(expected(x), y)
+            outcome = step(x, y)
+        expected.backward(loss)
+        torch.testing.assert_close(outcome.loss, loss.detach(), rtol=2e-2 if dtype else 1e-3, atol=1e-3)
+        for each in (optimizer, own_optimizer):
+            each.step()
+            each.zero_grad()
+    assert any(recording is not None for recording in step._recordings.values())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_replays_on_a_gpu_draw_new_noise_every_step_and_the_same_for_the_same_step() -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    learner = Learner(network().to(device), AMORTISED_DTP)
+    step = GraphedStep(learner, F.cross_entropy)
+    x, y = (each.to(device) for each in batches(1)[0])
+    for _ in range(4):
+        step(x, y)
+    state = copy.deepcopy(learner.state_dict())
+    shares = []
+    for _ in range(2):
+        learner.load_state_dict(state)
+        shares.append([step(x, y).step.feedback_losses.tolist() for _ in range(2)])
+    assert shares[0] == pytest.approx(shares[1], rel=1e-4)
+    assert shares[0][0] != shares[0][1]
