@@ -179,7 +179,7 @@ def test_norms_without_running_statistics_can_be_planned_for() -> None:
 def test_what_is_watched_moves_to_the_device_of_the_network() -> None:
     learner = Learner(NETWORKS["vgg"](), AMORTISED_DTP)
     learner._amortised.load_state_dict({"efforts": [1.0] * 3, "left": torch.zeros(3)})
-    learner._amortised._watch(torch.zeros(3, device="meta"), 1)
+    learner._amortised.watch(torch.zeros(3, device="meta"), 1)
     assert learner._amortised._left is not None
     assert learner._amortised._left.device.type == "meta"
 
@@ -267,11 +267,11 @@ def test_a_run_resumed_between_two_decisions_decides_alike() -> None:
     amortised, again = learner._amortised, resumed._amortised
     left = torch.tensor([2 * POOR])
     for step in range(1, EVERY + 1):
-        amortised._watch(left if step < EVERY // 2 + 3 else 0 * left, step)
+        amortised.watch(left if step < EVERY // 2 + 3 else 0 * left, step)
         if step == EVERY // 2:
             again.load_state_dict(amortised.state_dict())
         if step > EVERY // 2:
-            again._watch(left if step < EVERY // 2 + 3 else 0 * left, step)
+            again.watch(left if step < EVERY // 2 + 3 else 0 * left, step)
     assert amortised.efforts == again.efforts == [2.0]
     assert amortised._left is None
 
