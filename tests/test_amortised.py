@@ -276,6 +276,27 @@ def test_a_run_resumed_between_two_decisions_decides_alike() -> None:
     assert amortised._left is None
 
 
+def test_effort_is_decided_from_the_mean_residual() -> None:
+    amortised = Learner(nn.Sequential(nn.Linear(4, 9), nn.ELU(), nn.Linear(9, 3)), AMORTISED_DTP)._amortised
+    for step in range(1, EVERY + 1):
+        amortised._watch(torch.tensor([(POOR + GOOD) / 2]), step)
+    assert amortised.efforts == [1.0]
+
+
+def test_shaped_noise_teaches_feedback_along_the_activations_first() -> None:
+    model = nn.Sequential(nn.Linear(4, 200), nn.Linear(200, 100), nn.Linear(100, 3))
+    model[0].bias.data.normal_(std=10)  # type: ignore[union-attr, operator]  # activations lie along it
+    learner = Learner(model, AMORTISED_DTP, seed=1)
+    learner.steps = 1  # after the first batch, whose noise is plenty
+    learner.backward(F.cross_entropy(learner(torch.randn(32, 4)), torch.randint(3, (32,))))
+    part = learner.network.pairs[1].linear
+    assert isinstance(part, LinearPart)
+    forward, direction = forward_weight(part), model[0].bias.detach()  # type: ignore[union-attr]
+    wrong = forward - part.map.map.weight.detach()
+    assert float(wrong.norm() / forward.norm()) > 0.9
+    assert float((direction @ wrong).norm() / (direction @ forward).norm()) < 0.3
+
+
 def test_effort_stays_the_same_unless_it_is_adaptive() -> None:
     learner = Learner(NETWORKS["vgg"](), replace(AMORTISED_DTP, adaptive=False))
     learner.steps = EVERY
