@@ -23,6 +23,7 @@ from targetprop.rules.amortised import (
     MapShape,
     allocate,
     delta_rule,
+    map_shape,
     shaped_delta_rule,
     warm_up,
 )
@@ -295,6 +296,40 @@ def test_shaped_noise_teaches_feedback_along_the_activations_first() -> None:
     wrong = forward - part.map.map.weight.detach()
     assert float(wrong.norm() / forward.norm()) > 0.9
     assert float((direction @ wrong).norm() / (direction @ forward).norm()) < 0.3
+
+
+def test_another_effort_is_another_plan() -> None:
+    learner = Learner(NETWORKS["vgg"](), replace(AMORTISED_DTP, budget=0.5))
+    amortised = learner._amortised
+    shapes = amortised._shapes_for(batch(64)[0])
+    rows = []
+    for effort in (1.0, LEAST, 1.0):
+        amortised.efforts = [effort] * 3
+        rows.append([each.rows for each in amortised.plan(shapes)])
+    assert rows[0] == rows[2]
+    assert sum(rows[1]) < sum(rows[0])
+
+
+@torch.no_grad()
+def test_taps_at_the_border_have_equations_and_steps_of_their_own() -> None:
+    part = part_of(nn.Sequential(nn.Conv2d(2, 4, 1), nn.Conv2d(4, 6, 3, padding=1)))
+    shape = map_shape(part, torch.randn(1, 4, 2, 2))
+    assert shape.meets.view(3, 3, 4)[:, :, 0].tolist() == [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
+    assert shape.seen == 16  # four taps of four channels
+    ((allocation,), _) = warm_up([shape])
+    assert allocation.rows == 4
+    torch.testing.assert_close(allocation.step, 1 / (4 * shape.meets + 16))
+    left = []
+    for _ in range(300):
+        part.map.map.weight.zero_()
+        left.append(delta_rule(part, torch.randn(4, 4, 2, 2), allocation))
+    assert float(torch.stack(left).mean()) == pytest.approx(1, abs=0.05)
+
+
+def test_narrow_maps_get_noise_enough_whatever_the_budget() -> None:
+    wide, narrow = (MapShape(p, w, d, torch.ones(1, 1, 1)) for p, w, d in [(256, 147_456, 1058.0), (1, 500, 50.0)])
+    _, allocation = allocate([wide, narrow], 3.0 * 128 * wide.cost, 1e-6)
+    assert allocation.rows == 100  # twice as many equations as unknowns
 
 
 def test_effort_stays_the_same_unless_it_is_adaptive() -> None:

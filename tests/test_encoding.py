@@ -27,6 +27,8 @@ NORMS: list[tuple[nn.Module, tuple[int, ...]]] = [
 @pytest.mark.parametrize(("norm", "shape"), NORMS, ids=str)
 def test_noisy_pass_through_batch_norm_is_frozen(norm: nn.Module, shape: tuple[int, ...], training: bool) -> None:
     norm.double().train(training)
+    for parameter in norm.parameters():
+        torch.nn.init.uniform_(parameter, 0.5, 1.5)
     x = 3 * torch.randn(shape, dtype=torch.float64) + 1
     eps = torch.randn_like(x)
     y, context = encode(norm, x)

@@ -9,9 +9,9 @@ import torch
 import torch.nn.utils.prune
 from torch import Tensor, nn
 
-from targetprop import Pair, Trace
+from targetprop import Pair, PairedNetwork, Trace
 from targetprop.adjoint import adjoint
-from targetprop.encoding import encode
+from targetprop.encoding import Context, encode
 from targetprop.forward_part import forward_part
 from targetprop.rules import add_local_gradients, local_loss
 
@@ -19,6 +19,9 @@ BLOCKS: dict[str, Callable[[], nn.Sequential]] = {
     "pool first": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2), nn.ELU(0.7)),
     "norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.GELU("tanh"), nn.Dropout(0.3)),
     "plain norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 2), nn.BatchNorm2d(4, affine=False), nn.ReLU()),
+    "norm of the batch": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 2), nn.BatchNorm2d(4, track_running_stats=False), nn.ELU()
+    ),
     "overlap": lambda: nn.Sequential(nn.Conv2d(3, 6, 2, groups=3, dilation=2), nn.Tanh(), nn.MaxPool2d(3, 2)),
     "average": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.LeakyReLU(0.2), nn.AvgPool2d(2), nn.Flatten()),
     "adaptive": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveMaxPool2d(2), nn.GELU(), nn.AdaptiveAvgPool2d(1)),
@@ -34,7 +37,7 @@ def test_gradients_are_autograds(name: str, training: bool) -> None:
     block = BLOCKS[name]().double().train(training)
     if not training:
         for layer in block:
-            if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and layer.track_running_stats:
                 torch.nn.init.uniform_(layer.running_mean)  # type: ignore[arg-type]
                 torch.nn.init.uniform_(layer.running_var, 1, 2)  # type: ignore[arg-type]
     pair = Pair(block, None)
@@ -141,6 +144,20 @@ def test_layers_with_hooks_take_autograd(kind: str) -> None:
     assert pair.forward_part is None
     add_local_gradients(pair, Trace(x, *pair.encode(x)), difference)
     torch.testing.assert_close([p.grad for p in block.parameters()], expected)
+
+
+def test_a_pair_with_an_encode_of_its_own_takes_autograd() -> None:
+    class Twice(Pair):
+        def encode(self, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
+            return super().encode(2 * x, clean)
+
+    assert Twice(nn.Sequential(nn.Linear(4, 4)), None).forward_part is None
+
+
+def test_known_blocks_keep_no_graph() -> None:
+    blocks = nn.Sequential(nn.Linear(4, 5), nn.Tanh()), nn.Sequential(nn.Linear(5, 3), Doubled())
+    network = PairedNetwork(Pair(block, None) for block in blocks)
+    assert [trace.y.requires_grad for trace in network.trace(torch.randn(2, 4))] == [False, True]
 
 
 def test_what_becomes_of_a_block_later_counts() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from targetprop import Learner, Recipe
+from targetprop import Learner, Recipe, UserError
 from targetprop.linear_part import LinearPart
 from targetprop.metrics import feedback_angles
 from targetprop.updates import explain
@@ -57,6 +58,21 @@ def test_weights_that_blocks_share_give_all_their_gradient() -> None:
         gradient = pair.linear.map.map.weight.grad
         assert gradient is not None
         assert torch.equal(gradient, shared.weight.grad.t())
+
+
+def test_layers_of_the_users_own_learn_by_the_loss() -> None:
+    class Odd(nn.Linear):
+        pass
+
+    learner = Learner(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), Odd(5, 5), nn.Linear(5, 3)), RECIPE)
+    assert "kolen_pollack" not in explain(learner.network, RECIPE)[1]
+    assert len(learner._mirrored) == 1
+
+
+def test_its_state_is_its_own() -> None:
+    by_a_loss = Learner(network(), Recipe(twin="linear"))
+    with pytest.raises(UserError, match="feedback learning kolen_pollack"):
+        by_a_loss.load_state_dict(Learner(network(), RECIPE).state_dict())
 
 
 def test_it_is_named_and_leaves_other_pairs_to_the_loss() -> None:

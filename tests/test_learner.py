@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -27,7 +28,7 @@ from targetprop import (
     UserError,
 )
 from targetprop.noise import NoiseKey
-from targetprop.rules import l_drl
+from targetprop.rules import difference, l_drl
 from targetprop.rules.feedback import Draw
 
 FAST = replace(DTP, feedback_training_iterations=[2, 3])
@@ -453,6 +454,21 @@ def test_a_subclass_of_an_activation_is_not_moved_behind_the_pooling() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3), Falling(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2, 3))
     x = torch.randn(6, 1, 4, 4)
     torch.testing.assert_close(Learner(net).eval()(x), net(x))
+
+
+def test_activations_are_let_go_on_the_way_down() -> None:
+    seen: list[weakref.ref[Tensor]] = []
+
+    def targets(pair: Pair, trace: Trace, d: Tensor, at_map: Tensor | None = None) -> Tensor:
+        assert all(above() is None for above in seen)
+        seen.append(weakref.ref(trace.x))
+        return difference(pair, trace, d, at_map)
+
+    learner = Learner(model(), replace(FAST, targets=targets))
+    x, y = batch()
+    step = learner.backward(F.cross_entropy(learner(x), y))
+    assert len(seen) == 2
+    assert step.outputs == step.targets == []
 
 
 @pytest.mark.parametrize("recipe", [replace(DTP, feedback_training_iterations=2), AMORTISED_DTP])
