@@ -280,7 +280,7 @@ def test_a_run_resumed_between_two_decisions_decides_alike() -> None:
 def test_effort_is_decided_from_the_mean_residual() -> None:
     amortised = Learner(nn.Sequential(nn.Linear(4, 9), nn.ELU(), nn.Linear(9, 3)), AMORTISED_DTP)._amortised
     for step in range(1, EVERY + 1):
-        amortised._watch(torch.tensor([(POOR + GOOD) / 2]), step)
+        amortised.watch(torch.tensor([(POOR + GOOD) / 2]), step)
     assert amortised.efforts == [1.0]
 
 
