@@ -1,4 +1,4 @@
-"""NormVGG: a VGG with batch norm that starts from a quarter of the pixels; the most accuracy for its time on a CPU."""
+"""NormVGG: a VGG with batch norm whose first convolution leaves a quarter of the pixels: made for CPUs."""
 
 from __future__ import annotations
 
