@@ -54,7 +54,8 @@ def launch(work: Work, config: dict[str, Any], count: int, job_logging: Mapping[
     Raises:
         UserError: what the failing process said, or what ended it.
     """
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it says what we say, but longer
+    for name in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # they say what we say, but longer
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else a host without a resolvable name has no address
     launched = LaunchConfig(
@@ -168,10 +169,10 @@ def _cause(rank: int, failure: ProcessFailure, output_dir: Path) -> str:
     last = output_dir / "checkpoints" / "last.ckpt"
     kept = f"ckpt_path={last} goes on from the last checkpoint." if last.is_file() else "There was no checkpoint yet."
     if failure.exitcode < 0:
-        return f"Process {rank} was ended by {failure.signal_name()}, and so the run. {kept}"
+        return f"Process {rank} (pid {failure.pid}) was ended by {failure.signal_name()}, and so the run. {kept}"
     said = failure.error_file_data.get("message", {})
     if not isinstance(said, Mapping):
-        return f"Process {rank} ended with exit code {failure.exitcode}, and so did the run. {kept}"
+        return f"Process {rank} (pid {failure.pid}) ended with exit code {failure.exitcode}, and so did the run. {kept}"
     name, _, text = str(said["message"]).partition(": ")
     if name in ("UserError", "DivergenceError"):
         return text
