@@ -156,7 +156,7 @@ def weights_of(network: str) -> tuple[list[int], int]:
 def predict(
     pairs: list[float], rest: float, iterations: list[int], sizes: tuple[list[int], int], costs: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """For each number of processes how many times faster than one it is: on one batch, and in images by the best grid."""
+    """For each number of processes how many times faster than one it is: on a batch, and in images by the best grid."""
     feedback, forward = sizes
     send, reduce = line(costs["broadcast"]), line(costs["all_reduce"])
 
@@ -194,7 +194,7 @@ def draw(events: Sequence[Event], path: Path, heading: str) -> None:
     """A step as bars, a row for each process."""
     start = min(begin for _, _, begin, _ in events)
     colours = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
-    names = {"forward": 7, "publish": 3, "sweep": 8, "share gradients": 6}
+    others = {"forward": "#9a9a9a", "publish": "#dcdcdc", "sweep": "#333333", "share gradients": "#666666"}
     figure, axes = plt.subplots(figsize=(10, 2.4), layout="constrained")
     shown: set[str] = set()
     # The longest first, so that what happens within it is drawn over it.
@@ -202,7 +202,7 @@ def draw(events: Sequence[Event], path: Path, heading: str) -> None:
         if what == "step":
             continue
         block = int(what.split()[1]) if what.startswith("feedback") else 0
-        colour = colours[block % 6 if block else names[what]]
+        colour = colours[block % len(colours)] if block else others[what]
         label = {"sweep": "forward updates and targets", "publish": "waiting for and publishing feedback"}.get(
             what, what
         )
