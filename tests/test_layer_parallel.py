@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from distributed import run_worlds
 from hypothesis import given
@@ -85,6 +87,7 @@ def train_distributed(directory: Path, name: str) -> None:
 def train_in_rows(directory: Path, name: str, rows: int) -> None:
     learner = learner_of(name, norm=False).double()
     grid = Grid.of_world(rows)
+    assert grid.is_first == (dist.get_rank() == 0)
     learner.distribute(grid)
     train(learner, 3, grid.row, rows)
     torch.save(learner.state_dict(), directory / f"{name}{rows}x{grid.columns}at{grid.row}{grid.column}")
@@ -104,7 +107,8 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("worlds")
     work = [(size, partial(train_distributed, name=name)) for size in (1, 2, 3, 4, 5) for name in RECIPES]
     for rows, columns in ((2, 1), (2, 2), (4, 1)):
-        work += [(rows * columns, partial(train_in_rows, name=name, rows=rows)) for name in ("exact", "expected")]
+        names = ("exact", "expected", "amortised")
+        work += [(rows * columns, partial(train_in_rows, name=name, rows=rows)) for name in names]
     run_worlds([size for size, _ in work], [task for _, task in work], directory)
     return directory
 
@@ -136,6 +140,31 @@ def test_rows_are_one_larger_batch(worlds: Path, name: str, rows: int, columns: 
             for key, value in expected.items():
                 if isinstance(value, Tensor):
                     torch.testing.assert_close(state[key], value, rtol=1e-9, atol=1e-11)
+
+
+def test_rows_of_amortised_feedback_stay_together(worlds: Path) -> None:
+    states = [torch.load(worlds / f"amortised2x2at{place}", weights_only=True) for place in ("00", "01", "10", "11")]
+    for other in states[1:]:
+        for one, two in zip(tensors(states[0]), tensors(other), strict=True):
+            assert torch.equal(one, two)
+
+
+def test_the_documented_example_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[1] / "docs" / "layer_parallel.md"
+    (example,) = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    variables = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    for name, value in {**variables, "GLOO_SOCKET_IFNAME": "lo"}.items():
+        monkeypatch.setenv(name, value)
+    learner, sequential = learner_of("exact"), learner_of("exact")
+    try:
+        exec(example, {"learner": learner})
+        train(learner, 2)
+        learner.gather()
+    finally:
+        dist.destroy_process_group()
+    train(sequential, 2)
+    for one, other in zip(tensors(learner.state_dict()), tensors(sequential.state_dict()), strict=True):
+        assert torch.equal(one, other)
 
 
 @given(

@@ -109,6 +109,9 @@ def join(config: Mapping[str, Any], gpus: int | None, threads: int | None) -> It
     torch.set_num_threads(threads or max(1, _cores() // here))
     if rank():
         logging.disable(logging.ERROR)  # process 0 speaks for all
+    device = own_device(gpus)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # before anything is sent: NCCL sends from the current device
     dist.init_process_group("nccl" if 0 < here <= usable_gpus(gpus) else "gloo")
     try:
         _check_equal(config)

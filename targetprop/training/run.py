@@ -43,6 +43,8 @@ def train(config: DictConfig) -> dict[str, float]:
         UserError: something in the configuration, or in the data it names, cannot work; the message says what.
     """
     if "processes" not in config.trainer:
+        if is_started():
+            raise UserError("trainer: several processes train together with trainer=layer_parallel only.")
         return _train(config)
     check_gpus(config.trainer.gpus)
     threads = config.trainer.threads

@@ -112,6 +112,13 @@ def test_mistakes_are_told_by_whoever_makes_them(compose: Compose, override: str
         train(compose(*settings, PARALLEL, override))
 
 
+def test_torchrun_without_layer_parallelism_is_refused(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="trainer=layer_parallel"):
+        train(compose(*THREE_PAIRS))
+
+
 def torchrun(
     directory: Path, *overrides: str, processes: int = 2, hosts: int = 1, host: int = 0, port: int = 0
 ) -> subprocess.Popen[str]:
