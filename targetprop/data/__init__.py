@@ -3,7 +3,7 @@
 from targetprop.data import cifar10, digits
 from targetprop.data.archive import Archive
 from targetprop.data.augment import Augmentation, normalize, random_crop, random_flip
-from targetprop.data.images import Images, Splits
+from targetprop.data.images import Images, Selection, Splits
 from targetprop.data.loader import BatchLoader
 from targetprop.data.pickles import load_arrays
 
@@ -12,6 +12,7 @@ __all__ = [
     "Augmentation",
     "BatchLoader",
     "Images",
+    "Selection",
     "Splits",
     "cifar10",
     "digits",
