@@ -1,6 +1,6 @@
 """Images in memory: reading published data sets, augmenting on the device, batches for any training loop."""
 
-from targetprop.data import cifar10, digits
+from targetprop.data import cifar10, digits, fashion_mnist, mnist
 from targetprop.data.archive import Archive
 from targetprop.data.augment import Augmentation, normalize, random_crop, random_flip
 from targetprop.data.images import Images, Selection, Splits
@@ -16,7 +16,9 @@ __all__ = [
     "Splits",
     "cifar10",
     "digits",
+    "fashion_mnist",
     "load_arrays",
+    "mnist",
     "normalize",
     "random_crop",
     "random_flip",
