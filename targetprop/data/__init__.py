@@ -1,6 +1,6 @@
 """Images in memory: reading published data sets, augmenting on the device, batches for any training loop."""
 
-from targetprop.data import cifar10, digits, fashion_mnist, mnist
+from targetprop.data import cifar10, digits, fashion_mnist, imagenet32, mnist
 from targetprop.data.archive import Archive
 from targetprop.data.augment import Augmentation, normalize, random_crop, random_flip
 from targetprop.data.images import Images, Selection, Splits
@@ -17,6 +17,7 @@ __all__ = [
     "cifar10",
     "digits",
     "fashion_mnist",
+    "imagenet32",
     "load_arrays",
     "mnist",
     "normalize",
