@@ -124,16 +124,16 @@ def _list_classes(classes: Sequence[str], target: Path, parts: Sequence[Part]) -
     for part in parts:
         images = f"an image ({', '.join(sorted(SUFFIXES))}) for every file"
         require(bool(part.names), str(part.folder), images, f"none for {part.file.name}")
-    listed, text = target / LISTED, "".join(f"{name}\n" for name in classes)
+    listed, text = target / LISTED, "".join(f"{name}\n" for name in classes).encode()
     placed = [part.file for part in parts if part.file.is_file()]
-    if listed.is_file() and listed.read_text() != text:
+    if listed.is_file() and listed.read_bytes() != text:
         raise UserError(f"{listed}: it names other classes than SOURCE has. Choose another TARGET.")
     if placed and not listed.is_file():
         raise UserError(f"{placed[0]} is of another origin: there is no {listed}. Choose another TARGET.")
     for part in parts:
         part.file.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(listed) as file:
-        file.write(text.encode())
+        file.write(text)
 
 
 def _read(path: Path) -> NDArray[np.uint8] | str:
@@ -168,7 +168,7 @@ def _write(path: Path, rows: NDArray[np.uint8], labels: list[int]) -> None:
 def _unreadable(messages: list[str]) -> UserError:
     more = f", and {len(messages) - NAMED} more" if len(messages) > NAMED else ""
     return UserError(
-        f"{len(messages)} images cannot be read: {', '.join(messages[:NAMED])}{more}. Files with such images were not "
+        f"Unreadable images: {len(messages)}, namely {', '.join(messages[:NAMED])}{more}. Files that need them were not "
         "written. Replace or remove these images and start again: files that are there are kept."
     )
 
@@ -183,6 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         convert(options.source, options.target)
     except (UserError, OSError) as error:
         sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Stopped. Start it again to go on.")
 
 
 if __name__ == "__main__":

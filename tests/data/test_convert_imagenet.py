@@ -114,7 +114,7 @@ def test_unreadable_images_are_named_and_the_files_without_them_are_written(
     (source / "train" / "n01" / "3.JPEG").write_bytes(b"no image")
     image = source / "val" / "n02" / "4.JPEG"
     image.write_bytes(image.read_bytes()[:60])
-    with pytest.raises(SystemExit, match="Error: 2 images cannot be read") as caught:
+    with pytest.raises(SystemExit, match="Error: Unreadable images: 2, namely") as caught:
         main([str(source), str(target)])
     for words in ("n01/3.JPEG (UnidentifiedImageError", "n02/4.JPEG (", "Replace or remove"):
         assert words in str(caught.value)
@@ -131,7 +131,7 @@ def test_unreadable_images_are_named_and_the_files_without_them_are_written(
 def test_many_unreadable_images_are_counted(source: Path, tmp_path: Path) -> None:
     for number in range(25):
         (source / "val" / "n01" / f"broken{number}.jpg").touch()
-    with pytest.raises(UserError, match=r"25 images cannot be read: .*, and 15 more") as caught:
+    with pytest.raises(UserError, match=r"Unreadable images: 25, namely .*, and 15 more") as caught:
         convert(source, tmp_path / "target")
     assert str(caught.value).count(".jpg (") == 10
 
