@@ -168,8 +168,8 @@ def _write(path: Path, rows: NDArray[np.uint8], labels: list[int]) -> None:
 def _unreadable(messages: list[str]) -> UserError:
     more = f", and {len(messages) - NAMED} more" if len(messages) > NAMED else ""
     return UserError(
-        f"Unreadable images: {len(messages)}, namely {', '.join(messages[:NAMED])}{more}. Files that need them were not "
-        "written. Replace or remove these images and start again: files that are there are kept."
+        f"Unreadable images: {len(messages)}, namely {', '.join(messages[:NAMED])}{more}. Files that need them were "
+        "not written. Replace or remove these images and start again: files that are there are kept."
     )
 
 
