@@ -4,9 +4,9 @@ The images of its 1,000 classes published for validation are the test set, since
 published; validation is a split of the training images, as for every data set here.
 
 Memory: 3.94 GB (3.67 GiB) of training and 0.15 GB of test images. They are converted once into files that are
-mapped into memory (`mapped.py`), of the same size on the disk, beside 3.9 GB of published files; converting
-takes the memory of one of those, .4 GB. On a CPU all processes share the mapped pages, and none needs the whole; on
-a GPU each process holds the whole on its device.
+mapped into memory (`mapped.py`), which are as large on the disk, beside 4.1 GB of published files. Converting takes
+the memory of one of those, .4 GB (benchmarks/imagenet32_memory.py). On a CPU all processes share the mapped pages, and
+none needs to have them all; on a GPU each process holds all images on its device.
 """
 
 from __future__ import annotations
@@ -70,10 +70,12 @@ def _read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def _missing(data_dir: Path, paths: list[Path]) -> UserError:
+    folders = {path.parent: [other.name for other in paths if other.parent == path.parent] for path in paths}
+    lacking = ", and ".join(f"{folder} lacks {', '.join(names)}" for folder, names in folders.items())
     return UserError(
-        f"ImageNet32: there is no {', '.join(map(str, paths))}. It cannot be downloaded without an account: log in at "
-        f"{ADDRESS}, take 'Train (32x32)' and 'Val (32x32)' of 'Downsampled ImageNet' for Python, and unpack them so "
-        f"that {data_dir}/Imagenet32_train holds {TRAIN_FILES[0]} to {TRAIN_FILES[-1]} and {data_dir}/Imagenet32_val "
-        f"holds {TEST_FILE} (or {data_dir}/imagenet32 all of them), or say with data_dir= (or the variable DATA_DIR) "
-        "where they are. `python -m targetprop.data.convert_imagenet` makes such files from ImageNet itself."
+        f"ImageNet32: {lacking}. It cannot be downloaded without an account: log in at {ADDRESS}, take 'Train (32x32)' "
+        "and 'Val (32x32)' of 'Downsampled ImageNet' (not the npz files), and unpack them so that "
+        f"{data_dir}/Imagenet32_train holds {TRAIN_FILES[0]} to {TRAIN_FILES[-1]} and {data_dir}/Imagenet32_val holds "
+        f"{TEST_FILE} (or {data_dir}/imagenet32 all of them), or say with data_dir= (or the variable DATA_DIR) where "
+        "they are. `python -m targetprop.data.convert_imagenet` makes such files from ImageNet itself."
     )

@@ -177,7 +177,8 @@ def test_what_is_missing_is_named_with_the_address_and_the_place(tmp_path: Path)
         (tmp_path / name).unlink()
     with pytest.raises(UserError) as caught:
         imagenet32.load(tmp_path)
-    missing = f"there is no {tmp_path}/Imagenet32_train/train_data_batch_2, {tmp_path}/Imagenet32_val/val_data."
+    folders = (tmp_path / "Imagenet32_train", tmp_path / "Imagenet32_val")
+    missing = f"{folders[0]} lacks train_data_batch_2, and {folders[1]} lacks val_data."
     for words in (missing, imagenet32.ADDRESS, "account", "Downsampled ImageNet", "data_dir=", "DATA_DIR"):
         assert words in str(caught.value)
     assert "train_data_batch_1, " not in str(caught.value)
