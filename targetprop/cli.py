@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import re
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from targetprop.errors import UserError, unknown
 
 log = logging.getLogger(__name__)
 CONF = Path(__file__).parent / "conf"
+SILENT = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none")
+"""Of the processes that torchrun starts only the first has a directory and a log; the others leave nothing behind."""
 
 
 def main() -> None:
@@ -35,15 +37,18 @@ def main() -> None:
             check_overrides(arguments)
         except UserError as error:
             sys.exit(f"Error: {error}")
+    if os.environ.get("RANK", "0") != "0":
+        sys.argv += SILENT
     run()
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def run(config: DictConfig) -> None:
     """One training run."""
-    from targetprop.training.run import train  # here, so that --help and mistakes answer at once
+    from targetprop.training.quiet import quiet_warnings  # here, so that --help and mistakes answer at once
+    from targetprop.training.run import train
 
-    _quiet_warnings()
+    quiet_warnings()
     try:
         train(config)
     except Exception as error:
@@ -101,17 +106,3 @@ def _unknown_key(message: str, overrides: list[str]) -> UserError:
     return UserError(
         f"{where}: no such key.{hint} In its place {place}: {', '.join(sorted(names))}. A + before it adds a key."
     )
-
-
-def _quiet_warnings() -> None:
-    """Warnings as lines of the log, without the advice of Lightning's that does not hold here."""
-    warnings.formatwarning = lambda message, *_, **__: str(message)
-    logging.captureWarnings(True)
-    for message in (
-        ".*does not have many workers.*",
-        ".*lower value for log_every_n_steps.*",
-        ".*isinstance.treespec, LeafSpec.*",
-        ".*Total length of `list` across ranks is zero.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)

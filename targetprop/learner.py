@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from targetprop.amortise import Amortised
 from targetprop.errors import UserError
+from targetprop.layer_parallel import Grid, LayerParallel
 from targetprop.linear_part import LinearPart
 from targetprop.network import PairedNetwork, Trace
 from targetprop.noise import GaussianNoise, Kind, NoiseKey, NoiseSource
@@ -93,11 +96,38 @@ class Learner(nn.Module):
         if recompute and (changing := [m for m in self.network.modules() if isinstance(m, CHANGES_WITH_EVERY_PASS)]):
             raise UserError(f"recompute: {type(changing[0]).__name__} does not give the same activations twice.")
         self.recompute = recompute
+        self.parallel: LayerParallel | None = None
         self._autocast: Autocast | None = None
         self._x: Tensor | None = None
         self._traces: list[Trace] = []  # none, if they are recomputed
         self._output: Tensor | None = None
         self._earlier: Tensor | None = None
+
+    def distribute(self, grid: Grid) -> None:
+        """From now on train feedback on the processes of a grid, all of which call this; their weights become equal.
+
+        Raises:
+            UserError: more columns than pairs with feedback, or noise of the user's own for several rows.
+        """
+        if grid.rows > 1:
+            if not isinstance(self.noise, GaussianNoise):
+                raise UserError("noise: a source of your own cannot be divided between the rows of a grid.")
+            self.noise = self.noise.part(grid.row, grid.rows)
+        self.parallel = LayerParallel(grid, len(self.network.trained))
+        self.parallel.equal([*self.parameters(), *self.buffers()])
+
+    def gather(self) -> None:
+        """Bring the state of every pair's feedback optimiser here from where it is trained; all processes call this."""
+        if self.parallel is None or self.parallel.owners is None:
+            return
+        own = {number: optimizer.state_dict() for number, optimizer in self._optimizers_of(self.parallel.own)}
+        for states in self.parallel.gather(own):
+            for number, optimizer in self._optimizers_of(states.keys() - own.keys()):
+                optimizer.load_state_dict(states[number])
+
+    def _optimizers_of(self, numbers: Iterable[int]) -> list[tuple[int, torch.optim.Optimizer]]:
+        found = ((number, self._feedback_optimizers[number - 1]) for number in sorted(numbers))
+        return [(number, optimizer) for number, optimizer in found if optimizer is not None]
 
     def optimizer_parameters(self) -> list[nn.Parameter]:
         """What your optimiser trains: the forward parameters, by Kolen-Pollack the feedback weights, too."""
@@ -158,7 +188,10 @@ class Learner(nn.Module):
             raise UserError("backward: the loss depends on an earlier call, too; give each call a backward of its own.")
         assert self._autocast is not None
         with self._autocast.again():
-            return self._descend(x, traces, output_difference(gradient, self.recipe.beta), keep)
+            step = self._descend(x, traces, output_difference(gradient, self.recipe.beta), keep)
+        if self.parallel is not None:
+            self.parallel.share_gradients(self.optimizer_parameters())
+        return step
 
     def finish(self, step: Step) -> None:
         """What `backward` does on the host after `compute`: decide about the effort of later steps, and count."""
@@ -178,6 +211,7 @@ class Learner(nn.Module):
             traces: emptied on the way, so that activations are let go.
         """
         self._amortised.begin(x, self.steps)
+        published = {} if self.parallel is None else self._learn_in_parallel(self.parallel, x, traces)
         feedback_losses, local_losses, activities = [], [], []
         outputs: list[Tensor] = []
         targets: list[Tensor] = []
@@ -185,7 +219,8 @@ class Learner(nn.Module):
             trace = self._recomputed(x, number) if self.recompute else traces.pop()
             clean, pair = trace.detach(), self.network.pairs[number]
             if number:
-                feedback_losses.append(self._learn_feedback(number, pair, clean))
+                learned = published[number] if published else self._learn_feedback(number, pair, clean)
+                feedback_losses.append(learned)
             local_losses.append(local_loss(difference))
             activities.append(clean.y.mean(dtype=wide(clean.y.dtype)))
             if keep:
@@ -204,10 +239,41 @@ class Learner(nn.Module):
     def _recomputed(self, x: Tensor, number: int) -> Trace:
         return self.network.trace_block(x, number)
 
+    def _learn_in_parallel(self, parallel: LayerParallel, x: Tensor, traces: Sequence[Trace]) -> dict[int, Tensor]:
+        """The feedback of this process's pairs, then that of all others; returns the losses of all."""
+        trained = dict(enumerate(self.network.pairs))
+        del trained[0]
+
+        def learn(number: int) -> Tensor:
+            trace = self._recomputed(x, number) if self.recompute else traces[number]
+            return self._learn_feedback(number, trained[number], trace.detach())
+
+        if parallel.owners is None:
+            parallel.share_out(self._seconds(x, learn) if parallel.grid.is_first else [])
+        losses = {number: learn(number) for number in parallel.own}
+        return parallel.publish({number: cast(nn.Module, pair.twin) for number, pair in trained.items()}, losses)
+
+    def _seconds(self, x: Tensor, learn: Callable[[int], Tensor]) -> list[float]:
+        """What each pair's feedback learning takes on this batch, tried out alone: afterwards all is as it was."""
+        before, parallel, self.parallel = deepcopy(self.state_dict()), self.parallel, None
+        self._amortised.begin(x, self.steps + 1)  # the first step is not like the others
+        seconds = []
+        for number in range(1, len(self.network.pairs)):
+            start = time.perf_counter()
+            float(learn(number))  # waits for the device
+            seconds.append(time.perf_counter() - start)
+        self._amortised.begin(x, self.steps)
+        self.load_state_dict(before)
+        self.parallel = parallel
+        return seconds
+
     def _learn_feedback(self, number: int, pair: Pair, trace: Trace) -> Tensor:
         """K_n updates of a pair's feedback, each on fresh noise, or the amortised one; returns its loss."""
         if number in self._amortised.parts:
-            return self._amortised.learn(number, trace, self.noise)
+            loss = self._amortised.learn(number, trace, self.noise)
+            if self.parallel is not None:
+                self.parallel.average(list(pair.feedback_parameters()))
+            return loss
         return self._train_pair(number - 1, pair, trace)
 
     @torch.enable_grad()
@@ -225,6 +291,8 @@ class Learner(nn.Module):
                 return self.noise(key, like).mul_(self._sigmas[index])
 
             total += update(draw)
+            if self.parallel is not None:
+                self.parallel.average([p.grad for p in pair.feedback_parameters() if p.grad is not None])
             optimizer.step()
         optimizer.zero_grad()
         return total / count

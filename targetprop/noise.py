@@ -36,26 +36,45 @@ CHUNK = 16
 
 
 class GaussianNoise:
-    """The `NoiseSource` of real runs. On a CPU the chunks of a batch are drawn by all threads that torch may use."""
+    """The `NoiseSource` of real runs. On a CPU the chunks of a batch are drawn by all threads that torch may use.
 
-    def __init__(self, seed: int) -> None:
+    Args:
+        row, rows: which part of a batch of `rows` times the size to draw. A sample's noise depends on its place in
+            the whole batch; on a GPU, where a launch for each chunk would cost more than the draw, on the row as well.
+    """
+
+    def __init__(self, seed: int, row: int = 0, rows: int = 1) -> None:
         self.seed = seed
+        self.row, self.rows = row, rows
+
+    def part(self, row: int, rows: int) -> GaussianNoise:
+        """The same noise for one part of a larger batch."""
+        return GaussianNoise(self.seed, row, rows)
 
     def __call__(self, key: NoiseKey, like: Tensor) -> Tensor:
         noise, memory = _empty_in_order(like)
-        # A launch for each chunk would cost a GPU more than the draw.
-        chunks = [memory] if memory.is_cuda else memory.split(CHUNK)
+        count = len(memory)
+        first, whole = self.row * count, self.rows * count
+        size = count if memory.is_cuda else CHUNK
 
         def fill(number: int) -> None:
             generator = torch.Generator(memory.device).manual_seed(_hash(self.seed, *key, number))
-            chunks[number].normal_(generator=generator)
+            start, end = number * size, min((number + 1) * size, whole)
+            ours = slice(max(start, first), min(end, first + count))
+            place = memory[ours.start - first : ours.stop - first]
+            if len(place) == end - start:
+                place.normal_(generator=generator)
+            else:  # a chunk that two rows share
+                chunk = memory.new_empty(end - start, *memory.shape[1:]).normal_(generator=generator)
+                place.copy_(chunk[ours.start - start : ours.stop - start])
 
+        numbers = range(first // size, -(-(first + count) // size))
         threads = torch.get_num_threads()
-        if len(chunks) == 1 or memory.numel() < 1 << 16 or threads == 1:
-            for number in range(len(chunks)):
+        if len(numbers) == 1 or memory.numel() < 1 << 16 or threads == 1:
+            for number in numbers:
                 fill(number)
         else:
-            list(_threads(threads).map(fill, range(len(chunks))))
+            list(_threads(threads).map(fill, numbers))
         return noise
 
 

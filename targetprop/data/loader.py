@@ -33,6 +33,7 @@ class BatchLoader:
     mean, std: one number per channel, in units of [0, 1].
     shuffle: the loader is for training. Each epoch has another order, and images vary by `augmentation`; both are
     determined by (seed, epoch, batch) alone. Without it (evaluation) every image comes once, as it is, in order.
+    row, rows: give only part `row` of every batch, which has `rows` times `batch_size` images (data parallelism).
     reshuffle: False repeats the order and the augmentation of epoch 0 in every epoch.
 
     The first iteration runs through epoch 0, each further one through the next epoch. `sampler.set_epoch(e)` selects
@@ -55,15 +56,19 @@ class BatchLoader:
         reshuffle: bool = True,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        row: int = 0,
+        rows: int = 1,
     ) -> None:
         if augmentation is not None and not shuffle:
             raise ValueError("augmentation is for training loaders (shuffle=True): evaluation images stay as they are")
-        if shuffle and batch_size > len(images):
+        if shuffle and batch_size * rows > len(images):
+            times = f" times {rows} rows" if rows > 1 else ""
             raise UserError(
-                f"datamodule.batch_size: {batch_size} is larger than the training set of {len(images)} images"
+                f"datamodule.batch_size: {batch_size}{times} is larger than the training set of {len(images)} images"
             )
         self.images = images
-        self.batch_size = batch_size
+        self.batch_size = batch_size * rows
+        self.part = slice(row * batch_size, (row + 1) * batch_size if rows > 1 else None)
         self.shuffle = shuffle
         self.reshuffle = reshuffle
         self.augmentation = augmentation
@@ -88,7 +93,7 @@ class BatchLoader:
         for batch in range(len(self)):
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             pixels, labels = self.images.take(chosen)
-            yield self._inputs(pixels, epoch, batch), labels
+            yield self._inputs(pixels, epoch, batch), labels[self.part]
 
     def _order(self, epoch: int) -> Tensor:
         if not self.shuffle:
@@ -98,4 +103,4 @@ class BatchLoader:
     def _inputs(self, pixels: Tensor, epoch: int, batch: int) -> Tensor:
         if self.augmentation is not None:
             pixels = self.augmentation(pixels, keyed_generator(self.seed, Stream.AUGMENT, epoch, batch))
-        return normalize(pixels, self._mean, self._std)
+        return normalize(pixels[self.part], self._mean, self._std)

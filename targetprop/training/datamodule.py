@@ -14,6 +14,7 @@ from targetprop.check import is_number, require, require_whole
 from targetprop.data import Augmentation, BatchLoader, Images, Selection, Splits
 from targetprop.data.keyed import Stream, keyed_generator
 from targetprop.data.split import stratified_split
+from targetprop.layer_parallel import Grid
 
 
 class ImageDataModule(L.LightningDataModule):
@@ -95,7 +96,11 @@ class ImageDataModule(L.LightningDataModule):
         self._split  # noqa: B018
 
     def train_dataloader(self) -> BatchLoader:
-        """Shuffled, augmented batches of what validation leaves of the training set."""
+        """Shuffled, augmented batches of what validation leaves of the training set.
+
+        Of several groups of processes each gets its part of batches that are so many times as large.
+        """
+        grid: Grid | None = None if self.trainer is None else getattr(self.trainer.strategy, "grid", None)
         return BatchLoader(
             self._images("train"),
             self.batch_size,
@@ -105,6 +110,8 @@ class ImageDataModule(L.LightningDataModule):
             reshuffle=self.reshuffle,
             augmentation=self.augmentation,
             seed=self.seed,
+            row=grid.row if grid else 0,
+            rows=grid.rows if grid else 1,
         )
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:

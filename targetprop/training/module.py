@@ -19,6 +19,8 @@ from targetprop.learner import Learner, Step
 from targetprop.recipes import OptimizerSpec
 
 Batch = tuple[Tensor, Tensor]
+ALONE: dict[str, Any] = {"sync_on_compute": False, "compute_with_cache": False}
+"""Metrics are read by one process at a time: of layer-parallel ones, all of a group see the same batches."""
 
 
 class Classifier(L.LightningModule):
@@ -52,9 +54,9 @@ class Classifier(L.LightningModule):
         self._outcome: Outcome | None = None  # of a graph, between training_step and backward
         self.last_step: Step | None = None
         count = len(self.classes)
-        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.train_loss = MeanMetric(nan_strategy="disable", **ALONE)
         # Validation of its arguments would wait for the device in every step.
-        self.train_accuracy: Metric = MulticlassAccuracy(count, average="micro", validate_args=False)
+        self.train_accuracy: Metric = MulticlassAccuracy(count, average="micro", validate_args=False, **ALONE)
         self.val_metrics = _eval_metrics(count)
         self.test_metrics = _eval_metrics(count)
         self.per_class: dict[str, list[float]] = {}
@@ -86,8 +88,15 @@ class Classifier(L.LightningModule):
             self.last_step, self._outcome = self._outcome.step, None
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Let go of the step, which the callbacks have seen: its activations would double the next one's memory."""
+        """Let go of the step, which the callbacks have seen: its activations would double the next one's memory.
+
+        With an epoch's last batch, processes that train on other batches add theirs to the epoch's means.
+        """
         self.last_step = None
+        parallel = self.learner.parallel if isinstance(self.learner, Learner) else None
+        if parallel and parallel.grid.rows > 1 and batch_idx + 1 == self.trainer.num_training_batches:
+            for metric in (self.train_loss, self.train_accuracy):
+                metric.sync(process_group=parallel.grid.same_pairs)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means."""
@@ -138,10 +147,10 @@ class MeanCrossEntropy(MeanMetric):
 def _eval_metrics(classes: int) -> MetricCollection:
     return MetricCollection(
         {
-            "loss": MeanCrossEntropy(nan_strategy="disable"),
-            "accuracy": MulticlassAccuracy(classes, average="micro"),
-            "top5": MulticlassAccuracy(classes, average="micro", top_k=min(5, classes)),
-            "per_class": MulticlassAccuracy(classes, average="none"),
+            "loss": MeanCrossEntropy(nan_strategy="disable", **ALONE),
+            "accuracy": MulticlassAccuracy(classes, average="micro", **ALONE),
+            "top5": MulticlassAccuracy(classes, average="micro", top_k=min(5, classes), **ALONE),
+            "per_class": MulticlassAccuracy(classes, average="none", **ALONE),
         },
         compute_groups=False,
     )

@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 import torch.nn.functional as F
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -24,6 +25,8 @@ from targetprop.training.callbacks.find import find_callback
 from targetprop.training.datamodule import ImageDataModule
 from targetprop.training.models import optimizer_spec
 from targetprop.training.module import Classifier
+from targetprop.training.processes import is_started, join, launch, rank
+from targetprop.training.trainer import check_gpus
 
 log = logging.getLogger(__name__)
 
@@ -33,20 +36,58 @@ GROUPS = ("model", "network", "datamodule", "trainer", "scheduler", "callbacks",
 def train(config: DictConfig) -> dict[str, float]:
     """Train as configured, evaluate the best checkpoint once, and return the metrics (e.g. "test/accuracy").
 
-    Writes into `config.output_dir`: config.yaml, metrics, checkpoints, curves.png and results.json.
+    Writes into `config.output_dir`: config.yaml, metrics, checkpoints, curves.png and results.json. If the trainer is
+    layer-parallel and this process is not one of several, it starts as many as there are pairs, and waits for them.
 
     Raises:
         UserError: something in the configuration, or in the data it names, cannot work; the message says what.
     """
+    if "processes" not in config.trainer:
+        return _train(config)
+    check_gpus(config.trainer.gpus)
+    threads = config.trainer.threads
+    if threads is not None:
+        require_whole("trainer.threads", threads, least=1)
+    if is_started():
+        with join(_plain(config), config.trainer.gpus, threads):
+            return _train(config)
+    job_logging = _plain(HydraConfig.get().job_logging) if HydraConfig.initialized() else {}
+    return launch(_train_plain, _plain(config), count_processes(config), job_logging)
+
+
+def _train_plain(config: dict[str, Any]) -> dict[str, float]:
+    return train(OmegaConf.create(config))
+
+
+def count_processes(config: DictConfig) -> int:
+    """How many processes a layer-parallel run starts, all groups together.
+
+    Raises:
+        UserError: more than there are pairs to train, or anything else that would fail in every process.
+    """
+    learner = build_module(config, instantiate(config.datamodule)).learner
+    if not isinstance(learner, Learner):
+        raise UserError("trainer: model=backprop has no feedback to train layer-parallel; use trainer=default.")
+    pairs, asked, groups = len(learner.network.trained), config.trainer.processes, config.trainer.data_parallel
+    require_whole("trainer.data_parallel", groups, least=1)
+    if asked is not None:
+        require_whole("trainer.processes", asked, least=1)
+        at_most = f"at most {pairs}, one for each pair with trained feedback"
+        require(asked <= pairs, "trainer.processes", at_most, asked)
+    return groups * (asked or pairs)
+
+
+def _train(config: DictConfig) -> dict[str, float]:
     require_whole("seed", config.seed, least=0)
     require(config.seed < 2**32, "seed", "a number below 2**32", config.seed)
     if not config.train and config.ckpt_path is None:
         raise UserError("ckpt_path: train=false evaluates a checkpoint: say which.")
     output_dir = Path(config.output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    console = Console()
+    console = Console(quiet=rank() > 0)
     console.print(config_tree(config, GROUPS))
-    OmegaConf.save(config, output_dir / "config.yaml", resolve=True)
+    if rank() == 0:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(config, output_dir / "config.yaml", resolve=True)
     L.seed_everything(config.seed, workers=True, verbose=False)
 
     datamodule: ImageDataModule = instantiate(config.datamodule)
@@ -64,7 +105,8 @@ def train(config: DictConfig) -> dict[str, float]:
         console.print(results_table(results, datamodule.classes))
     if seconds:
         console.print(times_line(seconds))
-    _save_results(output_dir / "results.json", results, seconds)
+    if rank() == 0:
+        _save_results(output_dir / "results.json", results, seconds)
     return {f"{part}/accuracy": result.accuracy for part, result in results.items()}
 
 
@@ -150,7 +192,7 @@ def _call(key: str, config: DictConfig, *arguments: Any) -> Any:
         raise UserError(f"{key}: {error}") from error
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
+def _plain(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}

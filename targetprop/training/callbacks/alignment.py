@@ -44,7 +44,10 @@ class Alignment(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Keep the batch of a step that is due, and the random state its dropout masks come from."""
-        if trainer.global_step % self.every_n_steps == 0 and isinstance(pl_module.learner, Learner):
+        learner = pl_module.learner
+        if not isinstance(learner, Learner) or (learner.parallel and learner.parallel.grid.column):
+            return  # the first process of every group measures, each on its own batch
+        if trainer.global_step % self.every_n_steps == 0:
             self._batch, self._random_state = batch, _random_state(batch[0].device)
 
     def on_before_optimizer_step(
@@ -60,6 +63,8 @@ class Alignment(L.Callback):
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
             _restore(self._random_state, x.device)
             gradients = backprop_gradients(learner.network, x, y, F.cross_entropy)
+        if learner.parallel:
+            learner.parallel.average(gradients)
         values: dict[str, float] = {}
         for n, (pair, update, gradient) in enumerate(zip(learner.network.pairs, updates, gradients, strict=True), 1):
             values[f"angle/block{n}"] = float(angle(update, gradient))

@@ -47,7 +47,7 @@ class ProgressLines(L.Callback):
     ) -> None:
         """Write a line if one is due."""
         now = time.monotonic()
-        if now - self._last < self.seconds or sys.stdout.isatty():
+        if now - self._last < self.seconds or sys.stdout.isatty() or not trainer.is_global_zero:
             return
         self._last = now
         done, total = batch_idx + 1, int(trainer.num_training_batches)

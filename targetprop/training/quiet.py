@@ -1,0 +1,21 @@
+"""Warnings as lines of the log."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+
+def quiet_warnings() -> None:
+    """Warnings as lines of the log, without the advice of Lightning's that does not hold here."""
+    warnings.formatwarning = lambda message, *_, **__: str(message)
+    logging.captureWarnings(True)
+    for message in (
+        ".*does not have many workers.*",
+        ".*lower value for log_every_n_steps.*",
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*sync_dist=True.*",
+        ".*Total length of `list` across ranks is zero.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)

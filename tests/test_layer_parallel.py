@@ -1,0 +1,184 @@
+"""Layer-parallel training is sequential training, bit for bit; rows of a grid are one larger batch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from distributed import run_worlds
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn, optim
+
+from targetprop import AMORTISED_DTP, DTP, VANILLA_DTP, Learner, OptimizerSpec, Recipe
+from targetprop.data import BatchLoader
+from targetprop.data.augment import Augmentation
+from targetprop.data.images import Images
+from targetprop.errors import UserError
+from targetprop.layer_parallel import Grid, LayerParallel, share_out
+from targetprop.noise import GaussianNoise, NoiseKey
+
+SGD = OptimizerSpec(lr=[0.01, 0.02, 0.03, 0.04, 0.05], momentum=0.9)
+RECIPES: dict[str, Recipe] = {
+    "exact": replace(DTP, feedback_training_iterations=[3, 2, 1, 2, 4], b_optim=SGD),
+    "expected": replace(DTP, feedback="expected", feedback_training_iterations=2, b_optim=SGD),
+    "textbook": replace(DTP, feedback="textbook", feedback_training_iterations=2, b_optim=replace(SGD, momentum=0.5)),
+    "amortised": AMORTISED_DTP,
+    "kolen_pollack": replace(DTP, feedback="kolen_pollack", twin="linear"),
+    "adam": replace(VANILLA_DTP, feedback_training_iterations=2, b_optim=OptimizerSpec("adam", lr=1e-3)),
+}
+STEPS = 34  # amortised feedback decides about its effort once in between
+
+
+def network(norm: bool = True) -> nn.Sequential:
+    """Six blocks, five of them with feedback; dropout draws from the global random numbers."""
+    return nn.Sequential(
+        *(nn.Conv2d(2, 4, 3, padding=1), nn.ELU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(4, 5, 3, padding=1), *([nn.BatchNorm2d(5)] if norm else []), nn.ReLU()),
+        *(nn.Conv2d(5, 6, 3, padding=1, stride=2), nn.Tanh()),
+        *(nn.Conv2d(6, 6, 3, padding=1), nn.ELU(), *([nn.Dropout(0.2)] if norm else []), nn.Flatten()),
+        *(nn.Linear(24, 12), nn.ELU()),
+        nn.Linear(12, 3),
+    )
+
+
+def train(learner: Learner, steps: int, row: int = 0, rows: int = 1, batch: int = 20) -> None:
+    """Steps on random batches, of which a row takes its part."""
+    optimizer = optim.SGD(learner.optimizer_parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
+    for step in range(steps):
+        generator = torch.Generator().manual_seed(step)
+        x = torch.randn(batch, 2, 8, 8, generator=generator).to(next(learner.parameters()))
+        y = torch.randint(0, 3, (batch,), generator=generator)
+        part = slice(row * batch // rows, (row + 1) * batch // rows)
+        learner.backward(F.cross_entropy(learner(x[part]), y[part]))
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def learner_of(name: str, **options: Any) -> Learner:
+    torch.manual_seed(3)
+    return Learner(network(**options), RECIPES[name], seed=5)
+
+
+def steps_of(name: str) -> int:
+    return STEPS if name == "amortised" else 3
+
+
+def train_distributed(directory: Path, name: str) -> None:
+    """The state after training, as process 0 would save it, and what the others have."""
+    learner = learner_of(name)
+    grid = Grid.of_world()
+    learner.distribute(grid)
+    train(learner, steps_of(name))
+    weights = {key: value for key, value in learner.state_dict().items() if isinstance(value, Tensor)}
+    learner.gather()
+    torch.save(
+        (learner.state_dict(), weights, learner.parallel.owners), directory / f"{name}{grid.columns}{grid.column}"
+    )
+
+
+def train_in_rows(directory: Path, name: str, rows: int) -> None:
+    learner = learner_of(name, norm=False).double()
+    grid = Grid.of_world(rows)
+    learner.distribute(grid)
+    train(learner, 3, grid.row, rows)
+    torch.save(learner.state_dict(), directory / f"{name}{rows}x{grid.columns}at{grid.row}{grid.column}")
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """All tensors in nested containers, in a fixed order."""
+    if isinstance(value, Tensor):
+        return [value]
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else []
+    return [tensor for child in children for tensor in tensors(child)]
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What worlds of one to five processes have computed."""
+    directory = tmp_path_factory.mktemp("worlds")
+    work = [(size, partial(train_distributed, name=name)) for size in (1, 2, 3, 4, 5) for name in RECIPES]
+    for rows, columns in ((2, 1), (2, 2), (4, 1)):
+        work += [(rows * columns, partial(train_in_rows, name=name, rows=rows)) for name in ("exact", "expected")]
+    run_worlds([size for size, _ in work], [task for _, task in work], directory)
+    return directory
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_any_number_of_processes_gives_the_sequential_state_bit_for_bit(worlds: Path, name: str) -> None:
+    learner = learner_of(name)
+    train(learner, steps_of(name))
+    expected = learner.state_dict()
+    for size in range(1, 6):
+        for column in range(size):
+            state, weights, owners = torch.load(worlds / f"{name}{size}{column}", weights_only=True)
+            assert set(owners) == set(range(size)), "every process trains something"
+            assert weights.keys() | {"_extra_state"} == state.keys() == expected.keys()
+            assert len(tensors(state)) == len(tensors(expected)) > len(weights) - 1
+            for one, other in zip(tensors(state), tensors(expected), strict=True):
+                assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["exact", "expected"])
+@pytest.mark.parametrize(("rows", "columns"), [(2, 1), (2, 2), (4, 1)])
+def test_rows_are_one_larger_batch(worlds: Path, name: str, rows: int, columns: int) -> None:
+    learner = learner_of(name, norm=False).double()
+    train(learner, 3)
+    expected = learner.state_dict()
+    for row in range(rows):
+        for column in range(columns):
+            state = torch.load(worlds / f"{name}{rows}x{columns}at{row}{column}", weights_only=True)
+            for key, value in expected.items():
+                if isinstance(value, Tensor):
+                    torch.testing.assert_close(state[key], value, rtol=1e-9, atol=1e-11)
+
+
+@given(
+    st.lists(st.floats(0, 100), min_size=1, max_size=12).flatmap(
+        lambda costs: st.tuples(st.just(costs), st.integers(1, len(costs)))
+    )
+)
+def test_shares_are_fair(case: tuple[list[float], int]) -> None:
+    costs, processes = case
+    owners = share_out(costs, processes)
+    loads = [sum(cost for cost, owner in zip(costs, owners, strict=True) if owner == p) for p in range(processes)]
+    assert set(owners) == set(range(processes)), "every process trains something"
+    ideal = max(sum(costs) / processes, *costs) if len(costs) > 1 else costs[0]
+    assert max(loads) <= 4 / 3 * ideal + max(costs) / 3 + 1e-9
+
+
+def test_more_processes_than_pairs_are_refused() -> None:
+    grid = Grid(1, 6, 0, 0, None, None)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"trainer.processes: expected at most 5, one for each pair.*got 6"):
+        LayerParallel(grid, 5)
+
+
+@given(st.integers(1, 40), st.integers(1, 5))
+def test_noise_of_rows_is_that_of_the_whole_batch(count: int, rows: int) -> None:
+    key = NoiseKey(1, 2, 3, "input")
+    whole = GaussianNoise(7)(key, torch.empty(count * rows, 3))
+    parts = [GaussianNoise(7).part(row, rows)(key, torch.empty(count, 3)) for row in range(rows)]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_batches_of_rows_are_those_of_a_larger_batch() -> None:
+    pixels = torch.randint(0, 256, (30, 1, 4, 4), dtype=torch.uint8)
+    images = Images(pixels, torch.arange(30) % 3, ("a", "b", "c"))
+    options: dict[str, Any] = {"shuffle": True, "augmentation": Augmentation(0.5, 1), "seed": 2}
+    whole = list(BatchLoader(images, 12, [0.0], [1.0], **options))
+    rows = [list(BatchLoader(images, 4, [0.0], [1.0], row=row, rows=3, **options)) for row in range(3)]
+    assert len(whole) == len(rows[0]) == 2
+    for number, (x, y) in enumerate(whole):
+        assert torch.equal(torch.cat([row[number][0] for row in rows]), x)
+        assert torch.equal(torch.cat([row[number][1] for row in rows]), y)
+
+
+def test_noise_of_the_users_own_cannot_be_divided() -> None:
+    learner = Learner(network(), DTP, noise=lambda key, like: torch.randn_like(like))
+    with pytest.raises(UserError, match="noise"):
+        learner.distribute(Grid(2, 1, 0, 0, None, None))  # type: ignore[arg-type]
