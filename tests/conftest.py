@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
 import hypothesis
 import pytest
 import torch
@@ -14,3 +18,16 @@ hypothesis.settings.load_profile("targetprop")
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def make_imagenet32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Makes files in the format of ImageNet32 by the script for it, and returns their data directory."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "commands"))
+    script = importlib.import_module("make_imagenet32")
+
+    def make(**settings: int) -> Path:
+        script.main([str(tmp_path / "data"), *(f"--{name}={value}" for name, value in settings.items())])
+        return tmp_path / "data"
+
+    return make

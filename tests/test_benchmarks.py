@@ -117,6 +117,17 @@ def test_memory(run: Run) -> None:
         assert image < peak["activations"] <= peak["total"] < 100 * image
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads Linux's /proc")
+def test_imagenet32_memory(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = importlib.import_module("imagenet32_memory")
+    monkeypatch.setattr(script, "apart", lambda step, data_dir: step(data_dir))  # new processes import for seconds
+    record = run("imagenet32_memory", "--images", "5000")
+    convert, train = record["bytes"]["convert"], record["bytes"]["train"]
+    assert record["mapped"] == 5500 * (3072 + 8)
+    assert train["file"] > 0.9 * 3072 * 5000  # every image was read from the file
+    assert max(convert["private"], train["private"]) < record["mapped"] + 30e6
+
+
 def test_live_storages_are_counted_once_and_while_they_live(run: Run) -> None:
     memory = importlib.import_module("memory")
     before, kept = torch.ones(1000), []

@@ -1,9 +1,9 @@
 """Images in memory: reading published data sets, augmenting on the device, batches for any training loop."""
 
-from targetprop.data import cifar10, digits
+from targetprop.data import cifar10, digits, fashion_mnist, imagenet32, mnist
 from targetprop.data.archive import Archive
 from targetprop.data.augment import Augmentation, normalize, random_crop, random_flip
-from targetprop.data.images import Images, Splits
+from targetprop.data.images import Images, Selection, Splits
 from targetprop.data.loader import BatchLoader
 from targetprop.data.pickles import load_arrays
 
@@ -12,10 +12,14 @@ __all__ = [
     "Augmentation",
     "BatchLoader",
     "Images",
+    "Selection",
     "Splits",
     "cifar10",
     "digits",
+    "fashion_mnist",
+    "imagenet32",
     "load_arrays",
+    "mnist",
     "normalize",
     "random_crop",
     "random_flip",

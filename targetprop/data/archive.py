@@ -1,4 +1,4 @@
-"""Finding the files of a published data set, or fetching them."""
+"""Finding the published files of a data set, or fetching them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import tempfile
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,88 +16,123 @@ from targetprop.errors import UserError
 
 
 @dataclass(frozen=True)
-class Archive:
-    """A published tar archive with one folder of files.
+class Published(ABC):
+    """Files that a data set is published in, kept in one folder.
 
-    title: for messages.  md5: of the archive.  folder: its folder, the same below `data_dir`.
-    files: names of the files in the folder that are needed, and their md5.
+    title: for messages.  url: where they come from.  folder: theirs, below `data_dir`.
+    files: names of the files that are needed, and their md5; what ends in .gz may also lie there unpacked.
     """
 
     title: str
     url: str
-    md5: str
     folder: str
     files: Mapping[str, str]
 
+    @abstractmethod
+    def fetch(self, names: list[str], target: Path) -> None:
+        """Download the files `names` into the empty folder `target`; raises `OSError` or `ValueError` if it fails."""
 
-def locate(archive: Archive, data_dir: Path, download: bool) -> Path:
-    """The folder below `data_dir` that holds all files of `archive`.
+
+@dataclass(frozen=True)
+class Archive(Published):
+    """A tar archive at `url` with a folder of the same name.  md5: of the archive."""
+
+    md5: str
+
+    def fetch(self, names: list[str], target: Path) -> None:
+        """Unpack the files `names` of the folder; all other members are passed over."""
+        packed = _download(self.url, self.md5, target / "archive")
+        wanted = {f"{self.folder}/{name}": target / name for name in names}
+        try:
+            with tarfile.open(packed, "r|*") as tar:  # as a stream: compressed data is slow to seek in
+                for member in tar:
+                    source = tar.extractfile(member) if member.name in wanted and member.isfile() else None
+                    if source is not None:
+                        with wanted.pop(member.name).open("wb") as sink:
+                            shutil.copyfileobj(source, sink)
+        except tarfile.TarError as error:
+            raise ValueError(f"the archive is broken: {error}") from error
+        if wanted:
+            raise ValueError(f"the archive lacks {', '.join(wanted)}")
+        packed.unlink()
+
+
+@dataclass(frozen=True)
+class SingleFiles(Published):
+    """Files that are published one by one, each at `url` + its name."""
+
+    def fetch(self, names: list[str], target: Path) -> None:
+        """Download each of the files `names`."""
+        for name in names:
+            downloaded = _download(self.url + name, self.files[name], target / "download")
+            shutil.copyfile(downloaded, target / name)  # pooch's own file can be read by its owner alone
+            downloaded.unlink()
+
+
+def locate(published: Published, data_dir: Path, download: bool) -> dict[str, Path]:
+    """Where each of the files of `published` is, below `data_dir`, by its published name.
 
     Missing files are downloaded if `download`; files that are there are never overwritten. Files whose md5 is
     not the published one are used all the same, with one warning. Raises `UserError` if files stay missing.
     """
-    folder = data_dir / archive.folder
-    missing = [name for name in archive.files if not (folder / name).is_file()]
+    folder = data_dir / published.folder
+    missing = [name for name in published.files if not _placed(folder, name).is_file()]
     if missing and not download:
-        raise _missing(archive, folder, missing, "the download is switched off")
+        raise _missing(published, folder, missing, "the download is switched off")
     if missing:
         try:
-            _fetch(archive, data_dir, missing)
-        except (OSError, ValueError, tarfile.TarError) as error:
-            raise _missing(archive, folder, missing, f"the download failed: {error}") from error
-    _warn_of_changes(archive, folder)
-    return folder
+            _fetch(published, data_dir, missing)
+        except (OSError, ValueError) as error:
+            raise _missing(published, folder, missing, f"the download failed: {error}") from error
+    _warn_of_changes(published, folder)
+    return {name: _placed(folder, name) for name in published.files}
 
 
-def _missing(archive: Archive, folder: Path, names: list[str], reason: str) -> UserError:
+def _placed(folder: Path, name: str) -> Path:
+    """The file `name`, or the same unpacked, if only that is there."""
+    unpacked = folder / name.removesuffix(".gz")
+    return unpacked if unpacked.is_file() and not (folder / name).is_file() else folder / name
+
+
+def _missing(published: Published, folder: Path, names: list[str], reason: str) -> UserError:
     return UserError(
-        f"{archive.title}: {folder} lacks {', '.join(names)}, and {reason}. Unpack {archive.url} so that this "
-        "folder holds them, or say with data_dir= (or the variable DATA_DIR) which directory holds the folder "
-        f"{archive.folder}."
+        f"{published.title}: {folder} lacks {', '.join(names)}, and {reason}. Get them from {published.url} into this "
+        "folder, or say with data_dir= (or the variable DATA_DIR) which directory holds the folder "
+        f"{published.folder}."
     )
 
 
-def _fetch(archive: Archive, data_dir: Path, names: list[str]) -> None:
-    """Download the archive, verify it and put the files `names` in place, each one whole or not at all."""
-    import pooch  # here, because it is needed once for a data set and not worth its import time in every run
-
+def _fetch(published: Published, data_dir: Path, names: list[str]) -> None:
+    """Download the files `names`, verified, and put them in place, each one whole or not at all."""
     data_dir.mkdir(parents=True, exist_ok=True)
     # Below data_dir, so that the finished files need only be renamed; removed whatever happens.
     with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as scratch:
-        downloader = pooch.HTTPDownloader(progressbar=True)
-        packed = pooch.retrieve(archive.url, f"md5:{archive.md5}", fname="archive", path=scratch, downloader=downloader)
-        unpacked = Path(scratch, "files")
-        unpacked.mkdir()
-        _unpack(archive, Path(packed), names, unpacked)
-        _place(unpacked, data_dir / archive.folder)
+        published.fetch(names, Path(scratch))
+        _place(Path(scratch), data_dir / published.folder)
 
 
-def _unpack(archive: Archive, packed: Path, names: list[str], target: Path) -> None:
-    """Write the files `names` of the archive's folder to `target`; all other members are passed over."""
-    wanted = {f"{archive.folder}/{name}": target / name for name in names}
-    with tarfile.open(packed, "r|*") as tar:  # as a stream: compressed data is slow to seek in
-        for member in tar:
-            source = tar.extractfile(member) if member.name in wanted and member.isfile() else None
-            if source is not None:
-                with wanted.pop(member.name).open("wb") as sink:
-                    shutil.copyfileobj(source, sink)
-    if wanted:
-        raise ValueError(f"the archive lacks {', '.join(wanted)}")
+def _download(url: str, md5: str, path: Path) -> Path:
+    """`path`, which holds what `url` gave; raises `ValueError` if its md5 is another one."""
+    import pooch  # here, because it is needed once for a data set and not worth its import time in every run
+
+    downloader = pooch.HTTPDownloader(progressbar=True)
+    return Path(pooch.retrieve(url, f"md5:{md5}", fname=path.name, path=path.parent, downloader=downloader))
 
 
 def _place(source: Path, target: Path) -> None:
     """Move the files in `source` to `target`, except those that have appeared there during the download."""
-    target.mkdir(exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
     for file in source.iterdir():
         if not (target / file.name).exists():
             file.replace(target / file.name)
 
 
-def _warn_of_changes(archive: Archive, folder: Path) -> None:
-    changed = [name for name, published in archive.files.items() if _md5(folder / name) != published]
+def _warn_of_changes(published: Published, folder: Path) -> None:
+    placed = [name for name in published.files if (folder / name).is_file()]
+    changed = [name for name in placed if _md5(folder / name) != published.files[name]]
     if changed:
         warnings.warn(
-            f"{archive.title}: in {folder} the checksums of {', '.join(changed)} are not the published ones. "
+            f"{published.title}: in {folder} the checksums of {', '.join(changed)} are not the published ones. "
             "The files are used as they are.",
             stacklevel=3,
         )

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from targetprop.check import require
 from targetprop.data.archive import Archive, locate
 from targetprop.data.images import Images, Splits
-from targetprop.data.pickles import load_arrays
+from targetprop.data.pickles import load_arrays, load_batch
 from targetprop.errors import UserError
 
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
@@ -43,38 +40,17 @@ def load(data_dir: Path | str, download: bool = True) -> Splits:
     Raises `UserError` if files are missing and cannot be downloaded, or do not hold what was published. Other
     checksums than the published ones are warned of, once for all files.
     """
-    folder = locate(ARCHIVE, Path(data_dir), download)
-    classes = _read_classes(folder / META_FILE)
+    files = locate(ARCHIVE, Path(data_dir), download)
+    classes = _read_classes(files[META_FILE])
     return Splits(
-        train=_read_images([folder / name for name in TRAIN_FILES], classes),
-        test=_read_images([folder / TEST_FILE], classes),
+        train=_read_images([files[name] for name in TRAIN_FILES], classes),
+        test=_read_images([files[TEST_FILE]], classes),
     )
 
 
 def _read_images(paths: list[Path], classes: tuple[str, ...]) -> Images:
-    pixels, labels = zip(*(_read_batch(path) for path in paths), strict=True)
-    return Images(
-        pixels=torch.from_numpy(np.concatenate(pixels).reshape(-1, *SHAPE)),
-        labels=torch.tensor([label for batch in labels for label in batch]),
-        classes=classes,
-    )
-
-
-def _read_batch(path: Path) -> tuple[NDArray[np.uint8], list[int]]:
-    """Rows of pixels (N, 3072), each by channel, row and column, and their N labels."""
-    content = load_arrays(path)
-    pixels, labels = content.get("data"), content.get("labels")
-    columns = math.prod(SHAPE)
-    if not (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape[1:] == (columns,)):
-        given = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
-        raise UserError(f"{path}: 'data': expected a uint8 array of shape (rows, {columns}), got {given}")
-    if not (isinstance(labels, list) and len(labels) == len(pixels) > 0):
-        given = f"{len(labels)} labels" if isinstance(labels, list) else type(labels).__name__
-        raise UserError(f"{path}: 'labels': expected a list of {len(pixels)} labels (1 or more), got {given}")
-    for label in labels:
-        fits = isinstance(label, int) and 0 <= label < CLASS_COUNT
-        require(fits, f"{path}: 'labels'", f"whole numbers in 0..{CLASS_COUNT - 1}", label)
-    return pixels, labels
+    pixels, labels = zip(*(load_batch(path, SHAPE, range(CLASS_COUNT)) for path in paths), strict=True)
+    return Images(torch.from_numpy(np.concatenate(pixels)), torch.from_numpy(np.concatenate(labels)), classes)
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:

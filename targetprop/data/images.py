@@ -1,4 +1,4 @@
-"""A labelled set of images held whole in memory, as bytes, on one device."""
+"""A labelled set of images held whole, as bytes, on one device; and a part of one, without a copy."""
 
 from __future__ import annotations
 
@@ -44,6 +44,15 @@ class Images:
         _, channels, height, width = self.pixels.shape
         return channels, height, width
 
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.pixels.device
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels and labels at `indices` (int64 (M,), on the images' device), copied, in that order."""
+        return self.pixels.index_select(0, indices), self.labels[indices]  # on a CPU far faster than pixels[indices]
+
     def to(self, device: torch.device | str) -> Images:
         """The same images on `device`; nothing is copied if they are there already."""
         return Images(self.pixels.to(device), self.labels.to(device), self.classes)
@@ -51,6 +60,39 @@ class Images:
     def subset(self, indices: Tensor) -> Images:
         """The images at `indices` (int64 (M,), M >= 1), copied, in that order."""
         return Images(self.pixels[indices], self.labels[indices], self.classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Some images of a set, which stay where they are: a copy would be of gigabytes that are mapped from a file.
+
+    whole: the set.  indices: int64 (M,), M >= 1, on its device.
+    """
+
+    whole: Images
+    indices: Tensor
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def pixels(self) -> Tensor:
+        """uint8 (M, C, H, W), copied by every call."""
+        return self.whole.pixels[self.indices]
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 (M,), copied by every call."""
+        return self.whole.labels[self.indices]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.whole.device
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels and labels at `indices` of the selection, as `Images.take`."""
+        return self.whole.take(self.indices[indices])
 
 
 @dataclass(frozen=True)

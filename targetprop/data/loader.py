@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from targetprop.data.augment import Augmentation, normalize
-from targetprop.data.images import Images
+from targetprop.data.images import Images, Selection
 from targetprop.data.keyed import Stream, keyed_generator
 from targetprop.errors import UserError
 
@@ -47,7 +47,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        images: Images,
+        images: Images | Selection,
         batch_size: int,
         mean: Sequence[float],
         std: Sequence[float],
@@ -74,8 +74,8 @@ class BatchLoader:
         self.augmentation = augmentation
         self.seed = seed
         self.sampler = EpochCounter()
-        self._mean = torch.tensor(mean, dtype=torch.float32, device=images.pixels.device)
-        self._std = torch.tensor(std, dtype=torch.float32, device=images.pixels.device)
+        self._mean = torch.tensor(mean, dtype=torch.float32, device=images.device)
+        self._std = torch.tensor(std, dtype=torch.float32, device=images.device)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -89,18 +89,18 @@ class BatchLoader:
         # A generator, so that all this happens at the first batch: Lightning calls iter before set_epoch.
         epoch = self.sampler.epoch if self.reshuffle else 0
         self.sampler.epoch += 1
-        order = self._order(epoch).to(self.images.pixels.device)
+        order = self._order(epoch).to(self.images.device)
         for batch in range(len(self)):
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield self._inputs(chosen, epoch, batch), self.images.labels[chosen[self.part]]
+            pixels, labels = self.images.take(chosen)
+            yield self._inputs(pixels, epoch, batch), labels[self.part]
 
     def _order(self, epoch: int) -> Tensor:
         if not self.shuffle:
             return torch.arange(len(self.images))
         return torch.randperm(len(self.images), generator=keyed_generator(self.seed, Stream.ORDER, epoch))
 
-    def _inputs(self, chosen: Tensor, epoch: int, batch: int) -> Tensor:
-        pixels = self.images.pixels.index_select(0, chosen)  # on a CPU far faster than pixels[chosen]
+    def _inputs(self, pixels: Tensor, epoch: int, batch: int) -> Tensor:
         if self.augmentation is not None:
             pixels = self.augmentation(pixels, keyed_generator(self.seed, Stream.AUGMENT, epoch, batch))
         return normalize(pixels[self.part], self._mean, self._std)

@@ -7,6 +7,7 @@ inert records, which become arrays only after the file has been read, and only i
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
 from pathlib import Path
@@ -99,3 +100,24 @@ def load_arrays(path: Path) -> dict[str, object]:
             f"{path}: not a readable batch file ({type(error).__name__}: {error}). "
             "Replace it by a complete copy of the published file."
         ) from error
+
+
+def load_batch(path: Path, shape: tuple[int, ...], labels: range) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The images pickled in `path`, uint8 (N, *shape), and their labels as they are written, int64 (N,), N >= 1.
+
+    The file holds rows 'data', each by channel, row and column, and a list 'labels'. Raises `UserError` if it does
+    not, or if a label is not in the range `labels`.
+    """
+    content = load_arrays(path)
+    rows, given = content.get("data"), content.get("labels")
+    columns = math.prod(shape)
+    if not (isinstance(rows, np.ndarray) and rows.dtype == np.uint8 and rows.shape[1:] == (columns,)):
+        found = f"{rows.dtype} {rows.shape}" if isinstance(rows, np.ndarray) else type(rows).__name__
+        raise UserError(f"{path}: 'data': expected a uint8 array of shape (rows, {columns}), got {found}")
+    if not (isinstance(given, list) and len(given) == len(rows) > 0):
+        found = f"{len(given)} labels" if isinstance(given, list) else type(given).__name__
+        raise UserError(f"{path}: 'labels': expected a list of {len(rows)} labels (1 or more), got {found}")
+    misfits = [label for label in given if not (isinstance(label, int) and label in labels)]
+    if misfits:
+        raise UserError(f"{path}: 'labels': expected whole numbers in {labels[0]}..{labels[-1]}, got {misfits[0]!r}")
+    return rows.reshape(-1, *shape), np.array(given, dtype=np.int64)

@@ -8,6 +8,11 @@ from statistics import median
 
 from rich.table import Table
 
+MOST_CLASSES = 100
+"""Of so many classes every one has its row."""
+EXTREMES = 5
+"""How many of the best and of the worst classes have one where there are more."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -19,7 +24,10 @@ class Result:
 
 
 def results_table(results: dict[str, Result], classes: Sequence[str]) -> Table:
-    """A column for each part of the data ("validation", "test"), rows for top-1, top-5 and each class."""
+    """A column for each part of the data ("validation", "test"), rows for top-1, top-5 and each class.
+
+    Of more than `MOST_CLASSES` only those that are best and worst on the last part are shown.
+    """
     table = Table(title="Accuracy (%)", title_justify="left")
     table.add_column("")
     for part in results:
@@ -27,9 +35,23 @@ def results_table(results: dict[str, Result], classes: Sequence[str]) -> Table:
     if results:
         table.add_row("top-1", *(_percent(result.accuracy) for result in results.values()), style="bold")
         table.add_row("top-5", *(_percent(result.top5) for result in results.values()), end_section=True)
-        for number, name in enumerate(classes):
-            table.add_row(name, *(_percent(result.per_class[number]) for result in results.values()))
+        for heading, numbers in _sections(results, len(classes)):
+            if heading:
+                table.add_row(heading, style="italic")
+            for number in numbers:
+                table.add_row(classes[number], *(_percent(result.per_class[number]) for result in results.values()))
+            table.add_section()
     return table
+
+
+def _sections(results: dict[str, Result], count: int) -> list[tuple[str, Sequence[int]]]:
+    """Numbers of the classes to show, below their headings."""
+    if count <= MOST_CLASSES:
+        return [("", range(count))]
+    part, result = list(results.items())[-1]
+    ranked = sorted(range(count), key=lambda number: -result.per_class[number])
+    best, worst = ranked[:EXTREMES], ranked[-EXTREMES:]
+    return [(f"best {EXTREMES} of {count} ({part})", best), (f"worst {EXTREMES} of {count} ({part})", worst)]
 
 
 def times_line(epoch_seconds: Sequence[float]) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import lightning as L
 import torch
+from torch import Tensor
 
 from targetprop.check import is_number, require, require_whole
-from targetprop.data import Augmentation, BatchLoader, Images, Splits
+from targetprop.data import Augmentation, BatchLoader, Images, Selection, Splits
 from targetprop.data.keyed import Stream, keyed_generator
 from targetprop.data.split import stratified_split
 from targetprop.layer_parallel import Grid
@@ -18,6 +19,8 @@ from targetprop.layer_parallel import Grid
 
 class ImageDataModule(L.LightningDataModule):
     """Images of one data set, held whole on the training device as bytes, with a validation split.
+
+    Training and validation images are not copied apart: both are selections of the one set.
 
     load: called once as load(data_dir, download).
     batch_size, eval_batch_size: images per training step, and per validation or test step.
@@ -72,12 +75,12 @@ class ImageDataModule(L.LightningDataModule):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of every image."""
-        return self._parts["train"].image_shape
+        return self._published["train"].image_shape
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, in the order of the labels."""
-        return self._parts["train"].classes
+        return self._published["train"].classes
 
     @property
     def num_classes(self) -> int:
@@ -86,11 +89,11 @@ class ImageDataModule(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Load the data, downloading it if need be: Lightning has one process do this before all others."""
-        self._parts  # noqa: B018
+        self._split  # noqa: B018
 
     def setup(self, stage: str) -> None:
         """Load the data unless that is done."""
-        self._parts  # noqa: B018
+        self._split  # noqa: B018
 
     def train_dataloader(self) -> BatchLoader:
         """Shuffled, augmented batches of what validation leaves of the training set.
@@ -99,7 +102,7 @@ class ImageDataModule(L.LightningDataModule):
         """
         grid: Grid | None = None if self.trainer is None else getattr(self.trainer.strategy, "grid", None)
         return BatchLoader(
-            self._on_device("train"),
+            self._images("train"),
             self.batch_size,
             self.mean,
             self.std,
@@ -113,36 +116,40 @@ class ImageDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """The validation split; an empty list, by which Lightning skips validation, if there is none."""
-        return self._evaluation("val") if "val" in self._parts else []
+        return self._evaluation("val") if "val" in self._split else []
 
     def test_dataloader(self) -> BatchLoader:
         """The test set."""
         return self._evaluation("test")
 
     @cached_property
-    def _parts(self) -> dict[str, Images]:
-        """The images for "train", "val" (if any) and "test", each on the device where it was last used."""
+    def _published(self) -> dict[str, Images]:
+        """The images for "train" and "test" as published, each set on the device where it was last used."""
         splits = self.load(self.data_dir, self.download)
         channels, _, _ = splits.train.image_shape
         for name, numbers in (("mean", self.mean), ("std", self.std)):
             expected = f"{channels} numbers, one per channel"
             require(len(numbers) == channels, f"datamodule.{name}", expected, list(numbers))
-        return {**self._split(splits.train), "test": splits.test}
+        return {"train": splits.train, "test": splits.test}
 
-    def _split(self, images: Images) -> dict[str, Images]:
+    @cached_property
+    def _split(self) -> dict[str, Tensor]:
+        """Which of the published training images are for "train" and which for "val"; empty without validation."""
+        images = self._published["train"]
         if self.val_fraction == 0:
-            return {"train": images}
+            return {}
         count = round(self.val_fraction * len(images))
         least = f"a number that leaves images on both sides of {len(images)}"
         require(0 < count < len(images), "datamodule.val_fraction", least, self.val_fraction)
-        kept, held = stratified_split(images.labels, count, keyed_generator(self.seed, Stream.SPLIT))
-        return {"train": images.subset(kept), "val": images.subset(held)}
+        kept, held = stratified_split(images.labels.cpu(), count, keyed_generator(self.seed, Stream.SPLIT))
+        return {"train": kept, "val": held}
 
     def _evaluation(self, part: str) -> BatchLoader:
-        return BatchLoader(self._on_device(part), self.eval_batch_size, self.mean, self.std)
+        return BatchLoader(self._images(part), self.eval_batch_size, self.mean, self.std)
 
-    def _on_device(self, part: str) -> Images:
-        """Move the images of `part` to the trainer's device, where they stay."""
+    def _images(self, part: str) -> Images | Selection:
+        """The images for `part`, in a set that is moved to the trainer's device and stays there."""
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        self._parts[part] = self._parts[part].to(device)
-        return self._parts[part]
+        source = "test" if part == "test" else "train"
+        images = self._published[source] = self._published[source].to(device)
+        return Selection(images, self._split[part].to(device)) if part in self._split else images

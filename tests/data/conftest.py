@@ -1,6 +1,9 @@
-"""Small data sets in memory, and small files in the published CIFAR-10 format."""
+"""Small data sets in memory, small files in the published CIFAR-10 format, and a server to download from."""
 
-from collections.abc import Callable
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +47,21 @@ def images() -> Images:
 @pytest.fixture
 def splits() -> Splits:
     return Splits(train=random_images(200), test=random_images(30, seed=1))
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
+    """A directory and the address at which its files can be had."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    root = tmp_path_factory.mktemp("server")
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root))) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield root, f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+        thread.join()

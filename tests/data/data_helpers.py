@@ -1,6 +1,7 @@
 """Small data sets, and pickles in the published CIFAR-10 format, byte by byte."""
 
 import struct
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -52,3 +53,8 @@ def random_images(count: int, classes: int = 4, seed: int = 0) -> Images:
     pixels = torch.randint(0, 256, (count, 2, 5, 6), generator=generator, dtype=torch.uint8)
     labels = (torch.rand(count, generator=generator) ** 2 * classes).long()
     return Images(pixels, labels, tuple(f"class {k}" for k in range(classes)))
+
+
+def everything_below(folder: Path) -> list[str]:
+    """The names of all files in `folder` and its folders."""
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())

@@ -1,20 +1,26 @@
 import dataclasses
-import functools
 import hashlib
 import io
 import os
 import tarfile
-import threading
 import warnings
-from collections.abc import Callable, Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pooch
 import pytest
 import torch
-from data_helpers import NAMES, python2_array, python2_batch, python2_dict, python2_list, small_integer, text
+from data_helpers import (
+    NAMES,
+    everything_below,
+    python2_array,
+    python2_batch,
+    python2_dict,
+    python2_list,
+    small_integer,
+    text,
+)
 
 from targetprop.data import cifar10
 from targetprop.errors import UserError
@@ -43,24 +49,6 @@ def packed(files: Files) -> bytes:
     return buffer.getvalue()
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
-    """A directory and the address at which its files can be had."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    root = tmp_path_factory.mktemp("server")
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root))) as http:
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield root, f"http://127.0.0.1:{http.server_port}"
-        http.shutdown()
-        thread.join()
-
-
 @pytest.fixture
 def published(server: tuple[Path, str], cifar_files: Files, monkeypatch: pytest.MonkeyPatch) -> Files:
     """Small files that can be downloaded as if they were the published ones."""
@@ -70,10 +58,6 @@ def published(server: tuple[Path, str], cifar_files: Files, monkeypatch: pytest.
     md5 = hashlib.md5(archive).hexdigest()
     published_md5(monkeypatch, cifar_files, url=f"{address}/cifar.tar.gz", md5=md5)
     return cifar_files
-
-
-def everything_below(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
 def test_images_come_in_the_published_order(write_cifar: Write, cifar_files: Files) -> None:

@@ -11,7 +11,7 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from torch import Tensor
 
 from targetprop.cli import check_overrides
-from targetprop.data import Augmentation, BatchLoader, Splits, digits, normalize
+from targetprop.data import Augmentation, BatchLoader, Selection, Splits, digits, normalize
 from targetprop.errors import UserError
 from targetprop.training.datamodule import ImageDataModule
 
@@ -59,6 +59,15 @@ def test_validation_is_a_stratified_part_of_the_training_set(make: Make, splits:
     assert pixels_of(train) | pixels_of(val) == everything
     shares = val.images.labels.bincount(minlength=4) - splits.train.labels.bincount(minlength=4) / 4
     assert shares.abs().max() < 1
+
+
+def test_training_and_validation_share_the_published_images(make: Make, splits: Splits) -> None:
+    """A copy of either would be of gigabytes, where the images are mapped from a file."""
+    data = make(val_fraction=0.25)
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        assert isinstance(loader, BatchLoader)
+        assert isinstance(loader.images, Selection)
+        assert loader.images.whole.pixels is splits.train.pixels
 
 
 def test_the_seed_keys_the_validation_split(make: Make) -> None:

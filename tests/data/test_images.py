@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from targetprop.data import Images
+from targetprop.data import Images, Selection
 from targetprop.errors import UserError
 
 PIXELS = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
@@ -40,3 +40,18 @@ def test_subset_keeps_images_and_labels_together(images: Images) -> None:
     assert torch.equal(subset.pixels, images.pixels[chosen])
     assert torch.equal(subset.labels, images.labels[chosen])
     assert subset.classes == images.classes
+
+
+def test_a_selection_copies_nothing_until_it_is_asked(images: Images) -> None:
+    chosen = torch.tensor([7, 3, 9])
+    selection = Selection(images, chosen)
+    assert selection.whole is images
+    assert (len(selection), selection.device) == (3, images.pixels.device)
+    assert torch.equal(selection.pixels, images.pixels[chosen])
+    assert torch.equal(selection.labels, images.labels[chosen])
+
+
+def test_a_selection_gives_the_images_that_a_copy_would_give(images: Images) -> None:
+    chosen, some = torch.tensor([7, 3, 9, 40]), torch.tensor([3, 0, 0])
+    for ours, copied in zip(Selection(images, chosen).take(some), images.subset(chosen).take(some), strict=True):
+        assert torch.equal(ours, copied)

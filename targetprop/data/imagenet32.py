@@ -1,0 +1,81 @@
+"""ImageNet32 (Chrabaszcz et al. 2017): ImageNet resized to 3x32x32, 1,281,167 training and 50,000 test images.
+
+The images of its 1,000 classes published for validation are the test set, since labels of the test images were never
+published; validation is a split of the training images, as for every data set here.
+
+Memory: 3.94 GB (3.67 GiB) of training and 0.15 GB of test images. They are converted once into files that are
+mapped into memory (`mapped.py`), which are as large on the disk, beside 4.1 GB of published files. Converting takes
+the memory of one of those, .4 GB (benchmarks/imagenet32_memory.py). On a CPU all processes share the mapped pages, and
+none needs to have them all; on a GPU each process holds all images on its device.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targetprop.data.images import Images, Splits
+from targetprop.data.mapped import mapped_images
+from targetprop.data.pickles import load_batch
+from targetprop.errors import UserError
+
+TRAIN_FILES = tuple(f"train_data_batch_{number}" for number in range(1, 11))
+TEST_FILE = "val_data"
+TRAIN_FOLDERS = ("Imagenet32_train", "imagenet32", ".")
+TEST_FOLDERS = ("Imagenet32_val", "imagenet32", ".")
+CACHE_FOLDER = "imagenet32_mapped"
+SHAPE = (3, 32, 32)
+CLASSES = tuple(str(number) for number in range(1, 1001))
+ADDRESS = "https://image-net.org/download-images.php"
+
+
+def load(data_dir: Path | str, download: bool = True) -> Splits:
+    """ImageNet32 from the published pickled files, mapped into memory; `download` is ignored: it needs an account.
+
+    Training files are looked for in `data_dir`/Imagenet32_train, the test file in `data_dir`/Imagenet32_val, and both
+    in `data_dir`/imagenet32 and `data_dir` itself. Labels 1..1000 become 0..999; their numbers 1..1000 are the names
+    of the classes, for the files hold no others. Files may hold fewer images, of fewer classes.
+
+    Raises `UserError` if files are missing or do not hold what was published, or if there is no room for the
+    converted ones in `data_dir`/imagenet32_mapped.
+    """
+    data_dir = Path(data_dir)
+    train = [_find(data_dir, TRAIN_FOLDERS, TRAIN_FILES) / name for name in TRAIN_FILES]
+    test = [_find(data_dir, TEST_FOLDERS, (TEST_FILE,)) / TEST_FILE]
+    missing = [path for path in (*train, *test) if not path.is_file()]
+    if missing:
+        raise _missing(data_dir, missing)
+    return Splits(train=_images(data_dir, "train", train), test=_images(data_dir, "test", test))
+
+
+def _find(data_dir: Path, folders: tuple[str, ...], names: tuple[str, ...]) -> Path:
+    """That of the folders which holds most of the files; the first of equals."""
+
+    def held(folder: str) -> int:
+        return sum((data_dir / folder / name).is_file() for name in names)
+
+    return data_dir / max(folders, key=held)
+
+
+def _images(data_dir: Path, name: str, sources: list[Path]) -> Images:
+    pixels, labels = mapped_images(data_dir / CACHE_FOLDER, name, SHAPE, sources, _read)
+    return Images(pixels, labels, CLASSES)
+
+
+def _read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    pixels, labels = load_batch(path, SHAPE, range(1, len(CLASSES) + 1))
+    return pixels, labels - 1
+
+
+def _missing(data_dir: Path, paths: list[Path]) -> UserError:
+    folders = {path.parent: [other.name for other in paths if other.parent == path.parent] for path in paths}
+    lacking = ", and ".join(f"{folder} lacks {', '.join(names)}" for folder, names in folders.items())
+    return UserError(
+        f"ImageNet32: {lacking}. It cannot be downloaded without an account: log in at {ADDRESS}, take 'Train (32x32)' "
+        "and 'Val (32x32)' of 'Downsampled ImageNet' (not the npz files), and unpack them so that "
+        f"{data_dir}/Imagenet32_train holds {TRAIN_FILES[0]} to {TRAIN_FILES[-1]} and {data_dir}/Imagenet32_val holds "
+        f"{TEST_FILE} (or {data_dir}/imagenet32 all of them), or say with data_dir= (or the variable DATA_DIR) where "
+        "they are. `python -m targetprop.data.convert_imagenet` makes such files from ImageNet itself."
+    )

@@ -1,0 +1,30 @@
+"""MNIST (LeCun et al. 1998): 60,000 training and 10,000 test images of 28x28 grey pixels, handwritten digits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from targetprop.data.archive import SingleFiles, locate
+from targetprop.data.idx import load_splits
+from targetprop.data.images import Splits
+
+PUBLISHED = SingleFiles(
+    title="MNIST",
+    url="https://ossci-datasets.s3.amazonaws.com/mnist/",
+    folder="MNIST/raw",
+    files={
+        "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+        "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+    },
+)
+
+
+def load(data_dir: Path | str, download: bool = True) -> Splits:
+    """MNIST from the published files in `data_dir`/MNIST/raw, compressed or not, downloaded if need be.
+
+    Raises `UserError` if files are missing and cannot be downloaded, or do not hold what was published. Other
+    checksums than the published ones of the compressed files are warned of, once for all files.
+    """
+    return load_splits(locate(PUBLISHED, Path(data_dir), download), tuple("0123456789"))
