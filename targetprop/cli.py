@@ -21,6 +21,7 @@ from hydra.errors import (
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from targetprop import legacy
 from targetprop.errors import UserError, unknown
 
 log = logging.getLogger(__name__)
@@ -29,12 +30,14 @@ CONF = Path(__file__).parent / "conf"
 
 def main() -> None:
     """Entry point of `main.py` and of the console script `targetprop`."""
-    arguments = sys.argv[1:]
-    if not any(each.startswith("-") for each in arguments):  # sweeps and Hydra's own options are Hydra's to check
-        try:
+    given = sys.argv[1:]
+    try:
+        arguments = legacy.translate(given)
+        if not any(each.startswith("-") for each in arguments):  # sweeps and Hydra's own options are Hydra's to check
             check_overrides(arguments)
-        except UserError as error:
-            sys.exit(f"Error: {error}")
+        sys.argv[1:] = arguments + legacy.claim_folder(given)
+    except UserError as error:
+        sys.exit(f"Error: {error}")
     run()
 
 

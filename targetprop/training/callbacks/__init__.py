@@ -6,5 +6,16 @@ from targetprop.training.callbacks.divergence import StopOnDivergence
 from targetprop.training.callbacks.history import History
 from targetprop.training.callbacks.progress import ProgressBar, ProgressLines
 from targetprop.training.callbacks.step_losses import StepLosses
+from targetprop.training.callbacks.trial import AccuracyFloor, TrialRecord
 
-__all__ = ["Alignment", "BestCheckpoint", "History", "ProgressBar", "ProgressLines", "StepLosses", "StopOnDivergence"]
+__all__ = [
+    "AccuracyFloor",
+    "Alignment",
+    "BestCheckpoint",
+    "History",
+    "ProgressBar",
+    "ProgressLines",
+    "StepLosses",
+    "StopOnDivergence",
+    "TrialRecord",
+]
