@@ -55,3 +55,8 @@ def feedback_angles(pair: Pair) -> list[Tensor]:
     Empty for the first block, and for layers whose twin has no weights of the same shape.
     """
     return [angle(weight, twin_weight) for weight, twin_weight in pair.weights()]
+
+
+def feedback_distances(pair: Pair) -> list[Tensor]:
+    """||V - W^T|| / ||W|| of every linear layer's weights and those of its feedback twin; as `feedback_angles`."""
+    return [norm_ratio(twin_weight - weight, weight) for weight, twin_weight in pair.weights()]

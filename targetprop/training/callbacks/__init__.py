@@ -3,6 +3,7 @@
 from targetprop.training.callbacks.alignment import Alignment
 from targetprop.training.callbacks.checkpoint import BestCheckpoint
 from targetprop.training.callbacks.divergence import StopOnDivergence
+from targetprop.training.callbacks.feedback_figure import FeedbackFigure
 from targetprop.training.callbacks.history import History
 from targetprop.training.callbacks.progress import ProgressBar, ProgressLines
 from targetprop.training.callbacks.step_losses import StepLosses
@@ -12,6 +13,7 @@ __all__ = [
     "AccuracyFloor",
     "Alignment",
     "BestCheckpoint",
+    "FeedbackFigure",
     "History",
     "ProgressBar",
     "ProgressLines",
