@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -18,6 +19,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -26,6 +28,8 @@ from targetprop.errors import UserError, unknown
 
 log = logging.getLogger(__name__)
 CONF = Path(__file__).parent / "conf"
+PLUGINS = {"optuna": "sweeps", "submitit_slurm": "cluster", "submitit_local": "cluster"}
+"""Choices that Hydra has once an extra of this package is installed."""
 
 
 def main() -> None:
@@ -42,18 +46,22 @@ def main() -> None:
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def run(config: DictConfig) -> None:
-    """One training run."""
+def run(config: DictConfig) -> float | None:
+    """One training run; returns the accuracy that a search maximises: in validation, without validation the test's."""
+    from targetprop.training.callbacks.divergence import DivergenceError
     from targetprop.training.run import train  # here, so that --help and mistakes answer at once
 
     _quiet_warnings()
     try:
-        train(config)
+        metrics = train(config)
+        return metrics.get("validation/accuracy", metrics.get("test/accuracy"))
     except Exception as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if not isinstance(cause, (UserError, OmegaConfBaseException)):
             raise
         log.error("Error: %s", cause)
+        if isinstance(cause, DivergenceError) and HydraConfig.get().mode == RunMode.MULTIRUN:
+            return 0.0  # the sweep goes on: a network of infinite weights gets nothing right
         sys.exit(1)
 
 
@@ -77,6 +85,8 @@ def check_overrides(overrides: list[str]) -> DictConfig:
 
 def _unknown_choice(error: MissingConfigException) -> UserError:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
+    if choice in PLUGINS:
+        return UserError(f'{group}={choice} is a plugin of Hydra: pip install "targetprop[{PLUGINS[choice]}]"')
     return unknown(group, choice, error.options or []) if group else UserError(str(error))
 
 

@@ -166,7 +166,7 @@ def _reproduced(arguments: Sequence[str]) -> list[str]:
     flags, others = parser.parse_known_args(arguments)
     if Path(flags.config_path).name != "reproduce" or flags.config_name is None:
         return list(arguments)
-    return [f"reproduce={flags.config_name.removesuffix('.yaml')}", *others]
+    return [*others, f"reproduce={flags.config_name.removesuffix('.yaml')}"]  # Hydra wants options before overrides
 
 
 def _quoted(text: str) -> str:
