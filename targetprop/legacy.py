@@ -48,6 +48,9 @@ LISTS = {
 
 OTHERS = ("--activation", "--device-label", "--last-trial", "--path", "--scheduler")
 
+OVERRIDE = re.compile(r"[^-].*=|~")
+"""What a present override looks like."""
+
 
 def translate(arguments: Sequence[str]) -> list[str]:
     """The command line `arguments` in the present spelling; one that is in it already comes back as it is.
@@ -136,7 +139,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         if name not in known:
             raise unknown("flag", name, (*known, *HYDRA))
     end = len(arguments)
-    while end and re.match(r"[^-].*=|~", arguments[end - 1]):
+    while end and OVERRIDE.match(arguments[end - 1]):
         end -= 1
     parser = _Parser(allow_abbrev=False, add_help=False)
     for name, (_, kind) in NUMBERS.items():
@@ -166,7 +169,8 @@ def _reproduced(arguments: Sequence[str]) -> list[str]:
     flags, others = parser.parse_known_args(arguments)
     if Path(flags.config_path).name != "reproduce" or flags.config_name is None:
         return list(arguments)
-    return [*others, f"reproduce={flags.config_name.removesuffix('.yaml')}"]  # Hydra wants options before overrides
+    place = next((i for i, each in enumerate(others) if OVERRIDE.match(each)), len(others))  # Hydra wants them together
+    return [*others[:place], f"reproduce={flags.config_name.removesuffix('.yaml')}", *others[place:]]
 
 
 def _quoted(text: str) -> str:

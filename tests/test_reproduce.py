@@ -73,8 +73,9 @@ def test_overrides_win_over_the_complete_settings() -> None:
     ],
 )
 def test_the_older_spelling_is_the_same_command(options: list[str]) -> None:
-    assert translate([*options, "seed=3"]) == ["seed=3", "reproduce=cifar10_lenet_dtp"]
-    assert translate(["-m", *options, "seed=3,4"]) == ["-m", "seed=3,4", "reproduce=cifar10_lenet_dtp"]
+    assert translate([*options, "seed=3"]) == ["reproduce=cifar10_lenet_dtp", "seed=3"]
+    assert translate(["-m", *options, "seed=3,4"]) == ["-m", "reproduce=cifar10_lenet_dtp", "seed=3,4"]
+    assert translate([*options, "--cfg", "job"]) == ["--cfg", "job", "reproduce=cifar10_lenet_dtp"]
 
 
 @pytest.mark.parametrize("own", [["--config-path", "my/conf", "--config-name", "mine"], ["-m", "seed=1,2"], ["--help"]])
