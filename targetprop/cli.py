@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -18,44 +19,54 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from targetprop import legacy
 from targetprop.errors import UserError, unknown
 
 log = logging.getLogger(__name__)
 CONF = Path(__file__).parent / "conf"
 SILENT = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none")
 """Of the processes that torchrun starts only the first has a directory and a log; the others leave nothing behind."""
+PLUGINS = {"optuna": "sweeps", "submitit_slurm": "cluster", "submitit_local": "cluster"}
+"""Choices that Hydra has once an extra of this package is installed."""
 
 
 def main() -> None:
     """Entry point of `main.py` and of the console script `targetprop`."""
-    arguments = sys.argv[1:]
-    if not any(each.startswith("-") for each in arguments):  # sweeps and Hydra's own options are Hydra's to check
-        try:
+    given = sys.argv[1:]
+    try:
+        arguments = legacy.translate(given)
+        if not any(each.startswith("-") for each in arguments):  # sweeps and Hydra's own options are Hydra's to check
             check_overrides(arguments)
-        except UserError as error:
-            sys.exit(f"Error: {error}")
-    if os.environ.get("RANK", "0") != "0":
-        sys.argv += SILENT
+        is_first = os.environ.get("RANK", "0") == "0"
+        sys.argv[1:] = [*arguments, *(legacy.claim_folder(given) if is_first else SILENT)]
+    except UserError as error:
+        sys.exit(f"Error: {error}")
     run()
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def run(config: DictConfig) -> None:
-    """One training run."""
-    from targetprop.training.quiet import quiet_warnings  # here, so that --help and mistakes answer at once
+def run(config: DictConfig) -> float | None:
+    """One training run; returns the accuracy that a search maximises: in validation, without validation the test's."""
+    # Here, so that --help and mistakes answer at once.
+    from targetprop.training.callbacks.divergence import DivergenceError
+    from targetprop.training.quiet import quiet_warnings
     from targetprop.training.run import train
 
     quiet_warnings()
     try:
-        train(config)
+        metrics = train(config)
+        return metrics.get("validation/accuracy", metrics.get("test/accuracy"))
     except Exception as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if not isinstance(cause, (UserError, OmegaConfBaseException)):
             raise
         log.error("Error: %s", cause)
+        if isinstance(cause, DivergenceError) and HydraConfig.get().mode == RunMode.MULTIRUN:
+            return 0.0  # the sweep goes on: a network of infinite weights gets nothing right
         sys.exit(1)
 
 
@@ -79,6 +90,8 @@ def check_overrides(overrides: list[str]) -> DictConfig:
 
 def _unknown_choice(error: MissingConfigException) -> UserError:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
+    if choice in PLUGINS:
+        return UserError(f'{group}={choice} is a plugin of Hydra: pip install "targetprop[{PLUGINS[choice]}]"')
     return unknown(group, choice, error.options or []) if group else UserError(str(error))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,8 +20,8 @@ from targetprop.noise import GaussianNoise, Kind, NoiseKey, NoiseSource
 from targetprop.pair import Pair
 from targetprop.precision import Autocast, wide
 from targetprop.recipes import DTP, Recipe, per_block
-from targetprop.rules import add_local_gradients, local_loss, mirror_gradient, output_difference
-from targetprop.updates import feedback_update, part_for
+from targetprop.rules import Draw, add_local_gradients, local_loss, mirror_gradient, output_difference
+from targetprop.updates import feedback_update, mean_update, part_for
 
 CHANGES_WITH_EVERY_PASS = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.modules.batchnorm._NormBase)
 
@@ -95,6 +95,8 @@ class Learner(nn.Module):
         self._mirrored = {pair: part for pair in pairs if (part := part_for("kolen_pollack", recipe, pair))}
         if recompute and (changing := [m for m in self.network.modules() if isinstance(m, CHANGES_WITH_EVERY_PASS)]):
             raise UserError(f"recompute: {type(changing[0]).__name__} does not give the same activations twice.")
+        if recipe.init_symmetric_weights:
+            self.network.make_symmetric()
         self.recompute = recompute
         self.parallel: LayerParallel | None = None
         self._autocast: Autocast | None = None
@@ -276,26 +278,44 @@ class Learner(nn.Module):
             return loss
         return self._train_pair(number - 1, pair, trace)
 
-    @torch.enable_grad()
     def _train_pair(self, index: int, pair: Pair, trace: Trace) -> Tensor:
         """Mean loss of the updates; `index` counts the pairs with feedback from 0."""
         total = trace.x.new_zeros((), dtype=wide(trace.x.dtype))
+        for loss in self.feedback_updates(index, pair, trace):
+            total += loss
+        return total / max(1, self._iterations[index])
+
+    @torch.enable_grad()
+    def feedback_updates(self, index: int, pair: Pair, trace: Trace) -> Iterator[Tensor]:
+        """Update a pair's feedback by its loss on one batch, time after time, and yield the loss of each update.
+
+        There are none for a pair that learns by another rule.
+
+        Args:
+            index: counts the pairs with feedback from 0.
+            trace: the pair's part of the pass on the clean batch, detached.
+        """
         optimizer, count = self._feedback_optimizers[index], self._iterations[index]
         update = feedback_update(self.recipe, pair, trace, self._sigmas[index]) if count else None
         if update is None or optimizer is None or pair in self._mirrored:
-            return total
+            return
+        parameters, samples = pair.feedback_parameters(), self.recipe.noise_samples
         for iteration in range(count):
-
-            def draw(kind: Kind, like: Tensor, iteration: int = iteration) -> Tensor:
-                key = NoiseKey(self.steps, index + 1, iteration, kind)
-                return self.noise(key, like).mul_(self._sigmas[index])
-
-            total += update(draw)
+            draws = [self._draw(index, iteration * samples + sample) for sample in range(samples)]
+            loss = mean_update(update, parameters, draws)
             if self.parallel is not None:
-                self.parallel.average([p.grad for p in pair.feedback_parameters() if p.grad is not None])
+                self.parallel.average([p.grad for p in parameters if p.grad is not None])
             optimizer.step()
+            yield loss
         optimizer.zero_grad()
-        return total / count
+
+    def _draw(self, index: int, number: int) -> Draw:
+        """The noise of one draw of a pair's in this step."""
+
+        def draw(kind: Kind, like: Tensor) -> Tensor:
+            return self.noise(NoiseKey(self.steps, index + 1, number, kind), like).mul_(self._sigmas[index])
+
+        return draw
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Learner:
         """What `to`, `double`, `cuda` and the like call: the feedback optimisers' state moves along."""

@@ -106,6 +106,13 @@ class PairedNetwork(nn.Module):
         """x in the memory order that the network works in."""
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last and x.dim() == 4 else x
 
+    @torch.no_grad()
+    def make_symmetric(self) -> None:
+        """Copy every forward weight, transposed, to its feedback weight."""
+        for pair in self.trained:
+            for forward, feedback in pair.weights():
+                feedback.copy_(forward)
+
     def forward_parameters(self) -> list[nn.Parameter]:
         """Parameters of the forward blocks."""
         return [p for pair in self.pairs for p in pair.block.parameters()]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import cast
+
 from torch import Tensor, nn
 
 from targetprop.encoding import Context, encode
@@ -9,7 +12,7 @@ from targetprop.errors import UserError
 from targetprop.forward_part import ForwardPart, forward_part
 from targetprop.linear_part import LinearPart, linear_part
 from targetprop.precision import wide
-from targetprop.twins import Twin
+from targetprop.twins import ChainTwin, LinearMapTwin, Twin
 
 
 class Pair(nn.Module):
@@ -57,6 +60,18 @@ class Pair(nn.Module):
         clean = y.to(wide(y.dtype))  # bfloat16 would not hold the difference of features that nearly agree
         return part.feed_back(part.features_difference(clean, difference, context).to(y.dtype), context)
 
+    def weights(self) -> list[tuple[Tensor, Tensor]]:
+        """Forward weight W and transposed feedback weight V^T of every linear layer, in one shape; detached views."""
+        return [] if self.twin is None else list(_weights(self.block, self.twin))
+
     def feedback_parameters(self) -> list[nn.Parameter]:
         """The weights of the twin, none without one."""
         return [] if self.twin is None else list(self.twin.parameters())
+
+
+def _weights(layer: nn.Module, twin: Twin) -> Iterator[tuple[Tensor, Tensor]]:
+    if isinstance(layer, nn.Sequential) and isinstance(twin, ChainTwin):
+        for child, part in zip(layer, twin.twins, strict=True):
+            yield from _weights(child, cast(Twin, part))
+    elif isinstance(twin, LinearMapTwin):
+        yield cast(Tensor, layer.weight).detach(), twin.transposed.detach()

@@ -82,6 +82,8 @@ class Recipe:
         beta: step size of the output target.
         feedback_training_iterations: feedback updates a batch, per block.
         noise: standard deviation of input and output noise, per block.
+        noise_samples: samples of noise that the gradient of a feedback update is averaged over.
+        init_symmetric_weights: whether feedback weights start as the transposed forward weights.
         b_optim: the feedback optimiser; each block has one of its own.
         feedback: how the gradient of the feedback loss is estimated, one of `FEEDBACK`.
         budget: for feedback="amortised", the multiply-adds that feedback learning may cost, as a share of those of
@@ -95,6 +97,8 @@ class Recipe:
     beta: float = 0.7
     feedback_training_iterations: int | Sequence[int] = 20
     noise: float | Sequence[float] = 0.1
+    noise_samples: int = 1
+    init_symmetric_weights: bool = False
     b_optim: OptimizerSpec = field(default_factory=lambda: OptimizerSpec(lr=0.1, momentum=0.9))
     feedback: str = "exact"
     budget: float = 0.12
@@ -110,6 +114,9 @@ class Recipe:
             raise UserError('twin: feedback="amortised" needs "linear" or "matched" twins, got "published".')
         if self.feedback in ("amortised", "kolen_pollack") and self.feedback_loss not in (l_drl, None):
             raise UserError(f'feedback_loss: feedback="{self.feedback}" stands for l_drl only.')
+        require_whole("noise_samples", self.noise_samples, least=1)
+        symmetric = self.init_symmetric_weights
+        require(isinstance(symmetric, bool), "init_symmetric_weights", "true or false", symmetric)
         require(isinstance(self.adaptive, bool), "adaptive", "true or false", self.adaptive)
         require(is_number(self.budget) and self.budget > 0, "budget", "a number above 0", self.budget)
         require(is_number(self.beta) and self.beta > 0, "beta", "a number above 0", self.beta)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,22 @@ def feedback_update(recipe: Recipe, pair: Pair, trace: Trace, sigma: float) -> U
         expected = output_noise(part, trace, sigma, diagonal=_is_diagonal(part)) if moments else None
         return _closed_form(pair, part, trace, expected)
     return _autograd(recipe.feedback_loss, pair, trace)
+
+
+def mean_update(update: Update, parameters: Sequence[nn.Parameter], draws: Sequence[Draw]) -> Tensor:
+    """Set the `.grad` of a twin's parameters to the mean over several draws of noise; returns the mean loss."""
+    loss = update(draws[0])
+    if len(draws) == 1:
+        return loss
+    learned = [p for p in parameters if p.grad is not None]
+    gradients = [cast(Tensor, p.grad) for p in learned]
+    for draw in draws[1:]:
+        loss = loss + update(draw)
+        for total, parameter in zip(gradients, learned, strict=True):
+            total.add_(cast(Tensor, parameter.grad))
+    for total, parameter in zip(gradients, learned, strict=True):
+        parameter.grad = total.div_(len(draws))
+    return loss / len(draws)
 
 
 def explain(network: PairedNetwork, recipe: Recipe) -> list[str]:

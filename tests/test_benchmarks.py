@@ -210,3 +210,21 @@ def test_paired_runs_are_compared_by_seed(tmp_path: Path, capsys: pytest.Capture
     assert "+2.00" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="same seeds"):
         paired.main(["--first", first[0], "--second", *second, "--step-ms", "2", "1"])
+
+
+def test_runs(run: Run) -> None:
+    small = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "model.hparams.feedback_training_iterations=1"]
+    record = run("runs", "--seeds", "1", "--first-seed", "4", "network.hparams.channels=[4,6]", *small)
+    (measured,) = record["runs"]
+    assert measured["seed"] == 4
+    assert 0 <= measured["accuracy"] <= 1
+    assert measured["seconds"] > 0
+    assert measured["host_bytes"] > 1e7
+
+
+def test_runs_are_summarised_by_mean_and_standard_deviation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    summary_of = importlib.import_module("runs").summary_of
+    rows = [{"accuracy": a, "seconds": 2.0, "host_bytes": 1.0, "gpu_bytes": 0.0} for a in (0.4, 0.6)]
+    assert summary_of(rows)["accuracy"] == {"mean": pytest.approx(0.5), "sd": pytest.approx(0.02**0.5)}
+    assert summary_of(rows[:1])["seconds"] == {"mean": 2.0, "sd": 0.0}

@@ -27,6 +27,8 @@ def test_the_published_command_has_the_published_settings() -> None:
         "beta": 0.7,
         "feedback_training_iterations": [20, 30, 35, 55, 20],
         "noise": [0.4, 0.4, 0.2, 0.2, 0.08],
+        "noise_samples": 1,
+        "init_symmetric_weights": False,
         "b_optim": {"type": "sgd", "lr": [1e-4, 3.5e-4, 8e-3, 8e-3, 0.18], "momentum": 0.9, "weight_decay": 0.0},
         "f_optim": {"type": "sgd", "lr": 0.08, "momentum": 0.9, "weight_decay": 1e-4},
     }
@@ -110,7 +112,7 @@ def test_a_mistake_ends_the_command_without_traceback(tmp_path: Path) -> None:
 def test_help_shows_groups_choices_and_keys(tmp_path: Path) -> None:
     shown = command("--help", cwd=tmp_path).stdout
     for words in (
-        "model: amortised_dtp, backprop, dtp",
+        "model: amortised_dtp, backprop, baseline, dtp, ",
         "feedback: amortised, exact, expected, kolen_pollack, textbook",
         "network: lenet, mlp, norm_vgg, simple_vgg",
         "feedback_training_iterations",

@@ -1,5 +1,12 @@
 """What is measured beside the training, without touching it."""
 
-from targetprop.metrics.alignment import angle, backprop_gradients, block_gradients, feedback_angles, norm_ratio
+from targetprop.metrics.alignment import (
+    angle,
+    backprop_gradients,
+    block_gradients,
+    feedback_angles,
+    feedback_distances,
+    norm_ratio,
+)
 
-__all__ = ["angle", "backprop_gradients", "block_gradients", "feedback_angles", "norm_ratio"]
+__all__ = ["angle", "backprop_gradients", "block_gradients", "feedback_angles", "feedback_distances", "norm_ratio"]

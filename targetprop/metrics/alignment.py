@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from targetprop.network import PairedNetwork
 from targetprop.pair import Pair
-from targetprop.twins import ChainTwin, ConvTwin, LinearTwin, Twin
 
 
 def angle(a: Tensor, b: Tensor) -> Tensor:
@@ -55,18 +54,9 @@ def feedback_angles(pair: Pair) -> list[Tensor]:
 
     Empty for the first block, and for layers whose twin has no weights of the same shape.
     """
-    if pair.twin is None:
-        return []
-    return [angle(weight, twin_weight) for weight, twin_weight in _weights(pair.block, pair.twin)]
+    return [angle(weight, twin_weight) for weight, twin_weight in pair.weights()]
 
 
-def _weights(layer: nn.Module, twin: Twin) -> Iterator[tuple[Tensor, Tensor]]:
-    """Forward and feedback weights of a layer, in the forward layout."""
-    if isinstance(layer, nn.Sequential) and isinstance(twin, ChainTwin):
-        for child, part in zip(layer, twin.twins, strict=True):
-            assert isinstance(part, Twin)
-            yield from _weights(child, part)
-    elif isinstance(layer, nn.Conv2d) and isinstance(twin, ConvTwin):
-        yield layer.weight.detach(), twin.map.weight.detach()
-    elif isinstance(layer, nn.Linear) and isinstance(twin, LinearTwin):
-        yield layer.weight.detach(), twin.map.weight.detach().t()
+def feedback_distances(pair: Pair) -> list[Tensor]:
+    """||V - W^T|| / ||W|| of every linear layer's weights and those of its feedback twin; as `feedback_angles`."""
+    return [norm_ratio(twin_weight - weight, weight) for weight, twin_weight in pair.weights()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +9,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from targetprop.report.save import save_figure
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -39,9 +40,7 @@ def draw_curves(path: Path, epochs: Rows, alignment: Rows) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    partial = path.with_suffix(".part.png")
-    figure.savefig(partial, dpi=130)
-    os.replace(partial, path)  # a run killed now leaves the previous picture whole
+    save_figure(figure, path)
 
 
 def _both(axes: Axes, rows: Rows, name: str, scale: float, label: str) -> None:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method, instantiate
+from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -150,8 +151,12 @@ def _members(config: DictConfig, group: str) -> list[Any]:
 
 def _callbacks(config: DictConfig) -> list[L.Callback]:
     """The callbacks; without validation none that waits for its metrics."""
-    validates = config.datamodule.val_fraction != 0
-    return [each for each in _members(config, "callbacks") if validates or not isinstance(each, BestCheckpoint)]
+    made = _members(config, "callbacks")
+    if config.datamodule.val_fraction != 0:
+        return made
+    if any(isinstance(each, EarlyStopping) and each.monitor.startswith("val/") for each in made):
+        raise UserError("callbacks.early_stopping: there is no validation to wait for, set datamodule.val_fraction=0.1")
+    return [each for each in made if not isinstance(each, BestCheckpoint)]
 
 
 def _best(trainer: L.Trainer) -> str | None:

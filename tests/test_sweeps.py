@@ -1,0 +1,83 @@
+"""Sweeps and searches: what they maximise, runs that diverge, and the plugins of Hydra that they may use."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from targetprop.cli import check_overrides, run
+from targetprop.errors import UserError
+
+SMALL = [
+    "network.hparams.channels=[4,6]",
+    "trainer.max_epochs=1",
+    "trainer.limit_train_batches=2",
+    "model.hparams.feedback_training_iterations=1",
+]
+optuna = pytest.mark.skipif(not find_spec("optuna"), reason='needs the extra "sweeps"')
+submitit = pytest.mark.skipif(not find_spec("submitit"), reason='needs the extra "cluster"')
+
+
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    call = [sys.executable, "-m", "targetprop", *arguments, *SMALL]
+    return subprocess.run(call, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize(("val_fraction", "part"), [(0.1, "validation"), (0, "test")])
+def test_a_run_returns_the_accuracy_to_maximise(tmp_path: Path, val_fraction: float, part: str) -> None:
+    config = check_overrides([*SMALL, f"datamodule.val_fraction={val_fraction}", f"output_dir={tmp_path}"])
+    value = run.__wrapped__(config)
+    assert value == json.loads((tmp_path / "results.json").read_text())[part]["accuracy"]
+
+
+def test_a_sweep_goes_on_after_a_run_that_diverged(tmp_path: Path) -> None:
+    ended = command("-m", "model.hparams.f_optim.lr=1e38,0.01", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "Training diverged" in ended.stdout
+    assert [(tmp_path / "sweep" / each / "results.json").is_file() for each in ("0", "1")] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("override", "module", "extra"),
+    [("hparams_search=dtp", "optuna", "sweeps"), ("hydra/launcher=slurm", "submitit", "cluster")],
+)
+def test_a_plugin_that_is_not_there_is_named_with_its_extra(override: str, module: str, extra: str) -> None:
+    if find_spec(module):
+        check_overrides([override])
+        return
+    with pytest.raises(UserError, match=rf"targetprop\[{extra}\]"):
+        check_overrides([override])
+
+
+@optuna
+def test_a_search_tries_numbers_and_keeps_its_study(tmp_path: Path) -> None:
+    study = ["hydra.sweeper.storage=sqlite:///study.db", "hydra.sweeper.study_name=mine", "hydra.sweeper.n_trials=2"]
+    ended = command("hparams_search=dtp", *study, "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "study.db").is_file()
+    best = OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml")
+    assert set(best.best_params) == {"model.hparams.beta", "model.hparams.f_optim.lr", "model.hparams.b_optim.lr"}
+    results = [json.loads((tmp_path / "sweep" / each / "results.json").read_text()) for each in ("0", "1")]
+    assert best.best_value == max(each["validation"]["accuracy"] for each in results)
+    assert all("test" not in each for each in results)
+
+
+@submitit
+def test_a_sweep_runs_as_jobs_of_submitit(tmp_path: Path) -> None:
+    ended = command("-m", "hydra/launcher=submitit_local", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "sweep" / "0" / "results.json").is_file()
+
+
+@submitit
+def test_slurm_jobs_have_their_resources() -> None:
+    call = [sys.executable, "-m", "targetprop", "hydra/launcher=slurm", "--cfg", "hydra", "-p", "hydra.launcher"]
+    shown = subprocess.run(call, capture_output=True, text=True, timeout=300).stdout
+    for line in ("timeout_min: 1440", "gpus_per_node: 1", "SlurmLauncher"):
+        assert line in shown
