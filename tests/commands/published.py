@@ -21,7 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 IMAGENET = (
     "datamodule.batch_size=256 model.hparams.feedback_training_iterations=[25,35,40,60,25] "
-    "model.hparams.f_optim.lr=0.01 model.hparams.b_optim.momentum=0.9 model.hparams.b_optim.lr=[1e-4,3.5e-4,8e-3,8e-3,0.18]"
+    "model.hparams.f_optim.lr=0.01 model.hparams.b_optim.momentum=0.9 "
+    "model.hparams.b_optim.lr=[1e-4,3.5e-4,8e-3,8e-3,0.18]"
 )
 PARALLEL = "model=layer_parallel_dtp trainer=layer_parallel scheduler=cosine network=simple_vgg"
 LEGACY = (
