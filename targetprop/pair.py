@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from targetprop.encoding import Context, encode
 from targetprop.errors import UserError
 from targetprop.forward_part import ForwardPart, forward_part
-from targetprop.linear_part import LinearPart, linear_part
+from targetprop.linear_part import FeedbackMap, LinearPart, linear_part
 from targetprop.precision import wide
+from targetprop.residual import branch_maps
 from targetprop.twins import Twin
 
 
@@ -22,6 +23,7 @@ class Pair(nn.Module):
 
     Attributes:
         linear: the linear part of the twin, or in words why it has none.
+        maps: its linear maps, if each can learn by itself: that of the linear part, or those of a residual block.
     """
 
     def __init__(self, block: nn.Module, twin: Twin | None, name: str = "block") -> None:
@@ -30,6 +32,9 @@ class Pair(nn.Module):
         self.twin = twin
         self.name = name
         self.linear: LinearPart | str = linear_part(block, twin)
+        self.maps: tuple[FeedbackMap, ...] = (
+            (self.linear,) if isinstance(self.linear, LinearPart) else branch_maps(block, twin)
+        )
 
     @property
     def forward_part(self) -> ForwardPart | None:
@@ -49,6 +54,8 @@ class Pair(nn.Module):
 
     def decode_difference(self, y: Tensor, difference: Tensor, context: Context) -> Tensor:
         """G(y + difference) - G(y), in one pass through the twin's linear part where it has one."""
+        if self.twin is not None and self.twin.is_linear:
+            return self.decode(difference, context)
         part = self.linear
         if not isinstance(part, LinearPart):
             return self.decode(y + difference, context) - self.decode(y, context)
@@ -56,6 +63,11 @@ class Pair(nn.Module):
             return part.feed_back(part.features(difference, context), context)
         clean = y.to(wide(y.dtype))  # bfloat16 would not hold the difference of features that nearly agree
         return part.feed_back(part.features_difference(clean, difference, context).to(y.dtype), context)
+
+    @property
+    def carries_differences(self) -> bool:
+        """Whether `decode_difference` forms no difference of nearly equal numbers in a narrow type."""
+        return isinstance(self.linear, LinearPart) or (self.twin is not None and self.twin.is_linear)
 
     def feedback_parameters(self) -> list[nn.Parameter]:
         """The weights of the twin, none without one."""

@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from targetprop.network import PairedNetwork
 from targetprop.pair import Pair
+from targetprop.residual import Residual, ResidualTwin
 from targetprop.twins import ChainTwin, ConvTwin, LinearTwin, Twin
 
 
@@ -66,6 +67,9 @@ def _weights(layer: nn.Module, twin: Twin) -> Iterator[tuple[Tensor, Tensor]]:
         for child, part in zip(layer, twin.twins, strict=True):
             assert isinstance(part, Twin)
             yield from _weights(child, part)
+    elif isinstance(layer, Residual) and isinstance(twin, ResidualTwin):
+        for branch, chain in zip(layer.branches, twin.branches, strict=True):
+            yield from _weights(branch, chain)
     elif isinstance(layer, nn.Conv2d) and isinstance(twin, ConvTwin):
         yield layer.weight.detach(), twin.map.weight.detach()
     elif isinstance(layer, nn.Linear) and isinstance(twin, LinearTwin):
