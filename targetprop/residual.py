@@ -14,16 +14,16 @@ inside a branch is not what comes down.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from targetprop.cut import leaves
 from targetprop.encoding import Context, encode
-from targetprop.linear_part import FeedbackMap
+from targetprop.errors import UserError
+from targetprop.linear_part import LINEAR_WITHOUT_WEIGHTS, FeedbackMap
 from targetprop.twins import STYLES, ChainTwin, LinearMapTwin, Twin, register_twin
 
 
@@ -66,6 +66,8 @@ class BranchContext(NamedTuple):
 
 @encode.register
 def _(layer: Residual, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
+    if type(layer).forward is not Residual.forward:  # its own rule is its forward, as for a Sequential
+        return layer(x), x.shape[1:]
     (body, body_context), (skip, skip_context) = (
         _encode_branch(branch, x, None if clean is None else clean[i]) for i, branch in enumerate(layer.branches)
     )
@@ -86,6 +88,9 @@ class ResidualTwin(Twin):
 
     def __init__(self, layer: Residual, style: str) -> None:
         super().__init__(layer)
+        if type(layer).forward is not Residual.forward:
+            name = type(layer).__name__
+            raise UserError(f"{name} is a Residual with a forward of its own: register a twin for {name}.")
         style = "published" if style == "published" else "linear"
         self.body, self.skip = (ChainTwin(branch, style) for branch in layer.branches)
         if style == "linear":
@@ -133,18 +138,26 @@ class BranchMap:
 
 
 def branch_maps(block: nn.Module, twin: Twin | None) -> tuple[FeedbackMap, ...]:
-    """The linear maps of a residual block, if they are all that its twin learns; none of any other block."""
+    """The linear maps of a block whose one layer with weights is a Residual of known maps; none of any other block."""
     if not isinstance(block, nn.Sequential) or not isinstance(twin, ChainTwin):
         return ()
-    found = tuple(_branch_maps(block, twin))
-    learned = {id(p) for each in found for p in each.map.parameters()}
-    return found if all(id(p) in learned for p in twin.parameters()) else ()
+    layers = tuple(block)
+    learned = [i for i, each in enumerate(twin.twins) if _has_weights(each)]
+    if len(learned) != 1 or not all(isinstance(each, LINEAR_WITHOUT_WEIGHTS) for each in layers[: learned[0]]):
+        return ()
+    (position,) = learned
+    layer, part = layers[position], twin.twins[position]
+    if not isinstance(layer, Residual) or not isinstance(part, ResidualTwin):
+        return ()
+    maps = []
+    for number, (branch, chain) in enumerate(zip(layer.branches, part.branches, strict=True)):
+        for index, each in enumerate(chain.twins):
+            if isinstance(each, LinearMapTwin):
+                maps.append(BranchMap(branch[index], each, position, number, index))
+            elif _has_weights(each):
+                return ()
+    return tuple(maps)
 
 
-def _branch_maps(block: nn.Sequential, twin: ChainTwin) -> Iterator[BranchMap]:
-    for position, (layer, part) in enumerate(zip(block, twin.twins, strict=True)):
-        if isinstance(layer, Residual) and isinstance(part, ResidualTwin):
-            for number, (branch, chain) in enumerate(zip(layer.branches, part.branches, strict=True)):
-                for index, (inner, each) in enumerate(zip(branch, cast(nn.Sequential, chain.twins), strict=True)):
-                    if isinstance(each, LinearMapTwin):
-                        yield BranchMap(inner, each, position, number, index)
+def _has_weights(twin: nn.Module) -> bool:
+    return any(True for _ in twin.parameters())
