@@ -250,6 +250,16 @@ def test_a_run_can_be_resumed() -> None:
         assert torch.equal(value, resumed.network.state_dict()[name]), name
 
 
+def test_recomputed_activations_give_the_same_step() -> None:
+    x, y = batch()
+    kept, recomputed = (Learner(net(norm=False), AMORTISED_DTP, recompute=recompute) for recompute in (False, True))
+    for learner in (kept, recomputed):
+        learner.backward(F.cross_entropy(learner(x), y))
+    for ours, theirs in zip(recomputed.parameters(), kept.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+        assert ours.grad is None or torch.equal(ours.grad, theirs.grad)  # type: ignore[arg-type]
+
+
 def test_explain_says_what_a_residual_pair_does() -> None:
     network = PairedNetwork.of(net(), "linear")
     lines = [line.split(": ", 1)[1] for line in explain(network, AMORTISED_DTP)]
