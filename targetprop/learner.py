@@ -252,8 +252,8 @@ class Learner(nn.Module):
             if self.learns_by_loss(number) or (number and not pair.carries_differences):
                 raise UserError(
                     f"autocast: the feedback of block {pair.name} needs differences of nearly equal numbers, which "
-                    "bfloat16 does not hold: set feedback.rule=amortised (model=amortised_dtp), or train without "
-                    "autocast (trainer.precision=32-true)."
+                    "bfloat16 does not hold: set feedback.rule=amortised and feedback.twin=linear "
+                    "(model=amortised_dtp), or train without autocast (trainer.precision=32-true)."
                 )
         return autocast
 
