@@ -27,6 +27,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "small": ("simple_vgg", {"channels": [32, 32, 64, 64, 128]}),
     "lenet": ("lenet", {}),
     "mlp": ("mlp", {}),
+    "resnet18": ("resnet18", {}),
     "tiny": ("tiny_vgg", {"channels": [4, 8]}),
 }
 """Configuration of each network, and what differs from it. "tiny" is there to try a benchmark out."""

@@ -7,6 +7,7 @@ from targetprop.learner import Learner, Step
 from targetprop.network import PairedNetwork, Trace
 from targetprop.pair import Pair
 from targetprop.recipes import AMORTISED_DTP, DTP, TP, VANILLA_DTP, OptimizerSpec, Recipe
+from targetprop.residual import Residual
 from targetprop.twins import Twin, register_twin, twin_of
 from targetprop.updates import explain
 
@@ -23,6 +24,7 @@ __all__ = [
     "PairedNetwork",
     "Recipe",
     "Reshape",
+    "Residual",
     "Step",
     "Trace",
     "Twin",

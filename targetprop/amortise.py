@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from math import radians, tan
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from targetprop.linear_part import LinearPart
+from targetprop.linear_part import FeedbackMap
 from targetprop.network import PairedNetwork, Trace
 from targetprop.noise import Kind, NoiseKey, NoiseSource
 from targetprop.rules.amortised import (
@@ -36,6 +37,8 @@ GOOD = POOR / 4
 FEW = 2
 """Samples that tell the shapes; one would be too few for a norm without running statistics."""
 
+_T = TypeVar("_T")
+
 
 @dataclass
 class Shapes:
@@ -55,48 +58,60 @@ class Amortised:
     Everything is counted in multiply-adds, never in seconds: the same seed gives the same run.
 
     Args:
-        parts: the linear parts of the pairs, by index.
+        maps: the linear maps of the pairs, by index of the pair. Each learns by itself, with the effort of its pair.
         budget: multiply-adds of a batch's feedback learning, as a share of those of a backprop step. Over it go only
             the first batch, one sample of each noise that a pair gets in any case, and narrow maps (`HEAD_SHARE`).
         adaptive: False keeps every pair at an equal share of the whole budget.
     """
 
     def __init__(
-        self, network: PairedNetwork, parts: Mapping[int, LinearPart], budget: float, *, adaptive: bool = True
+        self,
+        network: PairedNetwork,
+        maps: Mapping[int, Sequence[FeedbackMap]],
+        budget: float,
+        *,
+        adaptive: bool = True,
     ) -> None:
         self.network = network
-        self.parts = parts
+        self.maps = maps
         self.budget = budget
         self.adaptive = adaptive
-        self.efforts = [1.0] * len(parts)
+        self.efforts = [1.0] * len(maps)
         self._left: Tensor | None = None  # sums of residual shares since the last decision
         self._shapes: dict[tuple[torch.Size, torch.device], Shapes] = {}
         self._step, self._times = 0, 1
-        self._plan: dict[int, Allocation] = {}
-        for part in parts.values():
-            torch.nn.init.zeros_(part.map.map.weight)
+        self._plan: dict[int, list[Allocation]] = {}
+        for each in self._flat():
+            torch.nn.init.zeros_(each.map.map.weight)
 
     def begin(self, x: Tensor, step: int) -> None:
         """Before the updates of a step, with the batch that the network saw, (batch, ...)."""
-        if self.parts:
+        if self.maps:
             shapes = self._shapes_for(x)
             plan = self.plan(shapes) if step else shapes.warm_allocations
-            self._plan = dict(zip(self.parts, plan, strict=True))
+            self._plan = self._by_block(plan)
             self._times = 1 if step else shapes.warm_times
         self._step = step
 
     def learn(self, block: int, trace: Trace, noise: NoiseSource) -> Tensor:
-        """Update one part; returns the share of the response to noise that it did not predict."""
-        return _learn(self.parts[block], trace, self._plan[block], self._times, noise, self._step, block)
+        """Update a pair's maps; returns the share of the response to noise that they did not predict, their mean."""
+        maps, shares = self.maps[block], []
+        for number, (each, allocation) in enumerate(zip(maps, self._plan[block], strict=True)):
+
+            def draw(repetition: int, kind: Kind, like: Tensor, number: int = number) -> Tensor:
+                return noise(NoiseKey(self._step, block, repetition * len(maps) + number, kind), like)
+
+            shares.append(_learn(each, trace, allocation, self._times, draw))
+        return shares[0] if len(shares) == 1 else torch.stack(shares).mean()
 
     def watch(self, shares: Tensor, step: int) -> None:
         """After a step, with what `learn` returned for the blocks from the second on: now and then decide about effort.
 
         The only place at which a step waits for the device, and the only one that changes the plan.
         """
-        if not (self.adaptive and step and self.parts):
+        if not (self.adaptive and step and self.maps):
             return
-        left = torch.stack([shares[block - 1] for block in self.parts])
+        left = torch.stack([shares[block - 1] for block in self.maps])
         self._left = left if self._left is None else self._left.to(left) + left  # may come from another device
         if step % EVERY:
             return
@@ -104,10 +119,11 @@ class Amortised:
         self.efforts = [_effort(effort, mean) for effort, mean in zip(self.efforts, means, strict=True)]
 
     def plan(self, shapes: Shapes) -> list[Allocation]:
-        """The noise of every pair at its present effort."""
+        """The noise of every map at the present effort of its pair."""
         efforts = tuple(self.efforts)
         if efforts not in shapes.plans:
-            shapes.plans[efforts] = allocate(shapes.maps, shapes.backprop, self.budget, efforts)
+            each = [effort for effort, maps in zip(efforts, self.maps.values(), strict=True) for _ in maps]
+            shapes.plans[efforts] = allocate(shapes.maps, shapes.backprop, self.budget, each)
         return shapes.plans[efforts]
 
     def _shapes_for(self, x: Tensor) -> Shapes:
@@ -115,9 +131,18 @@ class Amortised:
         if key not in self._shapes:
             with _evaluating(self.network), torch.no_grad():
                 traces = self.network.trace(x[:FEW])
-            maps = [map_shape(part, part.map_input(traces[i].x, traces[i].context)) for i, part in self.parts.items()]
+            inputs = [each.map_input(traces[i].x, traces[i].context) for i, maps in self.maps.items() for each in maps]
+            maps = [map_shape(each, x) for each, x in zip(self._flat(), inputs, strict=True)]
             self._shapes[key] = Shapes(maps, backprop_cost(self.network, x), *warm_up(maps))
         return self._shapes[key]
+
+    def _flat(self) -> list[FeedbackMap]:
+        return [each for maps in self.maps.values() for each in maps]
+
+    def _by_block(self, values: Iterable[_T]) -> dict[int, list[_T]]:
+        """Values of all maps, in the order of `_flat`, for each pair."""
+        left = iter(values)
+        return {block: list(islice(left, len(maps))) for block, maps in self.maps.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Efforts, and what is watched to decide the next ones."""
@@ -159,7 +184,11 @@ def _evaluating(network: PairedNetwork) -> Iterator[None]:
 
 @torch.no_grad()
 def _learn(
-    part: LinearPart, trace: Trace, allocation: Allocation, times: int, noise: NoiseSource, step: int, block: int
+    part: FeedbackMap,
+    trace: Trace,
+    allocation: Allocation,
+    times: int,
+    draw: Callable[[int, Kind, Tensor], Tensor],
 ) -> Tensor:
     """Update V `times` times; returns the share of the response that V did not predict the last time."""
     x = part.map_input(trace.x, trace.context)
@@ -167,10 +196,6 @@ def _learn(
     shape = (allocation.rows, *x.shape[1:])
     isotropic = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=order)
     mixing = x.new_empty(allocation.mixtures, len(x))
-
-    def draw(repetition: int, kind: Kind, like: Tensor) -> Tensor:
-        return noise(NoiseKey(step, block, repetition, kind), like)
-
     left = x.new_zeros(())
     for repetition in range(times):
         left = delta_rule(part, draw(repetition, "input", isotropic), allocation)

@@ -86,11 +86,10 @@ def _(layer: nn.BatchNorm2d, x: Tensor, clean: Context = None) -> tuple[Tensor, 
     running, variance = layer.running_mean, layer.running_var
     of_batch = layer.training or running is None or variance is None
     if not of_batch and running is not None and variance is not None:
-        mean = running
-    else:
-        over = [d for d in range(x.dim()) if d != 1]
-        variance, mean = torch.var_mean(x.detach().to(_statistics_type(layer, x)), over, correction=0)
-    rstd = torch.rsqrt(variance + layer.eps)
+        mean, rstd = running, torch.rsqrt(variance + layer.eps)
+    else:  # by the layer's own kernel, which is several times faster than var_mean
+        wider = x.detach().to(_statistics_type(layer, x))
+        _, mean, rstd = torch.native_batch_norm(wider, None, None, None, None, True, 0.0, layer.eps)
     gain = rstd if layer.weight is None else rstd * layer.weight.detach()
     return y, NormContext(x.detach(), mean, rstd, gain, of_batch)
 

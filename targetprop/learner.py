@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from targetprop.amortise import Amortised
 from targetprop.errors import UserError
 from targetprop.layer_parallel import Grid, LayerParallel
-from targetprop.linear_part import LinearPart
 from targetprop.network import PairedNetwork, Trace
 from targetprop.noise import GaussianNoise, Kind, NoiseKey, NoiseSource
 from targetprop.pair import Pair
 from targetprop.precision import Autocast, wide
 from targetprop.recipes import DTP, Recipe, per_block
 from targetprop.rules import Draw, add_local_gradients, local_loss, mirror_gradient, output_difference
-from targetprop.updates import feedback_update, mean_update, part_for
+from targetprop.updates import feedback_update, maps_for, mean_update
 
 CHANGES_WITH_EVERY_PASS = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.modules.batchnorm._NormBase)
 
@@ -90,9 +89,9 @@ class Learner(nn.Module):
         if recipe.feedback == "amortised" and self.network.style == "published":
             raise UserError('network: feedback="amortised" needs twins in the style "linear" or "matched".')
         pairs = self.network.pairs
-        parts = {n: part for n, pair in enumerate(pairs) if (part := part_for("amortised", recipe, pair))}
-        self._amortised = Amortised(self.network, parts, recipe.budget, adaptive=recipe.adaptive)
-        self._mirrored = {pair: part for pair in pairs if (part := part_for("kolen_pollack", recipe, pair))}
+        amortised = {n: maps for n, pair in enumerate(pairs) if (maps := maps_for("amortised", recipe, pair))}
+        self._amortised = Amortised(self.network, amortised, recipe.budget, adaptive=recipe.adaptive)
+        self._mirrored = {pair: maps for pair in pairs if (maps := maps_for("kolen_pollack", recipe, pair))}
         if recompute and (changing := [m for m in self.network.modules() if isinstance(m, CHANGES_WITH_EVERY_PASS)]):
             raise UserError(f"recompute: {type(changing[0]).__name__} does not give the same activations twice.")
         if recipe.init_symmetric_weights:
@@ -133,7 +132,7 @@ class Learner(nn.Module):
 
     def optimizer_parameters(self) -> list[nn.Parameter]:
         """What your optimiser trains: the forward parameters, by Kolen-Pollack the feedback weights, too."""
-        mirrored = [part.map.map.weight for part in self._mirrored.values()]
+        mirrored = [each.map.map.weight for maps in self._mirrored.values() for each in maps]
         return self.network.forward_parameters() + cast(list[nn.Parameter], mirrored)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -231,8 +230,9 @@ class Learner(nn.Module):
             at_map = add_local_gradients(pair, trace, difference)
             if number:
                 difference = self.recipe.targets(pair, clean, difference, at_map)
-        for part in self._mirrored.values():  # now that weights that blocks share have all of their gradient
-            mirror_gradient(part)
+        for maps in self._mirrored.values():  # now that weights that blocks share have all of their gradient
+            for each in maps:
+                mirror_gradient(each)
         losses = torch.stack(feedback_losses[::-1]) if feedback_losses else x.new_zeros(0)
         local, activity = torch.stack(local_losses[::-1]), torch.stack(activities[::-1])
         return Step(losses, local, activity, outputs[::-1], targets[::-1])
@@ -271,7 +271,7 @@ class Learner(nn.Module):
 
     def _learn_feedback(self, number: int, pair: Pair, trace: Trace) -> Tensor:
         """K_n updates of a pair's feedback, each on fresh noise, or the amortised one; returns its loss."""
-        if number in self._amortised.parts:
+        if number in self._amortised.maps:
             loss = self._amortised.learn(number, trace, self.noise)
             if self.parallel is not None:
                 self.parallel.average(list(pair.feedback_parameters()))
@@ -328,7 +328,7 @@ class Learner(nn.Module):
     def learns_by_loss(self, number: int) -> bool:
         """Whether the feedback of this pair, counted from 0, is trained on the recipe's loss by its own optimiser."""
         pair = self.network.pairs[number]
-        by_rule = number in self._amortised.parts or pair in self._mirrored
+        by_rule = number in self._amortised.maps or pair in self._mirrored
         if not number or by_rule or self.recipe.feedback_loss is None:
             return False
         return self._iterations[number - 1] > 0 and self._feedback_optimizers[number - 1] is not None
@@ -337,11 +337,11 @@ class Learner(nn.Module):
         """The autocast that stands, if this network can learn under it."""
         autocast = Autocast.current(device)
         for number, pair in enumerate(self.network.pairs if autocast.dtype is not None else ()):
-            if self.learns_by_loss(number) or (number and not isinstance(pair.linear, LinearPart)):
+            if self.learns_by_loss(number) or (number and not pair.carries_differences):
                 raise UserError(
                     f"autocast: the feedback of block {pair.name} needs differences of nearly equal numbers, which "
-                    "bfloat16 does not hold: set feedback.rule=amortised (model=amortised_dtp), or train without "
-                    "autocast (trainer.precision=32-true)."
+                    "bfloat16 does not hold: set feedback.rule=amortised and feedback.twin=linear "
+                    "(model=amortised_dtp), or train without autocast (trainer.precision=32-true)."
                 )
         return autocast
 

@@ -9,7 +9,7 @@ G(t) - G(s) = P V (a(t) - a(s)).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 from torch import Tensor, nn
 
@@ -30,6 +30,21 @@ UNITWISE = (*RESHAPING, nn.ELU, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.GELU, nn.Drop
 """Layers whose twins act on every unit by itself; so do non-overlapping max-pooling and the published batch norm."""
 
 
+class FeedbackMap(Protocol):
+    """One linear map of a block and its feedback weights V: all that a rule for single maps needs to know."""
+
+    @property
+    def layer(self) -> nn.Module:
+        """The forward layer."""
+
+    @property
+    def map(self) -> LinearMapTwin:
+        """The twin that holds V."""
+
+    def map_input(self, x: Tensor, context: Context) -> Tensor:
+        """The input of the forward layer for an input x of the block, which had this context."""
+
+
 @dataclass(frozen=True)
 class LinearPart:
     """The twin of a chain of layers, as P (V a(y) + c): `map` is V and c, at this `position` in the chain."""
@@ -42,6 +57,11 @@ class LinearPart:
     def map(self) -> LinearMapTwin:
         """The twin that holds V and c."""
         return cast(LinearMapTwin, self.twins[self.position])
+
+    @property
+    def layer(self) -> nn.Module:
+        """The forward layer that `map` is the twin of."""
+        return self.layers[self.position]
 
     @property
     def unitwise(self) -> bool:
@@ -104,6 +124,9 @@ def linear_part(block: nn.Module, twin: Twin | None) -> LinearPart | str:
     if len(with_weights) != 1:
         return f"its twin has {len(with_weights)} layers with weights"
     (position,) = with_weights
+    maps = sum(isinstance(each, LinearMapTwin) for each in twins[position].modules())
+    if maps > 1:
+        return f"the twin of {type(layers[position]).__name__} has {maps} linear maps"
     if not isinstance(twins[position], LinearMapTwin):
         return f"the twin of {type(layers[position]).__name__} is not known to be linear"
     for layer in layers[:position]:

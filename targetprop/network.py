@@ -62,7 +62,7 @@ class PairedNetwork(nn.Module):
         for number, block in enumerate(cut(model), start=1):
             name = f"{number} ({', '.join(type(layer).__name__ for layer in leaves(block))})"
             block = pool_first(block)
-            for layer in block:
+            for layer in block.modules():
                 not_in_place(layer)
             try:
                 twin = twin_of(block, style).to(next(block.parameters())) if number > 1 else None  # its device and type

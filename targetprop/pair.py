@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from targetprop.encoding import Context, encode
 from targetprop.errors import UserError
 from targetprop.forward_part import ForwardPart, forward_part
-from targetprop.linear_part import LinearPart, linear_part
+from targetprop.linear_part import FeedbackMap, LinearPart, linear_part
 from targetprop.precision import wide
+from targetprop.residual import Residual, ResidualTwin, branch_maps
 from targetprop.twins import ChainTwin, LinearMapTwin, Twin
 
 
@@ -25,6 +26,7 @@ class Pair(nn.Module):
 
     Attributes:
         linear: the linear part of the twin, or in words why it has none.
+        maps: its linear maps, if each can learn by itself: that of the linear part, or those of a residual block.
     """
 
     def __init__(self, block: nn.Module, twin: Twin | None, name: str = "block") -> None:
@@ -33,6 +35,9 @@ class Pair(nn.Module):
         self.twin = twin
         self.name = name
         self.linear: LinearPart | str = linear_part(block, twin)
+        self.maps: tuple[FeedbackMap, ...] = (
+            (self.linear,) if isinstance(self.linear, LinearPart) else branch_maps(block, twin)
+        )
 
     @property
     def forward_part(self) -> ForwardPart | None:
@@ -52,6 +57,8 @@ class Pair(nn.Module):
 
     def decode_difference(self, y: Tensor, difference: Tensor, context: Context) -> Tensor:
         """G(y + difference) - G(y), in one pass through the twin's linear part where it has one."""
+        if self.twin is not None and self.twin.is_linear:
+            return self.decode(difference, context)
         part = self.linear
         if not isinstance(part, LinearPart):
             return self.decode(y + difference, context) - self.decode(y, context)
@@ -64,6 +71,11 @@ class Pair(nn.Module):
         """Forward weight W and transposed feedback weight V^T of every linear layer, in one shape; detached views."""
         return [] if self.twin is None else list(_weights(self.block, self.twin))
 
+    @property
+    def carries_differences(self) -> bool:
+        """Whether `decode_difference` forms no difference of nearly equal numbers in a narrow type."""
+        return isinstance(self.linear, LinearPart) or (self.twin is not None and self.twin.is_linear)
+
     def feedback_parameters(self) -> list[nn.Parameter]:
         """The weights of the twin, none without one."""
         return [] if self.twin is None else list(self.twin.parameters())
@@ -73,5 +85,8 @@ def _weights(layer: nn.Module, twin: Twin) -> Iterator[tuple[Tensor, Tensor]]:
     if isinstance(layer, nn.Sequential) and isinstance(twin, ChainTwin):
         for child, part in zip(layer, twin.twins, strict=True):
             yield from _weights(child, cast(Twin, part))
+    elif isinstance(layer, Residual) and isinstance(twin, ResidualTwin):
+        for branch, chain in zip(layer.branches, twin.branches, strict=True):
+            yield from _weights(branch, chain)
     elif isinstance(twin, LinearMapTwin):
         yield cast(Tensor, layer.weight).detach(), twin.transposed.detach()

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,6 +33,11 @@ class Twin(nn.Module, ABC):
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether `decode` is known to be linear in y, for any context."""
+        return False
 
     @abstractmethod
     def decode(self, y: Tensor, context: Context) -> Tensor:
@@ -101,6 +106,10 @@ class ChainTwin(Twin):
             raise UserError(f"{name} is a Sequential with a forward of its own: register a twin for {name}.")
         self.twins = nn.ModuleList(twin_of(child, style) for child in layer)
 
+    @property
+    def is_linear(self) -> bool:
+        return all(cast(Twin, twin).is_linear for twin in self.twins)
+
     def decode(self, y: Tensor, context: Context) -> Tensor:
         for twin, part in zip(reversed(self.twins), reversed(context), strict=True):
             assert isinstance(twin, Twin)
@@ -118,6 +127,10 @@ class LinearMapTwin(Twin):
 
     forward_map: LinearMap
     map: nn.Linear | nn.ConvTranspose2d
+
+    @property
+    def is_linear(self) -> bool:
+        return self.map.bias is None
 
     def decode(self, y: Tensor, context: Context) -> Tensor:
         return self._affine(y, context, self.map.bias)
@@ -210,6 +223,10 @@ class ActivationTwin(Twin):
 class IdentityTwin(Twin):
     """Twin of a layer that the feedback path ignores."""
 
+    @property
+    def is_linear(self) -> bool:
+        return True
+
     def decode(self, y: Tensor, context: Context) -> Tensor:
         return y
 
@@ -228,6 +245,10 @@ class AdjointTwin(Twin):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__(layer)
         self._layer = (layer,)  # not a submodule: the layer's parameters are the block's
+
+    @property
+    def is_linear(self) -> bool:
+        return True
 
     def decode(self, y: Tensor, context: Context) -> Tensor:
         return adjoint(self._layer[0], y, context)

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from targetprop.linear_part import RESHAPING, LinearPart
+from targetprop.linear_part import RESHAPING, FeedbackMap, LinearPart
 from targetprop.maps import linear_map
 from targetprop.network import PairedNetwork, Trace
 from targetprop.pair import Pair
@@ -23,14 +23,13 @@ DIAGONAL = (nn.ELU, nn.Tanh, nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.MaxP
 """Layers above the map for which the diagonal form of the expectation is good (see `rules/expected.py`)."""
 
 
-def part_for(rule: str, recipe: Recipe, pair: Pair) -> LinearPart | None:
-    """The linear part of a pair whose feedback learns by this rule without a loss; None for any other pair."""
-    part = pair.linear
-    if recipe.feedback != rule or recipe.feedback_loss is None or not isinstance(part, LinearPart):
-        return None
-    if rule == "kolen_pollack" and linear_map(part.layers[part.position]) is None:
-        return None
-    return part if part.map.map.weight.requires_grad else None
+def maps_for(rule: str, recipe: Recipe, pair: Pair) -> tuple[FeedbackMap, ...]:
+    """The maps of a pair whose feedback learns by this rule without a loss; none of any other pair."""
+    if recipe.feedback != rule or recipe.feedback_loss is None:
+        return ()
+    if rule == "kolen_pollack" and any(linear_map(each.layer) is None for each in pair.maps):
+        return ()
+    return tuple(each for each in pair.maps if each.map.map.weight.requires_grad)
 
 
 def feedback_update(recipe: Recipe, pair: Pair, trace: Trace, sigma: float) -> Update | None:
@@ -74,8 +73,8 @@ def _path(recipe: Recipe, pair: Pair) -> str:
     if not any(p.requires_grad for p in pair.feedback_parameters()):
         return "feedback stays as it is, its weights are frozen"
     for rule in ("amortised", "kolen_pollack"):
-        if part_for(rule, recipe, pair):
-            return rule
+        if maps := maps_for(rule, recipe, pair):
+            return rule if len(maps) == 1 else f"{rule}, each of its {len(maps)} linear maps by itself"
     if not _has_closed_form(recipe):
         return "autograd, because the recipe asks for the textbook path or its loss has no closed form"
     if isinstance(pair.linear, str):

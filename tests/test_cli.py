@@ -114,7 +114,7 @@ def test_help_shows_groups_choices_and_keys(tmp_path: Path) -> None:
     for words in (
         "model: amortised_dtp, backprop, baseline, dtp, ",
         "feedback: amortised, exact, expected, kolen_pollack, textbook",
-        "network: lenet, mlp, norm_vgg, simple_vgg",
+        "network: lenet, mlp, norm_vgg, resnet18, resnet34, simple_vgg",
         "feedback_training_iterations",
         "Examples",
     ):

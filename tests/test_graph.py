@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
-from targetprop import AMORTISED_DTP, DTP, Learner, OptimizerSpec, Recipe, Step, UserError
+from targetprop import AMORTISED_DTP, DTP, Learner, OptimizerSpec, Recipe, Residual, Step, UserError
 from targetprop.amortise import EVERY
 from targetprop.graph import KEPT, GraphedStep
 from targetprop.noise import NoiseKey, StepNoise
@@ -33,8 +33,9 @@ def tapes() -> Tapes:
 def network() -> nn.Sequential:
     torch.manual_seed(0)
     two_maps = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Conv2d(4, 4, 3))  # trained by autograd
+    residual = Residual(nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.ELU(), nn.Conv2d(6, 6, 1)))
     return nn.Sequential(
-        two_maps, nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ELU(), nn.MaxPool2d(2), nn.Flatten(),
+        two_maps, nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ELU(), nn.MaxPool2d(2), residual, nn.Flatten(),
         nn.Linear(24, 8), nn.GELU(), nn.Linear(8, 3),
     )  # fmt: skip
 
@@ -193,7 +194,7 @@ def test_lightning_trains_by_graphs_as_without(precision: Any, tapes: Tapes) -> 
     assert_equal(learner, expected)
     assert sum(tape.replays for tape in tapes) == 6
     losses = torch.stack([step.local_losses for step in steps[4:]]).mean(0)
-    logged = [trainer.callback_metrics[f"local_loss/block{n}"] for n in range(1, 5)]
+    logged = [trainer.callback_metrics[f"local_loss/block{n}"] for n in range(1, 6)]
     torch.testing.assert_close(torch.stack(logged), losses)
 
 

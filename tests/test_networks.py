@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from targetprop import PairedNetwork, UserError
-from targetprop.networks import lenet, mlp, norm_vgg, simple_vgg
+from targetprop import PairedNetwork, Residual, UserError
+from targetprop.networks import lenet, mlp, norm_vgg, resnet, simple_vgg
 from targetprop.networks.activations import ACTIVATIONS
 
 Network = Callable[..., nn.Sequential]
@@ -22,6 +23,33 @@ def test_simple_vgg_is_the_published_one() -> None:
     assert {(m.kernel_size, m.stride, m.padding) for m in convolutions} == {((3, 3), (1, 1), (1, 1))}
     assert sum(isinstance(m, nn.ELU) for m in model.modules()) == 5
     assert [m.in_features for m in model.modules() if isinstance(m, nn.Linear)] == [512]
+
+
+@pytest.mark.parametrize(("blocks", "parameters"), [((2, 2, 2, 2), 11_173_962), ((3, 4, 6, 3), 21_282_122)])
+def test_resnets_are_those_of_small_images(blocks: tuple[int, ...], parameters: int) -> None:
+    """Parameters as counted layer by layer; ImageNet's ResNets have a 7x7 stem and 1000 classes instead."""
+    model = resnet((3, 32, 32), 10, blocks=blocks)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    strides = [m.body[0].stride[0] for m in model.modules() if isinstance(m, Residual)]
+    assert strides == [2 if i in (blocks[0], sum(blocks[:2]), sum(blocks[:3])) else 1 for i in range(sum(blocks))]
+    assert [len(m.skip) for m in model.modules() if isinstance(m, Residual)] == [2 * (s == 2) for s in strides]
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in model.modules()) == len(convolutions) == 2 * sum(blocks) + 1 + 3
+    assert all(m.bias is None for m in convolutions)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"blocks": (1, 2)}, "network.hparams.blocks: expected one number for each of 4 stages"),
+        ({"blocks": 2}, "network.hparams.blocks: expected a list"),
+        ({"channels": (), "blocks": ()}, "network.hparams.channels: expected at least one stage"),
+        ({"norm": "yes"}, "network.hparams.norm: expected true or false, got 'yes'"),
+    ],
+)
+def test_resnets_of_other_builds_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
+        resnet((3, 32, 32), 10, **options)
 
 
 def test_lenet_pools_with_overlap() -> None:
@@ -42,6 +70,8 @@ def test_lenet_pools_with_overlap() -> None:
         (lenet, {"channels": (4, 5), "hidden": 6}, 4),
         (norm_vgg, {"channels": (4, 5, 6)}, 4),
         (mlp, {"hidden": (6, 5)}, 3),
+        (resnet, {"channels": (4, 5), "blocks": (1, 2)}, 5),
+        (resnet, {"channels": (4,), "blocks": (1,), "norm": False}, 3),
     ],
 )
 def test_network_has_one_block_a_child_and_fits_any_image(
@@ -65,7 +95,7 @@ def test_image_too_small_for_simple_vgg_names_the_block() -> None:
         simple_vgg((1, 8, 8), 10)
 
 
-@pytest.mark.parametrize("network", [simple_vgg, norm_vgg, lenet, mlp])
+@pytest.mark.parametrize("network", [simple_vgg, norm_vgg, lenet, mlp, resnet])
 def test_unknown_activation_is_answered_with_the_nearest_name(network: Network) -> None:
     with pytest.raises(
         UserError, match=r"activation: unknown value 'leakyrelu'\. Did you mean 'leaky_relu'.*Valid: elu"

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from targetprop import AMORTISED_DTP, DTP, Learner, Recipe, Step, UserError
+from targetprop import AMORTISED_DTP, DTP, Learner, Recipe, Residual, Step, UserError
 from targetprop.backprop import Backprop
 from targetprop.maps import Convolution
 from targetprop.metrics import angle
@@ -39,6 +39,14 @@ NETWORKS: dict[str, Callable[[], Sequence[nn.Module]]] = {
     "pools": lambda: (
         nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(8, 8, 3),
         nn.AdaptiveMaxPool2d(2), nn.LeakyReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    ),
+    "residual": lambda: (
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        Residual(
+            nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 1)),
+            nn.Conv2d(8, 8, 1),
+        ),
+        nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(392, 10),
     ),
     "mlp": lambda: (
         nn.Flatten(), nn.Linear(768, 64), nn.ELU(), nn.Dropout(0.0), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 10)

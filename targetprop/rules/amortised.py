@@ -26,7 +26,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from targetprop.linear_part import LinearPart
+from targetprop.linear_part import FeedbackMap
 from targetprop.maps import linear_map
 
 MIXTURES = 16
@@ -70,7 +70,7 @@ class MapShape:
 
 @dataclass(frozen=True)
 class Allocation:
-    """How much noise one pair gets a batch.
+    """How much noise one map gets a batch.
 
     Attributes:
         rows: samples of isotropic noise.
@@ -86,8 +86,8 @@ class Allocation:
 
 
 @torch.no_grad()
-def map_shape(part: LinearPart, x: Tensor) -> MapShape:
-    """The shape of a pair's linear map for its input x (batch, ...)."""
+def map_shape(part: FeedbackMap, x: Tensor) -> MapShape:
+    """The shape of a linear map for its input x (batch, ...)."""
     seen = part.map.forward_map.patches(torch.ones_like(x[:1], dtype=part.map.map.weight.dtype))
     return MapShape(
         seen.shape[1], part.map.map.weight.numel(), float(seen.sum(2).mean()), seen.sum(1, keepdim=True)
@@ -97,16 +97,16 @@ def map_shape(part: LinearPart, x: Tensor) -> MapShape:
 def allocate(
     shapes: Sequence[MapShape], backprop: float, budget: float, efforts: Sequence[float] | None = None
 ) -> list[Allocation]:
-    """Share a budget of noise out over the pairs.
+    """Share a budget of noise out over the maps.
 
-    Every pair gets the same ratio r of equations to unknowns, hence about the same rate of learning, as large as the
-    budget allows; about a quarter of the budget at most goes to shaped noise. A pair gets one sample of each in any
+    Every map gets the same ratio r of equations to unknowns, hence about the same rate of learning, as large as the
+    budget allows; about a quarter of the budget at most goes to shaped noise. A map gets one sample of each in any
     case, so that very small batches cost more than the budget.
 
     Args:
         backprop: multiply-adds of a backprop step of the whole batch.
         budget: share of it that feedback learning may cost.
-        efforts: for each pair what it gets in place of 1 times r; those above 1 only as far as the others leave room.
+        efforts: for each map what it gets in place of 1 times r; those above 1 only as far as the others leave room.
     """
     efforts = [1.0] * len(shapes) if efforts is None else efforts
     limit, scale = budget * backprop, 1.0
@@ -162,7 +162,7 @@ def _mixtures(shape: MapShape, scale: float) -> int:
 
 
 @torch.no_grad()
-def delta_rule(part: LinearPart, eps: Tensor, allocation: Allocation) -> Tensor:
+def delta_rule(part: FeedbackMap, eps: Tensor, allocation: Allocation) -> Tensor:
     """Update V from isotropic noise at the map's input, (rows, *input).
 
     Returns:
@@ -174,7 +174,7 @@ def delta_rule(part: LinearPart, eps: Tensor, allocation: Allocation) -> Tensor:
     _add_product(part, residual, patches * allocation.step)
     dtype = part.map.map.weight.dtype
     if response is None:
-        weight = part.layers[part.position].weight
+        weight = part.layer.weight
         assert isinstance(weight, Tensor)
         power = allocation.equations * torch.linalg.vector_norm(weight).square()
     else:
@@ -184,7 +184,7 @@ def delta_rule(part: LinearPart, eps: Tensor, allocation: Allocation) -> Tensor:
 
 
 @torch.no_grad()
-def shaped_delta_rule(part: LinearPart, eps: Tensor) -> None:
+def shaped_delta_rule(part: FeedbackMap, eps: Tensor) -> None:
     """Update V from noise shaped like activity: random mixtures of the batch's inputs, (mixtures, *input).
 
     Forward updates lie along activations, and so does what V lags behind by. Such noise is far from white, so no
@@ -199,9 +199,9 @@ def shaped_delta_rule(part: LinearPart, eps: Tensor) -> None:
     part.map.transposed.add_(part.map.forward_map.from_matrix(gradient.mul_(step)))
 
 
-def _residual(part: LinearPart, eps: Tensor, patches: Tensor) -> tuple[Tensor, Tensor | None]:
+def _residual(part: FeedbackMap, eps: Tensor, patches: Tensor) -> tuple[Tensor, Tensor | None]:
     """What V does not predict of the response, (groups, rows * positions, units); the response if it was measured."""
-    layer, found, transposed = part.layers[part.position], part.map.forward_map, part.map.transposed
+    layer, found, transposed = part.layer, part.map.forward_map, part.map.transposed
     if linear_map(layer) is not None:
         assert isinstance(layer.weight, Tensor)
         return patches @ found.matrix(layer.weight - transposed).mT, None
@@ -211,7 +211,7 @@ def _residual(part: LinearPart, eps: Tensor, patches: Tensor) -> tuple[Tensor, T
         return response - patches @ found.matrix(transposed).mT, response
 
 
-def _add_product(part: LinearPart, residual: Tensor, patches: Tensor) -> None:
+def _add_product(part: FeedbackMap, residual: Tensor, patches: Tensor) -> None:
     """V += residual^T patches; without a copy of V's size where the memory of V is that of its matrix."""
     transposed, found = part.map.transposed, part.map.forward_map
     matrix = found.matrix(transposed)

@@ -11,13 +11,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from targetprop.linear_part import LinearPart
+from targetprop.linear_part import FeedbackMap
 
 
 @torch.no_grad()
-def mirror_gradient(part: LinearPart) -> None:
+def mirror_gradient(part: FeedbackMap) -> None:
     """Give V the gradient of W, for the optimiser that W has."""
-    gradient, weight = part.layers[part.position].weight.grad, part.map.map.weight
+    gradient, weight = part.layer.weight.grad, part.map.map.weight
     assert gradient is None or isinstance(gradient, Tensor)
     if gradient is None:
         weight.grad = None

@@ -24,13 +24,16 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("model", ["dtp", "backprop"])
+RESIDUAL = ["model=amortised_dtp", "network=resnet18", "network.hparams.blocks=[1,1]"]
+
+
+@pytest.mark.parametrize("model", [["model=dtp"], ["model=backprop"], RESIDUAL], ids=["dtp", "backprop", "residual"])
 def test_resumed_run_equals_the_uninterrupted_one(
-    compose: Callable[..., DictConfig], tmp_path: Path, model: str
+    compose: Callable[..., DictConfig], tmp_path: Path, model: list[str]
 ) -> None:
-    train(compose(*SETTINGS, f"model={model}", output="whole"))
+    train(compose(*SETTINGS, *model, output="whole"))
     middle = tmp_path / "whole" / "checkpoints" / "epoch=1.ckpt"
-    train(compose(*SETTINGS, f"model={model}", f"ckpt_path='{middle}'", output="resumed"))
+    train(compose(*SETTINGS, *model, f"ckpt_path='{middle}'", output="resumed"))
     whole, resumed = (load_last(tmp_path / run) for run in ("whole", "resumed"))
     assert whole["epoch"] == resumed["epoch"] == 3
     assert whole["global_step"] == resumed["global_step"] == 12
