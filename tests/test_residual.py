@@ -27,7 +27,6 @@ from targetprop import (
     twin_of,
 )
 from targetprop.metrics import angle, backprop_gradients, block_gradients, feedback_angles
-from targetprop.metrics.alignment import _weights
 from targetprop.networks import resnet
 from targetprop.rules import add_local_gradients, local_loss
 
@@ -73,7 +72,7 @@ def with_forward_weights(model: nn.Sequential, recipe: Recipe) -> Learner:
     for pair in learner.network.trained:
         assert pair.twin is not None
         with torch.no_grad():
-            for forward, feedback in _weights(pair.block, pair.twin):
+            for forward, feedback in pair.weights():
                 feedback.copy_(forward)
     return learner
 
