@@ -228,3 +228,25 @@ def test_runs_are_summarised_by_mean_and_standard_deviation(monkeypatch: pytest.
     rows = [{"accuracy": a, "seconds": 2.0, "host_bytes": 1.0, "gpu_bytes": 0.0} for a in (0.4, 0.6)]
     assert summary_of(rows)["accuracy"] == {"mean": pytest.approx(0.5), "sd": pytest.approx(0.02**0.5)}
     assert summary_of(rows[:1])["seconds"] == {"mean": 2.0, "sd": 0.0}
+
+
+def test_layer_parallel(run: Run, tmp_path: Path) -> None:
+    picture = tmp_path / "step.png"
+    record = run("layer_parallel", *TINY, *ONCE, "--picture", str(picture))
+    for mode in record["modes"].values():
+        assert positive(*mode["pair_seconds"], *mode["feedback_seconds"].values(), *mode["step_seconds"].values())
+        assert sorted(mode["shares"]) == [["feedback 2"], ["feedback 3"]]
+        assert mode["predicted"][0]["images"] == mode["predicted"][0]["layers_only"] == 1
+        assert all(row["groups"] * row["columns"] == row["processes"] for row in mode["predicted"])
+    assert picture.stat().st_size > 5000
+
+
+def test_family(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = importlib.import_module("family")
+    monkeypatch.setattr(family, "COMMON", "datamodule=digits trainer.limit_train_batches=2")
+    monkeypatch.setattr(family, "VGG", "network=tiny_vgg network.hparams.channels=[4,6]")
+    monkeypatch.setattr(family, "COMMANDS", ("model=amortised_dtp", "model=dtp model.hparams.noise=-1"))
+    works, fails = run("family", "--epochs", "1", "--data", str(tmp_path))["runs"]
+    assert 0 <= works["test"] <= 1
+    assert len(works["angles"]) == 3
+    assert "noise" in fails["error"]
