@@ -50,22 +50,28 @@ class PairedNetwork(nn.Module):
             raise UserError("A network needs at least one block with parameters.")
 
     @classmethod
-    def of(cls, model: nn.Sequential, style: str = "published") -> PairedNetwork:
+    def of(cls, model: nn.Sequential, style: str = "published", *, top: bool = True) -> PairedNetwork:
         """Cut a Sequential into blocks (see `cut`) and pair each with a new feedback twin, in one of the `STYLES`.
+
+        Args:
+            top: whether the output block has feedback, too; it needs none where it follows the loss itself.
 
         Raises:
             UserError: a layer above the first block has no feedback twin, or a lazy layer has no weights yet.
         """
         if any(map(is_lazy, model.parameters())):
             raise UserError("The network has lazy layers without weights: call it on one batch first.")
-        pairs = []
-        for number, block in enumerate(cut(model), start=1):
+        pairs, blocks = [], cut(model)
+        with_feedback = range(2, len(blocks) + top)
+        for number, block in enumerate(blocks, start=1):
             name = f"{number} ({', '.join(type(layer).__name__ for layer in leaves(block))})"
             block = pool_first(block)
             for layer in block:
                 not_in_place(layer)
             try:
-                twin = twin_of(block, style).to(next(block.parameters())) if number > 1 else None  # its device and type
+                twin = twin_of(block, style) if number in with_feedback else None
+                if twin is not None:
+                    twin.to(next(block.parameters()))  # its device and type
                 pairs.append(Pair(block, twin, name))
             except UserError as error:
                 raise UserError(f"Block {name}: {error}") from None
@@ -75,8 +81,8 @@ class PairedNetwork(nn.Module):
 
     @property
     def trained(self) -> list[Pair]:
-        """The pairs with feedback, in forward order: all but the first."""
-        return list(self.pairs)[1:]
+        """The pairs with feedback, in forward order: all but the first, and the last if it follows the loss itself."""
+        return [pair for pair in self.pairs if pair.twin is not None]
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the network for x (batch, ...)."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from targetprop.as_printed import AsPrinted
 from targetprop.backprop import Backprop
 from targetprop.check import is_number, require
 from targetprop.errors import UserError, unknown
@@ -41,6 +42,11 @@ def target_propagation(
         raise UserError(f"model.hparams.{error}") from None
     except TypeError as error:
         raise UserError(f"model.hparams: {error}") from None
+
+
+def as_printed(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int) -> AsPrinted:
+    """The course notebook's learner, with its own numbers: its recipe is part of it."""
+    return AsPrinted(network, seed=seed)
 
 
 def backprop(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int) -> Backprop:

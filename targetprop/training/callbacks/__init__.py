@@ -4,7 +4,17 @@ from targetprop.training.callbacks.alignment import Alignment
 from targetprop.training.callbacks.checkpoint import BestCheckpoint
 from targetprop.training.callbacks.divergence import StopOnDivergence
 from targetprop.training.callbacks.history import History
+from targetprop.training.callbacks.printed_accuracy import PrintedAccuracy
 from targetprop.training.callbacks.progress import ProgressBar, ProgressLines
 from targetprop.training.callbacks.step_losses import StepLosses
 
-__all__ = ["Alignment", "BestCheckpoint", "History", "ProgressBar", "ProgressLines", "StepLosses", "StopOnDivergence"]
+__all__ = [
+    "Alignment",
+    "BestCheckpoint",
+    "History",
+    "PrintedAccuracy",
+    "ProgressBar",
+    "ProgressLines",
+    "StepLosses",
+    "StopOnDivergence",
+]
