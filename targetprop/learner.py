@@ -187,7 +187,7 @@ class Learner(nn.Module):
         for number in reversed(range(len(self.network.pairs))):
             trace = self._recomputed(x, number) if self.recompute else traces.pop()
             clean, pair = trace.detach(), self.network.pairs[number]
-            if pair.twin is not None:
+            if self._has_feedback(number):
                 feedback_losses.append(self._learn_feedback(number, pair, clean))
             local_losses.append(local_loss(difference))
             activities.append(clean.y.mean(dtype=wide(clean.y.dtype)))
@@ -252,11 +252,15 @@ class Learner(nn.Module):
                 optimizer.load_state_dict(optimizer.state_dict())
         return self
 
+    def _has_feedback(self, number: int) -> bool:
+        """Whether this pair, counted from 0, carries a target down by its feedback."""
+        return 0 < number <= len(self.network.trained)
+
     def learns_by_loss(self, number: int) -> bool:
         """Whether the feedback of this pair, counted from 0, is trained on the recipe's loss by its own optimiser."""
         pair = self.network.pairs[number]
         by_rule = number in self._amortised.parts or pair in self._mirrored
-        if pair.twin is None or by_rule or self.recipe.feedback_loss is None:
+        if not self._has_feedback(number) or by_rule or self.recipe.feedback_loss is None:
             return False
         return self._iterations[number - 1] > 0 and self._feedback_optimizers[number - 1] is not None
 
@@ -264,7 +268,7 @@ class Learner(nn.Module):
         """The autocast that stands, if this network can learn under it."""
         autocast = Autocast.current(device)
         for number, pair in enumerate(self.network.pairs if autocast.dtype is not None else ()):
-            if self.learns_by_loss(number) or (pair.twin is not None and not isinstance(pair.linear, LinearPart)):
+            if self.learns_by_loss(number) or (self._has_feedback(number) and not isinstance(pair.linear, LinearPart)):
                 raise UserError(
                     f"autocast: the feedback of block {pair.name} needs differences of nearly equal numbers, which "
                     "bfloat16 does not hold: set feedback.rule=amortised (model=amortised_dtp), or train without "
@@ -289,11 +293,10 @@ class Learner(nn.Module):
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        saved_blocks, blocks = len(state["feedback_optimizers"]), len(self._feedback_optimizers)
+        blocks = len(self.network.pairs)
+        saved_blocks = blocks + len(state["feedback_optimizers"]) - len(self._feedback_optimizers)
         if saved_blocks != blocks:
-            raise UserError(
-                f"The state is of a network with {saved_blocks} blocks with feedback, this one has {blocks}."
-            )
+            raise UserError(f"The state is of a network with {saved_blocks} blocks, this one has {blocks}.")
         if state["rule"] != self._rule:
             raise UserError(f"The state is of feedback learning {state['rule']}, this one is {self._rule}.")
         self.steps = state["steps"]

@@ -36,11 +36,17 @@ class Trace:
 
 
 class PairedNetwork(nn.Module):
-    """Pairs in forward order. The first one has no feedback: there is no target below it to reach."""
+    """Pairs in forward order. The first one has no feedback: there is no target below it to reach.
 
-    def __init__(self, pairs: Iterable[Pair], style: str = "own") -> None:
+    Args:
+        style: of the twins, one of `STYLES` if they were built by `of`.
+        top: whether the output block has feedback; it needs none where it follows the loss itself.
+    """
+
+    def __init__(self, pairs: Iterable[Pair], style: str = "own", *, top: bool = True) -> None:
         super().__init__()
-        self.style = style  # of the twins, one of `STYLES` if they were built by `of`
+        self.style = style
+        self.top = top
         self.pairs: Sequence[Pair] = nn.ModuleList(pairs)  # type: ignore[assignment]
         # Convolution and pooling are fastest with channels last, but a layer that we do not know may use `view`.
         self.channels_last = all(map(_is_known, self.modules()))
@@ -52,9 +58,6 @@ class PairedNetwork(nn.Module):
     @classmethod
     def of(cls, model: nn.Sequential, style: str = "published", *, top: bool = True) -> PairedNetwork:
         """Cut a Sequential into blocks (see `cut`) and pair each with a new feedback twin, in one of the `STYLES`.
-
-        Args:
-            top: whether the output block has feedback, too; it needs none where it follows the loss itself.
 
         Raises:
             UserError: a layer above the first block has no feedback twin, or a lazy layer has no weights yet.
@@ -77,12 +80,12 @@ class PairedNetwork(nn.Module):
                 raise UserError(f"Block {name}: {error}") from None
         if len(pairs) == 1:
             warnings.warn("The network is one block: it has no feedback, and trains as by backprop.", stacklevel=2)
-        return cls(pairs, style)
+        return cls(pairs, style, top=top)
 
     @property
     def trained(self) -> list[Pair]:
-        """The pairs with feedback, in forward order: all but the first, and the last if it follows the loss itself."""
-        return [pair for pair in self.pairs if pair.twin is not None]
+        """The pairs with feedback, in forward order: all but the first, and but the output block without `top`."""
+        return list(self.pairs)[1 : len(self.pairs) if self.top else -1]
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the network for x (batch, ...)."""
