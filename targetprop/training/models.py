@@ -45,7 +45,16 @@ def target_propagation(
 
 
 def as_printed(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int) -> AsPrinted:
-    """The course notebook's learner, with its own numbers: its recipe is part of it."""
+    """The course notebook's learner.
+
+    Raises:
+        UserError: a number of the recipe is set, which is part of it, or the network is not an MLP.
+    """
+    for key in hparams:
+        if key != "f_optim":
+            raise UserError(
+                f"model.hparams.{key}: model=as_printed has the notebook's numbers; only f_optim can be set."
+            )
     return AsPrinted(network, seed=seed)
 
 

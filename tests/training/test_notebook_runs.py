@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from targetprop.cli import check_overrides
+from targetprop.errors import UserError
 from targetprop.training.run import train
 
 SMALL = [
@@ -51,6 +52,12 @@ def test_with_targets_held_fixed_it_learns_the_digits(tmp_path: Path, model: lis
     rate = "model.hparams.f_optim.lr=1e-3"
     metrics = train(settings("cifar10_mlp_dtp", tmp_path, *short, rate, *model))
     assert metrics["test/accuracy"] > 0.8
+
+
+def test_the_notebooks_own_numbers_are_part_of_it(tmp_path: Path) -> None:
+    config = settings("cifar10_mlp_as_printed", tmp_path, "+model.hparams.beta=0.5")
+    with pytest.raises(UserError, match=r"model\.hparams\.beta: model=as_printed has the notebook's numbers"):
+        train(config)
 
 
 def test_records_of_runs_keep_accuracies_and_epochs(
