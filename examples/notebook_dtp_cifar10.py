@@ -343,8 +343,8 @@ print(f"{'overall':12}" + "".join(f"{sum(values) / 10:12.2%}" for values in colu
 # ## The whole runs
 #
 # A few epochs on one core are not the end of it. These are recorded runs of
-# `python main.py reproduce=cifar10_mlp_as_printed` (30 epochs) and `python main.py reproduce=cifar10_mlp_dtp` (20 epochs,
-# images flipped at random; for backprop with `model=backprop`):
+# `python main.py reproduce=cifar10_mlp_as_printed` (30 epochs) and `python main.py reproduce=cifar10_mlp_dtp` (fewer
+# epochs, images flipped at random; for backprop with `model=backprop`):
 
 # %%
 records = json.loads(Path("../docs/runs/cifar10_mlp.json").read_text())
