@@ -255,6 +255,33 @@ for n, pair in enumerate(printed.network.pairs):
 # and the last factor is a number that autograd has handed over, without a graph. So $h_n - \hat h_n$ does not depend on
 # $W_1, W_2, W_3$ at all: move the value, and the target moves along with it. Nobody ever gets nearer.
 #
+# So the whole run can be had in seconds: compute the random features once, and train the output layer on them. This is
+# what 30 epochs of the printed code amount to (its author reports 39.24 % on the test set).
+
+
+# %%
+@torch.no_grad()
+def features(images):
+    """What the untouched hidden layers make of the images."""
+    values = []
+    for x, _ in BatchLoader(images, 1000, **NORMALISE):
+        for pair in printed.network.pairs[:-1]:
+            x = pair.block(x)
+        values.append(x)
+    return torch.cat(values)
+
+
+fixed, labels = features(train_images), train_images.labels
+output = printed.network.pairs[-1].block
+optimizer = torch.optim.RMSprop(output.parameters(), lr=0.01)
+for _ in range(PRINTED_EPOCHS, 30):
+    for chosen in torch.randperm(len(labels)).split(1024):
+        negative_probability(output(fixed[chosen]), labels[chosen]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+print(f"validation accuracy after 30 epochs: {evaluate(printed, val_batches)['accuracy']:.2%}")
+
+# %% [markdown]
 # One more thing to know when comparing: the printed code divides the right answers by *batches times 1024*, though the
 # last batch is smaller, 10,000 images being counted as 10,240. Its accuracies are 2.3 % (of themselves) too low:
 
@@ -340,23 +367,19 @@ for label, name in enumerate(classes):
 print(f"{'overall':12}" + "".join(f"{sum(values) / 10:12.2%}" for values in columns.values()))
 
 # %% [markdown]
-# ## The whole runs
+# ## Longer runs
 #
-# A few epochs on one core are not the end of it. These are recorded runs of
-# `python main.py reproduce=cifar10_mlp_as_printed` (30 epochs) and `python main.py reproduce=cifar10_mlp_dtp` (fewer
-# epochs, images flipped at random; for backprop with `model=backprop`):
+# These are recorded runs of `python main.py reproduce=cifar10_mlp_dtp`, and of the same with `model=backprop`: more
+# epochs, and images flipped at random.
 
 # %%
 records = json.loads(Path("../docs/runs/cifar10_mlp.json").read_text())
 figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
-for (name, runs), color in zip(records.items(), ("gray", BACK, FORWARD), strict=True):
-    for run_of_seed in runs:
-        values = [100 * value for value in run_of_seed["epochs"]["val/accuracy"]]
-        axis.plot(
-            range(1, len(values) + 1), values, color=color, lw=1.2, label=name if run_of_seed is runs[0] else None
-        )
-    tests = ", ".join(f"{100 * run_of_seed['test']:.2f} %" for run_of_seed in runs)
-    print(f"{name}: test accuracy {tests}")
+for name, color in (("DTP, targets held fixed", BACK), ("backprop", FORWARD)):
+    for number, recorded in enumerate(records[name]):
+        values = [100 * value for value in recorded["epochs"]["val/accuracy"]]
+        axis.plot(range(1, len(values) + 1), values, "-o", ms=3, color=color, label=None if number else name)
+        print(f"{name}, {len(values)} epochs, seed {recorded['seed']}: test accuracy {recorded['test']:.2%}")
 axis.set(xlabel="epoch", ylabel="validation accuracy (%)")
 axis.legend(fontsize=8)
 plt.show()
