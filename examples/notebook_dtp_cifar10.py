@@ -15,11 +15,9 @@
 # variable `DATA_DIR` (default `data`), and downloaded there if it is missing.
 
 # %%
-import json
 import os
 import warnings
 from dataclasses import replace
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
@@ -369,22 +367,8 @@ print(f"{'overall':12}" + "".join(f"{sum(values) / 10:12.2%}" for values in colu
 # %% [markdown]
 # ## Longer runs
 #
-# These are recorded runs of `python main.py reproduce=cifar10_mlp_dtp`, and of the same with `model=backprop`: more
-# epochs, and images flipped at random.
-
-# %%
-records = json.loads(Path("../docs/runs/cifar10_mlp.json").read_text())
-figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
-for name, color in (("DTP, targets held fixed", BACK), ("backprop", FORWARD)):
-    for number, recorded in enumerate(records[name]):
-        values = [100 * value for value in recorded["epochs"]["val/accuracy"]]
-        axis.plot(range(1, len(values) + 1), values, "-o", ms=3, color=color, label=None if number else name)
-        print(f"{name}, {len(values)} epochs, seed {recorded['seed']}: test accuracy {recorded['test']:.2%}")
-axis.set(xlabel="epoch", ylabel="validation accuracy (%)")
-axis.legend(fontsize=8)
-plt.show()
-
-# %% [markdown]
+# LONGER_PLACEHOLDER
+#
 # ## What to take along
 #
 # - **A target is a constant.** Detach it. If a local loss pulls its target along, its gradient is zero, and nothing
