@@ -42,7 +42,7 @@ def test_every_cell_runs_and_shows_what_the_text_says(
 ) -> None:
     """On random images: hidden layers stand still as printed, and move with targets held fixed."""
     matplotlib.use("agg")
-    monkeypatch.setattr(cifar10, "load", lambda *_: Splits(random_images(1500), random_images(50)))
+    monkeypatch.setattr(cifar10, "load", lambda *_: Splits(random_images(1290), random_images(50)))
     names: dict[str, Any] = {}
     for cell in code_cells():
         exec(re.sub(r"EPOCHS = \d+", "EPOCHS = 1", cell), names)
