@@ -371,7 +371,7 @@ print(f"{'overall':12}" + "".join(f"{sum(values) / 10:12.2%}" for values in colu
 # %% [markdown]
 # ## Longer runs
 #
-# LONGER_PLACEHOLDER
+# What whole runs reach, and the commands for them, stands in [docs/results.md](../docs/results.md).
 #
 # ## What to take along
 #
