@@ -6,7 +6,7 @@ from targetprop.layers import Reshape
 from targetprop.learner import Learner, Step
 from targetprop.network import PairedNetwork, Trace
 from targetprop.pair import Pair
-from targetprop.recipes import AMORTISED_DTP, DTP, TP, VANILLA_DTP, OptimizerSpec, Recipe
+from targetprop.recipes import AMORTISED_DTP, DTP, LEE_DTP, TP, VANILLA_DTP, OptimizerSpec, Recipe
 from targetprop.residual import Residual
 from targetprop.twins import Twin, register_twin, twin_of
 from targetprop.updates import explain
@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AMORTISED_DTP",
     "DTP",
+    "LEE_DTP",
     "TP",
     "VANILLA_DTP",
     "Learner",

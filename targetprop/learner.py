@@ -19,7 +19,14 @@ from targetprop.noise import GaussianNoise, Kind, NoiseKey, NoiseSource
 from targetprop.pair import Pair
 from targetprop.precision import Autocast, wide
 from targetprop.recipes import DTP, Recipe, per_block
-from targetprop.rules import Draw, add_local_gradients, local_loss, mirror_gradient, output_difference
+from targetprop.rules import (
+    Draw,
+    add_local_gradients,
+    adjoint_difference,
+    local_loss,
+    mirror_gradient,
+    output_difference,
+)
 from targetprop.updates import feedback_update, maps_for, mean_update
 
 CHANGES_WITH_EVERY_PASS = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.modules.batchnorm._NormBase)
@@ -30,8 +37,9 @@ class Step:
     """What one training step saw, detached; in forward order.
 
     Attributes:
-        feedback_losses: for each block above the first, the mean over its iterations, (blocks - 1,); of a block that
-            learns by the amortised rule, the share of the response to noise that its feedback does not predict.
+        feedback_losses: for each block with feedback, the mean over its iterations, (blocks - 1,), or (blocks - 2,)
+            where the output block follows the loss itself; of a block that learns by the amortised rule, the share of
+            the response to noise that its feedback does not predict.
         local_losses: for each block, before the update, (blocks,).
         activities: mean output of each block, (blocks,).
         outputs, targets: of each block, (batch, ...); empty unless `backward` was told to keep them.
@@ -72,7 +80,9 @@ class Learner(nn.Module):
         recompute: bool = False,
     ) -> None:
         super().__init__()
-        self.network = network if isinstance(network, PairedNetwork) else PairedNetwork.of(network, recipe.twin)
+        if isinstance(network, nn.Sequential):
+            network = PairedNetwork.of(network, recipe.twin, top=recipe.output == "target")
+        self.network = network
         self.recipe = recipe
         self.noise = noise or GaussianNoise(seed)
         self.steps = 0
@@ -86,7 +96,7 @@ class Learner(nn.Module):
             recipe.b_optim.build(parameters, lr) if parameters else None
             for parameters, lr in zip(learned, rates, strict=True)
         ]
-        if recipe.feedback == "amortised" and self.network.style == "published":
+        if recipe.feedback == "amortised" and self.network.style not in ("linear", "matched", "own"):
             raise UserError('network: feedback="amortised" needs twins in the style "linear" or "matched".')
         pairs = self.network.pairs
         amortised = {n: maps for n, pair in enumerate(pairs) if (maps := maps_for("amortised", recipe, pair))}
@@ -189,7 +199,7 @@ class Learner(nn.Module):
             raise UserError("backward: the loss depends on an earlier call, too; give each call a backward of its own.")
         assert self._autocast is not None
         with self._autocast.again():
-            step = self._descend(x, traces, output_difference(gradient, self.recipe.beta), keep)
+            step = self._descend(x, traces, output_difference(gradient, self._output_step), keep)
         if self.parallel is not None:
             self.parallel.share_gradients(self.optimizer_parameters())
         return step
@@ -219,7 +229,7 @@ class Learner(nn.Module):
         for number in reversed(range(len(self.network.pairs))):
             trace = self._recomputed(x, number) if self.recompute else traces.pop()
             clean, pair = trace.detach(), self.network.pairs[number]
-            if number:
+            if self._has_feedback(number):
                 learned = published[number] if published else self._learn_feedback(number, pair, clean)
                 feedback_losses.append(learned)
             local_losses.append(local_loss(difference))
@@ -229,7 +239,7 @@ class Learner(nn.Module):
                 targets.append(clean.y + difference)
             at_map = add_local_gradients(pair, trace, difference)
             if number:
-                difference = self.recipe.targets(pair, clean, difference, at_map)
+                difference = self._below(number, clean, difference, at_map)
         for maps in self._mirrored.values():  # now that weights that blocks share have all of their gradient
             for each in maps:
                 mirror_gradient(each)
@@ -237,14 +247,25 @@ class Learner(nn.Module):
         local, activity = torch.stack(local_losses[::-1]), torch.stack(activities[::-1])
         return Step(losses, local, activity, outputs[::-1], targets[::-1])
 
+    @property
+    def _output_step(self) -> float:
+        """Step size at the output, where what follows the loss itself takes a whole gradient."""
+        return self.recipe.beta if self.recipe.output == "target" else 1.0
+
+    def _below(self, number: int, trace: Trace, difference: Tensor, at_map: Tensor | None) -> Tensor:
+        """The difference d^{n-1} of the target below a block, counted from 0."""
+        pair = self.network.pairs[number]
+        if self.recipe.output == "loss" and number == len(self.network.pairs) - 1:
+            return self.recipe.beta * adjoint_difference(pair, trace, difference)
+        return self.recipe.targets(pair, trace, difference, at_map)
+
     @torch.enable_grad()
     def _recomputed(self, x: Tensor, number: int) -> Trace:
         return self.network.trace_block(x, number)
 
     def _learn_in_parallel(self, parallel: LayerParallel, x: Tensor, traces: Sequence[Trace]) -> dict[int, Tensor]:
         """The feedback of this process's pairs, then that of all others; returns the losses of all."""
-        trained = dict(enumerate(self.network.pairs))
-        del trained[0]
+        trained = dict(enumerate(self.network.trained, start=1))
 
         def learn(number: int) -> Tensor:
             trace = self._recomputed(x, number) if self.recompute else traces[number]
@@ -260,7 +281,7 @@ class Learner(nn.Module):
         before, parallel, self.parallel = deepcopy(self.state_dict()), self.parallel, None
         self._amortised.begin(x, self.steps + 1)  # the first step is not like the others
         seconds = []
-        for number in range(1, len(self.network.pairs)):
+        for number in range(1, 1 + len(self.network.trained)):
             start = time.perf_counter()
             float(learn(number))  # waits for the device
             seconds.append(time.perf_counter() - start)
@@ -325,11 +346,15 @@ class Learner(nn.Module):
                 optimizer.load_state_dict(optimizer.state_dict())
         return self
 
+    def _has_feedback(self, number: int) -> bool:
+        """Whether this pair, counted from 0, carries a target down by its feedback."""
+        return 0 < number <= len(self.network.trained)
+
     def learns_by_loss(self, number: int) -> bool:
         """Whether the feedback of this pair, counted from 0, is trained on the recipe's loss by its own optimiser."""
         pair = self.network.pairs[number]
         by_rule = number in self._amortised.maps or pair in self._mirrored
-        if not number or by_rule or self.recipe.feedback_loss is None:
+        if not self._has_feedback(number) or by_rule or self.recipe.feedback_loss is None:
             return False
         return self._iterations[number - 1] > 0 and self._feedback_optimizers[number - 1] is not None
 
@@ -337,7 +362,7 @@ class Learner(nn.Module):
         """The autocast that stands, if this network can learn under it."""
         autocast = Autocast.current(device)
         for number, pair in enumerate(self.network.pairs if autocast.dtype is not None else ()):
-            if self.learns_by_loss(number) or (number and not pair.carries_differences):
+            if self.learns_by_loss(number) or (self._has_feedback(number) and not pair.carries_differences):
                 raise UserError(
                     f"autocast: the feedback of block {pair.name} needs differences of nearly equal numbers, which "
                     "bfloat16 does not hold: set feedback.rule=amortised and feedback.twin=linear "
@@ -362,7 +387,8 @@ class Learner(nn.Module):
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        saved_blocks, blocks = len(state["feedback_optimizers"]) + 1, len(self.network.pairs)
+        blocks = len(self.network.pairs)
+        saved_blocks = blocks + len(state["feedback_optimizers"]) - len(self._feedback_optimizers)
         if saved_blocks != blocks:
             raise UserError(f"The state is of a network with {saved_blocks} blocks, this one has {blocks}.")
         if state["rule"] != self._rule:

@@ -121,6 +121,8 @@ def linear_part(block: nn.Module, twin: Twin | None) -> LinearPart | str:
         return "its twin is not built from a chain of layers"
     layers, twins = tuple(block), tuple(cast(Twin, each) for each in twin.twins)
     with_weights = [i for i, each in enumerate(twins) if any(True for _ in each.parameters())]
+    if twin.order != sorted(twin.order, reverse=True):
+        return "its activation comes after its linear map"
     if len(with_weights) != 1:
         return f"its twin has {len(with_weights)} layers with weights"
     (position,) = with_weights

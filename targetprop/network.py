@@ -36,11 +36,17 @@ class Trace:
 
 
 class PairedNetwork(nn.Module):
-    """Pairs in forward order. The first one has no feedback: there is no target below it to reach."""
+    """Pairs in forward order. The first one has no feedback: there is no target below it to reach.
 
-    def __init__(self, pairs: Iterable[Pair], style: str = "own") -> None:
+    Args:
+        style: of the twins, one of `STYLES` if they were built by `of`.
+        top: whether the output block has feedback; it needs none where it follows the loss itself.
+    """
+
+    def __init__(self, pairs: Iterable[Pair], style: str = "own", *, top: bool = True) -> None:
         super().__init__()
-        self.style = style  # of the twins, one of `STYLES` if they were built by `of`
+        self.style = style
+        self.top = top
         self.pairs: Sequence[Pair] = nn.ModuleList(pairs)  # type: ignore[assignment]
         # Convolution and pooling are fastest with channels last, but a layer that we do not know may use `view`.
         self.channels_last = all(map(_is_known, self.modules()))
@@ -50,7 +56,7 @@ class PairedNetwork(nn.Module):
             raise UserError("A network needs at least one block with parameters.")
 
     @classmethod
-    def of(cls, model: nn.Sequential, style: str = "published") -> PairedNetwork:
+    def of(cls, model: nn.Sequential, style: str = "published", *, top: bool = True) -> PairedNetwork:
         """Cut a Sequential into blocks (see `cut`) and pair each with a new feedback twin, in one of the `STYLES`.
 
         Raises:
@@ -58,25 +64,28 @@ class PairedNetwork(nn.Module):
         """
         if any(map(is_lazy, model.parameters())):
             raise UserError("The network has lazy layers without weights: call it on one batch first.")
-        pairs = []
-        for number, block in enumerate(cut(model), start=1):
+        pairs, blocks = [], cut(model)
+        with_feedback = range(2, len(blocks) + top)
+        for number, block in enumerate(blocks, start=1):
             name = f"{number} ({', '.join(type(layer).__name__ for layer in leaves(block))})"
             block = pool_first(block)
             for layer in block.modules():
                 not_in_place(layer)
             try:
-                twin = twin_of(block, style).to(next(block.parameters())) if number > 1 else None  # its device and type
+                twin = twin_of(block, style) if number in with_feedback else None
+                if twin is not None:
+                    twin.to(next(block.parameters()))  # its device and type
                 pairs.append(Pair(block, twin, name))
             except UserError as error:
                 raise UserError(f"Block {name}: {error}") from None
         if len(pairs) == 1:
             warnings.warn("The network is one block: it has no feedback, and trains as by backprop.", stacklevel=2)
-        return cls(pairs, style)
+        return cls(pairs, style, top=top)
 
     @property
     def trained(self) -> list[Pair]:
-        """The pairs with feedback, in forward order: all but the first."""
-        return list(self.pairs)[1:]
+        """The pairs with feedback, in forward order: all but the first, and but the output block without `top`."""
+        return list(self.pairs)[1 : len(self.pairs) if self.top else -1]
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the network for x (batch, ...)."""

@@ -34,6 +34,12 @@ FEEDBACK: Mapping[str, str] = {
 }
 """Ways to estimate the feedback loss's gradient, and what they are."""
 
+OUTPUTS: Mapping[str, str] = {
+    "target": "the output has a target, t^N = s^N - beta dL/ds^N",
+    "loss": "the output block follows the loss itself; the first target is t^{N-1} = s^{N-1} - beta dL/ds^{N-1}",
+}
+"""Where targets start, and what they are."""
+
 
 @dataclass(frozen=True)
 class OptimizerSpec:
@@ -79,7 +85,7 @@ class Recipe:
     Args:
         targets: how a target is carried down by one block.
         feedback_loss: what the feedback is trained on; None leaves it as it was initialised.
-        beta: step size of the output target.
+        beta: step size of the first target.
         feedback_training_iterations: feedback updates a batch, per block.
         noise: standard deviation of input and output noise, per block.
         noise_samples: samples of noise that the gradient of a feedback update is averaged over.
@@ -90,6 +96,7 @@ class Recipe:
             a backprop step. Iterations, noise and b_optim are then only for pairs that it does not fit.
         adaptive: for feedback="amortised", whether pairs that are well aligned get less than an equal share of it.
         twin: style of the feedback twins, one of `targetprop.twins.STYLES`.
+        output: where targets start, one of `OUTPUTS`.
     """
 
     targets: Propagation = difference
@@ -104,14 +111,17 @@ class Recipe:
     budget: float = 0.12
     adaptive: bool = True
     twin: str = "published"
+    output: str = "target"
 
     def __post_init__(self) -> None:
         if self.feedback not in FEEDBACK:
             raise unknown("feedback", self.feedback, FEEDBACK)
         if self.twin not in STYLES:
             raise unknown("twin", self.twin, STYLES)
-        if self.feedback == "amortised" and self.twin == "published":
-            raise UserError('twin: feedback="amortised" needs "linear" or "matched" twins, got "published".')
+        if self.output not in OUTPUTS:
+            raise unknown("output", self.output, OUTPUTS)
+        if self.feedback == "amortised" and self.twin not in ("linear", "matched"):
+            raise UserError(f'twin: feedback="amortised" needs "linear" or "matched" twins, got "{self.twin}".')
         if self.feedback in ("amortised", "kolen_pollack") and self.feedback_loss not in (l_drl, None):
             raise UserError(f'feedback_loss: feedback="{self.feedback}" stands for l_drl only.')
         require_whole("noise_samples", self.noise_samples, least=1)
@@ -150,7 +160,10 @@ DTP = Recipe()
 """Difference target propagation with the local difference reconstruction loss (Ernoult et al. 2022)."""
 
 VANILLA_DTP = Recipe(feedback_loss=reconstruction)
-"""Difference target propagation with the reconstruction loss (Lee et al. 2015)."""
+"""Difference target propagation with the reconstruction loss (Lee et al. 2015), otherwise as `DTP`."""
+
+LEE_DTP = Recipe(feedback_loss=reconstruction, feedback_training_iterations=1, twin="lee", output="loss")
+"""Difference target propagation as Lee et al. 2015 define it: their twins, and targets from below the output block."""
 
 TP = Recipe(targets=direct, feedback_loss=reconstruction)
 """Target propagation (Bengio 2014)."""
@@ -158,5 +171,11 @@ TP = Recipe(targets=direct, feedback_loss=reconstruction)
 AMORTISED_DTP = Recipe(feedback="amortised", twin="linear")
 """Difference target propagation with feedback that learns a little from noise every batch; needs no tuning."""
 
-RECIPES: Mapping[str, Recipe] = {"dtp": DTP, "amortised_dtp": AMORTISED_DTP, "vanilla_dtp": VANILLA_DTP, "tp": TP}
+RECIPES: Mapping[str, Recipe] = {
+    "dtp": DTP,
+    "amortised_dtp": AMORTISED_DTP,
+    "vanilla_dtp": VANILLA_DTP,
+    "lee_dtp": LEE_DTP,
+    "tp": TP,
+}
 """Recipes by the name that a configuration gives them."""

@@ -50,11 +50,15 @@ STYLES: Mapping[str, str] = {
     "published": "an activation's twin is the same activation again",
     "matched": "an activation's twin has, at every y, the slope that the transposed Jacobian needs",
     "linear": "an activation's twin is its slope on the clean batch, times y",
+    "lee": "as published, but the activation comes last, after the map (Lee et al. 2015)",
+    "map": "an activation's twin is the identity: the map alone",
 }
 """Styles of twins, and what they are.
 
 The published twin of an activation has, at y = act(u), the slope act'(y); the transposed Jacobian of the block needs
-act'(u): 1 + y for ELU below zero (the published twin has e^y), 1 - y^2 for tanh. The other styles have it.
+act'(u): 1 + y for ELU below zero (the published twin has e^y), 1 - y^2 for tanh. "matched" and "linear" have it.
+The last two styles are for the reconstruction loss, which looks for an inverse: the activation of "lee" stands for
+the one that the block's input has been through.
 """
 
 _FACTORIES: dict[str, dict[type[nn.Module], TwinFactory]] = {style: {} for style in STYLES}
@@ -97,7 +101,7 @@ def twin_of(layer: nn.Module, style: str = "published") -> Twin:
 
 
 class ChainTwin(Twin):
-    """Twin of layers in sequence: the twins of the layers, in reverse."""
+    """Twin of layers in sequence: the twins of the layers, in reverse; in the style "lee" activations come last."""
 
     def __init__(self, layer: nn.Sequential, style: str) -> None:
         super().__init__(layer)
@@ -105,15 +109,19 @@ class ChainTwin(Twin):
             name = type(layer).__name__
             raise UserError(f"{name} is a Sequential with a forward of its own: register a twin for {name}.")
         self.twins = nn.ModuleList(twin_of(child, style) for child in layer)
+        self.order = list(reversed(range(len(self.twins))))
+        if style == "lee":
+            self.order.sort(key=lambda i: isinstance(self.twins[i], ActivationTwin))
 
     @property
     def is_linear(self) -> bool:
         return all(cast(Twin, twin).is_linear for twin in self.twins)
 
     def decode(self, y: Tensor, context: Context) -> Tensor:
-        for twin, part in zip(reversed(self.twins), reversed(context), strict=True):
+        for i in self.order:
+            twin = self.twins[i]
             assert isinstance(twin, Twin)
-            y = twin.decode(y, part)
+            y = twin.decode(y, context[i])
         return y
 
 
@@ -220,6 +228,7 @@ class ActivationTwin(Twin):
 
 
 @register_twin(nn.BatchNorm1d, nn.BatchNorm2d)
+@register_twin(nn.ELU, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.GELU, style="map")
 class IdentityTwin(Twin):
     """Twin of a layer that the feedback path ignores."""
 

@@ -67,7 +67,7 @@ def explain(network: PairedNetwork, recipe: Recipe) -> list[str]:
 
 def _path(recipe: Recipe, pair: Pair) -> str:
     if pair.twin is None:
-        return "no feedback, there is no target below it"
+        return "no feedback, no target goes down through it"
     if recipe.feedback_loss is None:
         return "feedback stays as it is, the recipe trains none"
     if not any(p.requires_grad for p in pair.feedback_parameters()):

@@ -112,8 +112,8 @@ def test_a_mistake_ends_the_command_without_traceback(tmp_path: Path) -> None:
 def test_help_shows_groups_choices_and_keys(tmp_path: Path) -> None:
     shown = command("--help", cwd=tmp_path).stdout
     for words in (
-        "model: amortised_dtp, backprop, baseline, dtp, ",
-        "feedback: amortised, exact, expected, kolen_pollack, textbook",
+        "model: amortised_dtp, as_printed, backprop, baseline, dtp, ",
+        "feedback: amortised, exact, expected, kolen_pollack, lee, textbook",
         "network: lenet, mlp, norm_vgg, resnet18, resnet34, simple_vgg",
         "feedback_training_iterations",
         "Examples",

@@ -139,7 +139,7 @@ def test_explain_says_which_path_and_why() -> None:
         twins._FACTORIES["published"].update(before)
     lines = explain(network, DTP)
     assert [line.split(": ")[1] for line in lines] == [
-        "no feedback, there is no target below it",
+        "no feedback, no target goes down through it",
         "closed form",
         "autograd, because its twin has 2 layers with weights",
         "autograd, because Tanh stands before its linear map",

@@ -1,4 +1,4 @@
-"""Recorded steps of the published L-DRL implementation, reproduced number by number (tests/golden/README.md)."""
+"""Recorded steps of published implementations, reproduced number by number (tests/golden/README.md)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from targetprop import Learner, OptimizerSpec, PairedNetwork, Recipe
-from targetprop.networks import simple_vgg
+from targetprop.as_printed import RECIPE, AsPrinted, negative_probability
+from targetprop.networks import mlp, simple_vgg
 from targetprop.noise import NoiseKey
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -90,3 +91,52 @@ def test_every_step_of_the_record(name: str, feedback: str) -> None:
         optimizer.zero_grad()
         for parameter_name, parameter in record.parameters(learner):
             assert_equal(parameter, record[f"step{s}/after_forward/{parameter_name}"], parameter_name)
+
+
+class NotebookRecord(Record):
+    """The course notebook's MLP."""
+
+    def noise(self, key: NoiseKey, like: Tensor) -> Tensor:
+        return self[f"step{key.step}/noise_G{key.block + 1}"].clone()
+
+    def as_printed(self) -> AsPrinted:
+        inputs, *hidden, classes = self["sizes"].tolist()
+        learner = AsPrinted(mlp((inputs,), classes, hidden), noise=self.noise).double()
+        for name, parameter in self.weights(learner):
+            parameter.data.copy_(self[f"init/{name}"])
+        return learner
+
+    @staticmethod
+    def weights(learner: Learner) -> list[tuple[str, torch.nn.Parameter]]:
+        """Parameters by the file's names."""
+        return [
+            (f"{side}{number}/{name.split('.')[-1]}", parameter)
+            for number, pair in enumerate(learner.network.pairs, start=1)
+            for side, module in (("F", pair.block), ("G", pair.twin))
+            if module is not None
+            for name, parameter in module.named_parameters()
+        ]
+
+
+def test_every_step_of_the_notebook_and_that_its_hidden_layers_never_move() -> None:
+    record = NotebookRecord("dtp_mlp_notebook")
+    assert RECIPE.beta == float(record["first_target_step"])
+    assert RECIPE.noise == float(record["noise_std"])
+    assert RECIPE.b_optim.lr == float(record["rmsprop_lr"])
+    learner = record.as_printed()
+    optimizer = torch.optim.RMSprop(learner.optimizer_parameters(), lr=float(record["rmsprop_lr"]))
+    assert record.steps == 3
+    for s in range(record.steps):
+        loss = negative_probability(learner(record[f"step{s}/x"]), record[f"step{s}/y"])
+        assert_equal(loss.detach(), record[f"step{s}/loss"], "loss")
+        step = learner.backward(loss, keep=True)
+        for n, target in enumerate(step.targets, start=1):
+            assert_equal(target, record[f"step{s}/target_H{n}_"], f"target {n}")
+        for pair in learner.network.pairs[:-1]:
+            assert all(p.grad is not None and not p.grad.any() for p in pair.block.parameters())
+        optimizer.step()
+        optimizer.zero_grad()
+        for name, parameter in record.weights(learner):
+            assert_equal(parameter, record[f"step{s}/after/{name}"], name)
+            if name[:2] in ("F1", "F2", "F3"):
+                assert torch.equal(parameter, record[f"init/{name}"])

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn, optim
 
-from targetprop import AMORTISED_DTP, DTP, VANILLA_DTP, Learner, OptimizerSpec, Recipe
+from targetprop import AMORTISED_DTP, DTP, LEE_DTP, VANILLA_DTP, Learner, OptimizerSpec, Recipe
 from targetprop.data import BatchLoader
 from targetprop.data.augment import Augmentation
 from targetprop.data.images import Images
@@ -32,6 +32,7 @@ RECIPES: dict[str, Recipe] = {
     "textbook": replace(DTP, feedback="textbook", feedback_training_iterations=2, b_optim=replace(SGD, momentum=0.5)),
     "amortised": AMORTISED_DTP,
     "kolen_pollack": replace(DTP, feedback="kolen_pollack", twin="linear"),
+    "lee": replace(LEE_DTP, feedback_training_iterations=2, b_optim=OptimizerSpec("adam", lr=1e-3)),
     "adam": replace(VANILLA_DTP, feedback_training_iterations=2, b_optim=OptimizerSpec("adam", lr=1e-3)),
 }
 STEPS = 34  # amortised feedback decides about its effort once in between
@@ -105,15 +106,26 @@ def tensors(value: Any) -> list[Tensor]:
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What worlds of one to five processes have computed."""
     directory = tmp_path_factory.mktemp("worlds")
-    work = [(size, partial(train_distributed, name=name)) for size in (1, 2, 3, 4, 5) for name in RECIPES]
+    names = [name for name in RECIPES if name != "lee"]
+    work = [(size, partial(train_distributed, name=name)) for size in (1, 2, 3, 4, 5) for name in names]
+    work += [(2, partial(train_distributed, name="lee"))]
     for rows, columns in ((2, 1), (2, 2), (4, 1)):
-        names = ("exact", "expected", "amortised")
-        work += [(rows * columns, partial(train_in_rows, name=name, rows=rows)) for name in names]
+        rules = ("exact", "expected", "amortised")
+        work += [(rows * columns, partial(train_in_rows, name=name, rows=rows)) for name in rules]
     run_worlds([size for size, _ in work], [task for _, task in work], directory)
     return directory
 
 
-@pytest.mark.parametrize("name", RECIPES)
+def test_where_the_output_block_follows_the_loss_its_pair_is_nobodys(worlds: Path) -> None:
+    learner = learner_of("lee")
+    train(learner, 3)
+    state, _, owners = torch.load(worlds / "lee20", weights_only=True)
+    assert len(owners) == 4
+    for one, other in zip(tensors(state), tensors(learner.state_dict()), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "lee"])
 def test_any_number_of_processes_gives_the_sequential_state_bit_for_bit(worlds: Path, name: str) -> None:
     learner = learner_of(name)
     train(learner, steps_of(name))

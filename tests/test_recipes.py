@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from targetprop import DTP, TP, VANILLA_DTP, OptimizerSpec, Recipe, UserError
+from targetprop import DTP, LEE_DTP, TP, VANILLA_DTP, OptimizerSpec, Recipe, UserError
 from targetprop.recipes import OPTIMIZERS, per_block
 from targetprop.rules import difference, direct, l_drl, reconstruction
 
@@ -85,6 +85,11 @@ def test_optimizer_is_built_with_its_numbers(kind: str) -> None:
         assert optimizer.defaults.get("momentum", 0.0) == momentum
 
 
+def test_unknown_output_is_answered_with_the_nearest_name() -> None:
+    with pytest.raises(UserError, match=r"output: unknown value 'los'\. Did you mean 'loss'"):
+        Recipe(output="los")
+
+
 def test_recipes_are_values() -> None:
     assert Recipe() == DTP
     assert replace(DTP, beta=0.5).beta == 0.5
@@ -96,6 +101,7 @@ def test_published_recipes_are_their_functions() -> None:
     assert (DTP.targets, DTP.feedback_loss) == (difference, l_drl)
     assert (VANILLA_DTP.targets, VANILLA_DTP.feedback_loss) == (difference, reconstruction)
     assert (TP.targets, TP.feedback_loss) == (direct, reconstruction)
+    assert (LEE_DTP.targets, LEE_DTP.feedback_loss, LEE_DTP.output) == (difference, reconstruction, "loss")
 
 
 def test_one_number_stands_for_all_blocks_and_a_list_for_each() -> None:

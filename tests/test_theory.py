@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from targetprop import DTP, TP, VANILLA_DTP, Learner, OptimizerSpec, Pair, PairedNetwork, Recipe
+from targetprop import DTP, LEE_DTP, TP, VANILLA_DTP, Learner, OptimizerSpec, Pair, PairedNetwork, Recipe
 from targetprop.cut import cut
 from targetprop.encoding import Context
 from targetprop.networks import lenet, mlp, simple_vgg
@@ -206,6 +206,33 @@ def test_output_block_follows_backprop_whatever_the_feedback(recipe: Recipe, see
     expected = backprop(learner.network, x, y)[-1]
     exact = 1e-12 / recipe.beta  # the target s - beta g rounds at the scale of s
     assert (ours - expected).norm() <= exact * expected.norm()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_output_block_follows_the_loss_and_the_first_target_is_one_below(
+    network: Callable[[str], nn.Sequential], seed: int
+) -> None:
+    x, y = batch(seed)
+    learner = Learner(made(network, "elu", seed), LEE_DTP)
+    assert learner.network.pairs[-1].twin is None
+    step = learner.backward(F.cross_entropy(learner(x), y), keep=True)
+    ours = by_block(learner.network)
+    torch.testing.assert_close(ours[-1], backprop(learner.network, x, y)[-1])
+    below = step.outputs[-2].clone().requires_grad_()
+    loss = F.cross_entropy(learner.network.pairs[-1].block(below), y, reduction="sum")
+    expected = below - LEE_DTP.beta * torch.autograd.grad(loss, below)[0]
+    torch.testing.assert_close(step.targets[-2], expected.detach())
+
+
+def test_of_two_blocks_that_follow_the_loss_both_follow_backprop() -> None:
+    x, y = batch(0)
+    learner = Learner(made(lambda name: mlp(IMAGE, CLASSES, (20,), name), "tanh", 0), LEE_DTP)
+    learner.backward(F.cross_entropy(learner(x), y))
+    hidden, output = by_block(learner.network)
+    expected = backprop(learner.network, x, y)
+    torch.testing.assert_close(hidden / LEE_DTP.beta, expected[0])
+    torch.testing.assert_close(output, expected[1])
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -284,3 +284,22 @@ def test_twin_may_be_made_by_a_function_and_replaced() -> None:
 def test_registry_is_clean_again() -> None:
     with pytest.raises(UserError, match="Layer Swap has no feedback twin"):
         twin_of(Swap())
+
+
+def test_the_twin_of_2015_has_the_map_first_and_the_notebooks_no_activation() -> None:
+    block, y = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.Tanh()), normal(3, 4)
+    _, context = encode(block, normal(3, 2, 3).float())
+    for style, activation in (("lee", torch.tanh), ("map", torch.clone)):
+        twin = twin_of(block, style).double()
+        weight, bias = twin.parameters()
+        expected = activation(y @ weight.T + bias).view(3, 2, 3)
+        torch.testing.assert_close(twin.decode(y, context), expected)
+
+
+def test_the_twin_of_2015_un_pools_before_its_map() -> None:
+    pool = nn.Sequential(nn.MaxPool2d(2), nn.ELU())
+    x = normal(1, 1, 4, 4)
+    output, context = encode(pool, x)
+    torch.testing.assert_close(
+        twin_of(pool, "lee").decode(output, context), nn.ELU()(twin_of(pool[0]).decode(output, context[0]))
+    )

@@ -35,6 +35,7 @@ class BatchLoader:
     determined by (seed, epoch, batch) alone. Without it (evaluation) every image comes once, as it is, in order.
     row, rows: give only part `row` of every batch, which has `rows` times `batch_size` images (data parallelism).
     reshuffle: False repeats the order and the augmentation of epoch 0 in every epoch.
+    drop_last: whether a training epoch leaves out the images that do not fill a last batch.
 
     The first iteration runs through epoch 0, each further one through the next epoch. `sampler.set_epoch(e)` selects
     epoch e for the next iteration instead, and those after it go on from there. An iteration takes its epoch when its
@@ -54,6 +55,7 @@ class BatchLoader:
         *,
         shuffle: bool = False,
         reshuffle: bool = True,
+        drop_last: bool = True,
         augmentation: Augmentation | None = None,
         seed: int = 0,
         row: int = 0,
@@ -71,6 +73,7 @@ class BatchLoader:
         self.part = slice(row * batch_size, (row + 1) * batch_size if rows > 1 else None)
         self.shuffle = shuffle
         self.reshuffle = reshuffle
+        self.drop_last = drop_last
         self.augmentation = augmentation
         self.seed = seed
         self.sampler = EpochCounter()
@@ -79,9 +82,9 @@ class BatchLoader:
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        # In training an incomplete last batch is dropped: every step has the same shape and the same weight, and
-        # the next epoch's shuffle leaves out other images, so none is lost for good. In evaluation every image counts.
-        if self.shuffle:
+        # In training an incomplete last batch is dropped by default: every step has the same shape and weight, and the
+        # next epoch's shuffle leaves out other images, so none is lost for good. In evaluation every image counts.
+        if self.shuffle and self.drop_last:
             return len(self.images) // self.batch_size
         return -(-len(self.images) // self.batch_size)
 

@@ -9,7 +9,7 @@ from targetprop.rules.expected import OutputNoise, output_noise
 from targetprop.rules.feedback import Draw, FeedbackLoss, l_drl, reconstruction
 from targetprop.rules.kolen_pollack import mirror_gradient
 from targetprop.rules.local import add_local_gradients, local_loss
-from targetprop.rules.targets import Propagation, difference, direct, output_difference
+from targetprop.rules.targets import Propagation, adjoint_difference, difference, direct, output_difference
 
 __all__ = [
     "Draw",
@@ -17,6 +17,7 @@ __all__ = [
     "OutputNoise",
     "Propagation",
     "add_local_gradients",
+    "adjoint_difference",
     "difference",
     "direct",
     "l_drl",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from targetprop.linear_part import LinearPart
@@ -20,6 +21,18 @@ Propagation = Callable[[Pair, Trace, Tensor, Tensor | None], Tensor]
 def output_difference(gradient: Tensor, beta: float) -> Tensor:
     """d^N: t^N = s^N - beta dL/ds^N, with the per-sample gradient dL/ds^N (batch, ...). Lee et al. 2015."""
     return -beta * gradient
+
+
+def adjoint_difference(pair: Pair, trace: Trace, difference: Tensor, at_map: Tensor | None = None) -> Tensor:
+    """J^T d^n, by the transposed Jacobian of the block itself, on the clean batch.
+
+    Below an output block that follows the loss, d = -dL/ds^N, this is -dL/ds^{N-1}: the first target is
+    t^{N-1} = s^{N-1} - beta dL/ds^{N-1}. Lee et al. 2015, whose targets start there.
+    """
+    with torch.enable_grad():
+        x = trace.x.detach().requires_grad_()
+        y, _ = pair.encode(x, trace.context)
+        return torch.autograd.grad(y, x, difference)[0]
 
 
 def direct(pair: Pair, trace: Trace, difference: Tensor, at_map: Tensor | None = None) -> Tensor:

@@ -29,6 +29,7 @@ class ImageDataModule(L.LightningDataModule):
     the same share of every class; it is not augmented. 0: no validation.
     augmentation: of training images.  seed: also determines the order of images and their augmentation.
     reshuffle: False repeats the order and the augmentation of epoch 0 in every epoch.
+    drop_last: whether a training epoch leaves out the images that do not fill a last batch.
     num_workers: accepted because published commands give it, and unused: data that lives on the device needs
     no worker processes.
 
@@ -47,6 +48,7 @@ class ImageDataModule(L.LightningDataModule):
         val_fraction: float = 0.0,
         augmentation: Augmentation | None = None,
         reshuffle: bool = True,
+        drop_last: bool = True,
         seed: int = 0,
         num_workers: int = 0,
         eval_batch_size: int = 500,
@@ -68,6 +70,7 @@ class ImageDataModule(L.LightningDataModule):
         self.val_fraction = val_fraction
         self.augmentation = augmentation
         self.reshuffle = reshuffle
+        self.drop_last = drop_last
         self.seed = seed
         self.eval_batch_size = eval_batch_size
         self.download = download
@@ -108,6 +111,7 @@ class ImageDataModule(L.LightningDataModule):
             self.std,
             shuffle=True,
             reshuffle=self.reshuffle,
+            drop_last=self.drop_last,
             augmentation=self.augmentation,
             seed=self.seed,
             row=grid.row if grid else 0,

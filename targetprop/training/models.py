@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from targetprop.as_printed import AsPrinted
 from targetprop.backprop import Backprop
 from targetprop.check import is_number, require
 from targetprop.errors import UserError, unknown
@@ -41,6 +42,20 @@ def target_propagation(
         raise UserError(f"model.hparams.{error}") from None
     except TypeError as error:
         raise UserError(f"model.hparams: {error}") from None
+
+
+def as_printed(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int) -> AsPrinted:
+    """The course notebook's learner.
+
+    Raises:
+        UserError: a number of the recipe is set, which is part of it, or the network is not an MLP.
+    """
+    for key in hparams:
+        if key != "f_optim":
+            raise UserError(
+                f"model.hparams.{key}: model=as_printed has the notebook's numbers; only f_optim can be set."
+            )
+    return AsPrinted(network, seed=seed)
 
 
 def backprop(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int) -> Backprop:

@@ -24,7 +24,7 @@ ALONE: dict[str, Any] = {"sync_on_compute": False, "compute_with_cache": False}
 
 
 class Classifier(L.LightningModule):
-    """Trains a network on labelled images with cross-entropy, by target propagation or by backprop.
+    """Trains a network on labelled images, with cross-entropy, by target propagation or by backprop.
 
     Optimisation is Lightning's automatic one: only `backward` differs, where `Learner.backward` stands for
     `loss.backward()`.
@@ -35,6 +35,7 @@ class Classifier(L.LightningModule):
         classes: names of the classes.
         scheduler: makes a learning-rate scheduler, stepped once an epoch, from the forward optimiser.
         graphed: the learner's training step as CUDA graphs; None trains step by step.
+        loss: what is minimised: (logits, labels) -> mean over the batch. Evaluation reports cross-entropy in any case.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Classifier(L.LightningModule):
         classes: Sequence[str],
         scheduler: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
         graphed: GraphedStep | None = None,
+        loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
     ) -> None:
         super().__init__()
         self.learner = learner
@@ -51,6 +53,7 @@ class Classifier(L.LightningModule):
         self.classes = list(classes)
         self.scheduler = scheduler
         self.graphed = graphed
+        self.loss = loss
         self._outcome: Outcome | None = None  # of a graph, between training_step and backward
         self.last_step: Step | None = None
         count = len(self.classes)
@@ -66,11 +69,11 @@ class Classifier(L.LightningModule):
         return self.learner(x)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy of the batch."""
+        """Mean loss of the batch."""
         x, y = batch
         if self.graphed is None:
             logits = self.learner(x)
-            loss = F.cross_entropy(logits, y)
+            loss = self.loss(logits, y)
         else:
             self.learner.zero_grad()  # Lightning does so only between this and `backward`
             self._outcome = self.graphed.run(x, y)

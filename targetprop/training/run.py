@@ -9,7 +9,6 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method, instantiate
 from lightning.pytorch.callbacks import EarlyStopping
@@ -118,13 +117,14 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
     network = _call("network.hparams", config.network, datamodule.image_shape, datamodule.num_classes)
     model = _plain(config.model)
     hparams = model.pop("hparams")
+    loss = get_method(model.pop("loss", "torch.nn.functional.cross_entropy"))
     learner = get_method(model.pop("_target_"))(network, hparams, seed=config.seed, **model)
     scheduler = instantiate(config.scheduler) if config.get("scheduler") else None
     graphed = None
     if config.trainer.get("cuda_graph") is True:
         require(isinstance(learner, Learner), "trainer.cuda_graph", "false for model=backprop", True)
-        graphed = GraphedStep(learner, F.cross_entropy)
-    return Classifier(learner, optimizer_spec("f_optim", hparams), datamodule.classes, scheduler, graphed)
+        graphed = GraphedStep(learner, loss)
+    return Classifier(learner, optimizer_spec("f_optim", hparams), datamodule.classes, scheduler, graphed, loss)
 
 
 def evaluate(

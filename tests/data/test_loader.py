@@ -64,6 +64,12 @@ def test_training_drops_the_incomplete_batch_and_evaluation_keeps_it(images: Ima
     assert len(evaluation) == 7
 
 
+def test_training_keeps_the_incomplete_batch_if_told_to(images: Images) -> None:
+    training = BatchLoader(images, 8, MEAN, STD, shuffle=True, drop_last=False)
+    assert [len(y) for _, y in training] == [8] * 6 + [2]
+    assert len(training) == 7
+
+
 def test_evaluation_gives_the_images_as_they_are(images: Images) -> None:
     batches = BatchLoader(images, 7, MEAN, STD, seed=5)
     for number in (0, 1):

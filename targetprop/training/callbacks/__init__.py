@@ -5,6 +5,7 @@ from targetprop.training.callbacks.checkpoint import BestCheckpoint
 from targetprop.training.callbacks.divergence import StopOnDivergence
 from targetprop.training.callbacks.feedback_figure import FeedbackFigure
 from targetprop.training.callbacks.history import History
+from targetprop.training.callbacks.printed_accuracy import PrintedAccuracy
 from targetprop.training.callbacks.progress import ProgressBar, ProgressLines
 from targetprop.training.callbacks.step_losses import StepLosses
 from targetprop.training.callbacks.trial import AccuracyFloor, TrialRecord
@@ -15,6 +16,7 @@ __all__ = [
     "BestCheckpoint",
     "FeedbackFigure",
     "History",
+    "PrintedAccuracy",
     "ProgressBar",
     "ProgressLines",
     "StepLosses",

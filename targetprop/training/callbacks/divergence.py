@@ -75,6 +75,6 @@ def _causes(module: Classifier) -> list[str]:
     return [
         *(f"the output of block {name}" for name in blocks),
         "the loss",
-        *(f"the feedback loss of block {name}" for name in blocks[1:]),
+        *(f"the feedback loss of block {pair.name}" for pair in module.learner.network.trained),
         *(f"the local loss of block {name}" for name in reversed(blocks)),
     ]

@@ -1,0 +1,67 @@
+"""The accuracies of runs of `python main.py`, a row for each kind of run, and their epochs in one compact file.
+
+python benchmarks/run_records.py --runs "as printed" runs/a1 runs/a2 --runs backprop runs/b1 --json records.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+COLUMNS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/accuracy_as_printed")
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Seed, accuracies, and for each epoch the metrics of `COLUMNS` that the run has."""
+    results = json.loads((folder / "results.json").read_text())
+    with (folder / "csv" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    epochs = len(results["epoch_seconds"])  # in the columns of validation, behind them stands the final evaluation
+    columns = {name: [float(row[name]) for row in rows if row.get(name)][:epochs] for name in COLUMNS}
+    return {
+        "seed": int(OmegaConf.load(folder / "config.yaml").seed),
+        "test": results["test"]["accuracy"],
+        "test_per_class": results["test"]["per_class"],
+        "validation": results["validation"]["accuracy"],
+        "epochs": {name: [round(value, 5) for value in values] for name, values in columns.items() if values},
+    }
+
+
+def row(name: str, runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Name, number of runs, mean validation accuracy, mean test accuracy with the deviation between runs."""
+    test = [100 * run["test"] for run in runs]
+    deviation = f" +- {stdev(test):.2f}" if len(test) > 1 else ""
+    return [
+        name,
+        str(len(runs)),
+        f"{mean(100 * run['validation'] for run in runs):.2f}",
+        f"{mean(test):.2f}{deviation}",
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read, print, write."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--runs", nargs="+", action="append", required=True, help="a name and run directories")
+    made.add_argument("--json", type=Path)
+    options = made.parse_args(arguments)
+    records = {name: [read_run(Path(folder)) for folder in folders] for name, *folders in options.runs}
+    table = Table("", "runs", "validation (%)", "test (%)")
+    for name, runs in records.items():
+        table.add_row(*row(name, runs))
+    Console().print(table)
+    if options.json:
+        options.json.write_text(json.dumps(records, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
