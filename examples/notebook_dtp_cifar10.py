@@ -242,7 +242,7 @@ printed.backward(negative_probability(printed(x), y))
 print("                     moved by    largest gradient")
 for n, (pair, first) in enumerate(zip(printed.network.pairs, before, strict=True), start=1):
     weight = next(pair.block.parameters())
-    moved = float((weight - first).norm())
+    moved = float((weight.detach() - first).norm())
     print(f"block {n}, {'output' if n == 4 else 'hidden'}: {moved:14.4f} {float(weight.grad.abs().max()):19.6f}")
 
 # %% [markdown]
