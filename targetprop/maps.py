@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from targetprop.errors import UserError
 from targetprop.layers import is_hooked, pair_of
 from targetprop.precision import wide
+from targetprop.threads import side_by_side
 
-PATCHES = 1 << 21
-"""Numbers in the patches of one matrix product on a CPU (8 MiB of float32): what stays in its cache."""
-WIDE = 512
-"""Inputs of a unit from which on a CPU correlates faster by matrix products than by its convolution library."""
+SMALL = 16
+"""Positions of an image up to which, with `WIDE` channels, a CPU correlates faster by products without its border."""
+WIDE = 64
 
 
 class LinearMap(ABC):
@@ -105,25 +105,52 @@ class Convolution(LinearMap):
 
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = _alike(x, y)
-        seen = x.shape[1] // self.groups * self.kernel[0] * self.kernel[1]
-        if not x.is_cuda and self.groups == 1 and seen >= WIDE:
-            return self._correlate_by_products(x, y, seen)
+        if x.is_cuda:
+            return self._correlate_by_library(x, y)
+        if self._is_mostly_border(x, y):
+            return self._correlate_by_products(x, y)
+        parts = zip(x.chunk(torch.get_num_threads()), y.chunk(torch.get_num_threads()), strict=True)
+        first, *others = side_by_side(lambda part: self._correlate_by_library(*part), parts)
+        total = first.to(wide(first.dtype)) if others else first
+        for other in others:
+            total += other
+        return total
+
+    def _correlate_by_library(self, x: Tensor, y: Tensor) -> Tensor:
         shape = y.shape[1], x.shape[1] // self.groups, *self.kernel
         return torch.ops.aten.convolution_backward(
             y, self._padded(x), y.new_empty(shape), None, self.stride, self.padding, self.dilation, False, (0, 0),
             self.groups, (False, True, False),
         )[1]  # fmt: skip
 
-    def _correlate_by_products(self, x: Tensor, y: Tensor, seen: int) -> Tensor:
-        chunk = max(1, PATCHES // (seen * y.shape[2] * y.shape[3]))
-        # Faster this way round than as the transposed product.
-        total = y.new_zeros(1, seen, y.shape[1], dtype=wide(y.dtype))
-        for some_x, some_y in zip(x.split(chunk), y.split(chunk), strict=True):
-            if total.dtype == y.dtype:
-                total.baddbmm_(self.patches(some_x).mT, self.rows(some_y))
-            else:
-                total += self.patches(some_x).mT @ self.rows(some_y)
-        return self.from_matrix(total.mT.contiguous())
+    def _is_mostly_border(self, x: Tensor, y: Tensor) -> bool:
+        plain = self.stride == self.dilation == (1, 1) and self.groups == 1 and y.dtype == wide(y.dtype)
+        return plain and y.shape[2] * y.shape[3] <= SMALL and x.shape[1] >= WIDE
+
+    def _correlate_by_products(self, x: Tensor, y: Tensor) -> Tensor:
+        """A matrix product for each row of the kernel and column of the image, of what lies within the image alone."""
+        # Memory in the order row, sample, column, channel: rows and samples that a row of the kernel sees are one
+        # dimension, and so are columns and channels that it sees from a column of y.
+        x, y = x.permute(2, 0, 3, 1).contiguous(), y.permute(2, 0, 3, 1).contiguous()
+        rows, _, columns, inputs = x.shape
+        (kh, kw), (top, left) = self.kernel, self.padding
+        total = y.new_zeros(y.shape[3], kh, kw, inputs)
+
+        def add(units: slice) -> None:
+            for i in range(kh):
+                seen = slice(max(0, top - i), min(len(y), rows + top - i))
+                if seen.start >= seen.stop:
+                    continue
+                some_x = x[seen.start + i - top : seen.stop + i - top].flatten(0, 1)
+                some_y = y[seen].flatten(0, 1)
+                for column in range(y.shape[2]):
+                    first, end = max(0, left - column), min(kw, columns + left - column)
+                    patches = some_x[:, column + first - left : column + end - left].flatten(1)
+                    total[units, i, first:end].flatten(1).addmm_(some_y[:, column, units].t(), patches)
+
+        each = -(-y.shape[3] // torch.get_num_threads())
+        side_by_side(add, [slice(start, start + each) for start in range(0, y.shape[3], each)])
+        return total.permute(0, 3, 1, 2)
 
     def patches(self, x: Tensor) -> Tensor:
         (top, left), (bottom, right) = self.padding, self.trailing
