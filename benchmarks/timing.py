@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from targetprop.memory import keep_freed_memory
+
 Step = Callable[[], object]
 """What is timed: one call, whose result is dropped."""
 Key = TypeVar("Key", bound=Hashable)
@@ -47,7 +49,8 @@ def positive(text: str) -> int:
 
 
 def prepare(options: argparse.Namespace) -> torch.device:
-    """The device of the options, with the number of threads set."""
+    """The device of the options, with the number of threads set, and memory kept as runs of the command line do."""
+    keep_freed_memory()
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("--device cuda: torch finds no GPU on this machine; use --device cpu.")
     torch.set_num_threads(options.threads)
