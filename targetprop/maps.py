@@ -8,6 +8,7 @@ inputs that a unit sees), and a map is one matrix product of the *patches* of x,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,9 +20,10 @@ from targetprop.layers import is_hooked, pair_of
 from targetprop.precision import wide
 from targetprop.threads import side_by_side
 
-SMALL = 16
-"""Positions of an image up to which, with `WIDE` channels, a CPU correlates faster by products without its border."""
+SMALL, TINY = 16, 4
+"""Positions of an image up to which a CPU correlates, and transposes, faster by products that leave its border out."""
 WIDE = 64
+"""Inputs from which it does."""
 
 
 class LinearMap(ABC):
@@ -107,7 +109,7 @@ class Convolution(LinearMap):
         x, y = _alike(x, y)
         if x.is_cuda:
             return self._correlate_by_library(x, y)
-        if self._is_mostly_border(x, y):
+        if self._has_products(y) and y.shape[2] * y.shape[3] <= SMALL and x.shape[1] >= WIDE:
             return self._correlate_by_products(x, y)
         parts = zip(x.chunk(torch.get_num_threads()), y.chunk(torch.get_num_threads()), strict=True)
         first, *others = side_by_side(lambda part: self._correlate_by_library(*part), parts)
@@ -123,34 +125,50 @@ class Convolution(LinearMap):
             self.groups, (False, True, False),
         )[1]  # fmt: skip
 
-    def _is_mostly_border(self, x: Tensor, y: Tensor) -> bool:
-        plain = self.stride == self.dilation == (1, 1) and self.groups == 1 and y.dtype == wide(y.dtype)
-        return plain and y.shape[2] * y.shape[3] <= SMALL and x.shape[1] >= WIDE
-
     def _correlate_by_products(self, x: Tensor, y: Tensor) -> Tensor:
-        """A matrix product for each row of the kernel and column of the image, of what lies within the image alone."""
-        # Memory in the order row, sample, column, channel: rows and samples that a row of the kernel sees are one
-        # dimension, and so are columns and channels that it sees from a column of y.
-        x, y = x.permute(2, 0, 3, 1).contiguous(), y.permute(2, 0, 3, 1).contiguous()
-        rows, _, columns, inputs = x.shape
-        (kh, kw), (top, left) = self.kernel, self.padding
-        total = y.new_zeros(y.shape[3], kh, kw, inputs)
+        x, y = _rows_first(x), _rows_first(y)
+        total = y.new_zeros(y.shape[3], *self.kernel, x.shape[3])
 
         def add(units: slice) -> None:
-            for i in range(kh):
-                seen = slice(max(0, top - i), min(len(y), rows + top - i))
-                if seen.start >= seen.stop:
-                    continue
-                some_x = x[seen.start + i - top : seen.stop + i - top].flatten(0, 1)
-                some_y = y[seen].flatten(0, 1)
-                for column in range(y.shape[2]):
-                    first, end = max(0, left - column), min(kw, columns + left - column)
-                    patches = some_x[:, column + first - left : column + end - left].flatten(1)
-                    total[units, i, first:end].flatten(1).addmm_(some_y[:, column, units].t(), patches)
+            for seen, some_y, row, taps in self._meetings(x, y):
+                total[units, row, taps].flatten(1).addmm_(some_y[:, units].t(), seen)
 
         each = -(-y.shape[3] // torch.get_num_threads())
         side_by_side(add, [slice(start, start + each) for start in range(0, y.shape[3], each)])
         return total.permute(0, 3, 1, 2)
+
+    def _transpose_by_products(self, y: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
+        weight = weight.permute(0, 2, 3, 1).contiguous()
+
+        def feed_back(some: Tensor) -> Tensor:
+            y = _rows_first(some)
+            x = y.new_zeros(size[0], len(some), size[1], weight.shape[3])
+            for seen, some_y, row, taps in self._meetings(x, y):
+                seen.addmm_(some_y, weight[:, row, taps].flatten(1))
+            return x.permute(1, 3, 0, 2).contiguous(memory_format=torch.channels_last)
+
+        return torch.cat(side_by_side(feed_back, y.chunk(torch.get_num_threads())))
+
+    def _meetings(self, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor, int, slice]]:
+        """The map without its border, as products of matrices: views of x and of y, of stride and dilation 1.
+
+        Args:
+            x, y: as `_rows_first` gives them. The rows of an image and samples that a row of the kernel sees are then
+                one dimension, and so are the columns and channels that it sees from a column of y.
+
+        Yields:
+            For a row of the kernel and a column of y: what is seen of x (rows * samples, taps * inputs), from where in
+            y (rows * samples, units), the row, and the taps in it.
+        """
+        (height, width), (top, left) = self.kernel, self.padding
+        for row in range(height):
+            first, end = max(0, top - row), min(len(y), len(x) + top - row)
+            some_x, some_y = x[first + row - top : end + row - top], y[first:end]
+            for column in range(y.shape[2]):
+                taps = slice(max(0, left - column), min(width, x.shape[2] + left - column))
+                if first < end and taps.start < taps.stop:
+                    seen = some_x[:, :, column + taps.start - left : column + taps.stop - left]
+                    yield seen.flatten(0, 1).flatten(1), some_y[:, :, column].flatten(0, 1), row, taps
 
     def patches(self, x: Tensor) -> Tensor:
         (top, left), (bottom, right) = self.padding, self.trailing
@@ -177,6 +195,10 @@ class Convolution(LinearMap):
 
     def transpose(self, y: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int]) -> Tensor:
         """V y + c: (batch, *output) to (batch, channels, *size), whatever rows a stride left over."""
+        plain = not (y.is_cuda or torch.is_grad_enabled() or torch.is_autocast_enabled(y.device.type))
+        if plain and self._has_products(y) and y.shape[2] * y.shape[3] <= TINY and weight.shape[1] >= WIDE:
+            x = self._transpose_by_products(y, weight, size)
+            return x if bias is None else x.add_(bias.view(-1, 1, 1))
         reached = [
             (rows - 1) * self.stride[i] - 2 * self.padding[i] + self.dilation[i] * (self.kernel[i] - 1) + 1
             for i, rows in enumerate(y.shape[-2:])
@@ -185,6 +207,10 @@ class Convolution(LinearMap):
         missing = [max(0, size[i] - reached[i]) for i in range(2)]
         x = F.conv_transpose2d(y, weight, bias, self.stride, self.padding, missing, self.groups, self.dilation)
         return x[..., : size[0], : size[1]]
+
+    def _has_products(self, y: Tensor) -> bool:
+        """Whether it can be `_meetings`, and adding them up in the type of y is precise enough."""
+        return self.stride == self.dilation == (1, 1) and self.groups == 1 and y.dtype == wide(y.dtype)
 
     def _padded(self, x: Tensor) -> Tensor:
         return F.pad(x, (0, self.trailing[1], 0, self.trailing[0])) if any(self.trailing) else x
@@ -200,6 +226,11 @@ def linear_map(layer: nn.Module) -> LinearMap | None:
     if type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
         return Convolution.of(layer)
     return None
+
+
+def _rows_first(x: Tensor) -> Tensor:
+    """(batch, channels, rows, columns) in memory as (rows, batch, columns, channels)."""
+    return x.permute(2, 0, 3, 1).contiguous()
 
 
 def _alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
