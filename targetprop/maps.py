@@ -21,7 +21,7 @@ from targetprop.precision import wide
 from targetprop.threads import side_by_side
 
 SMALL, TINY = 16, 4
-"""Positions of an image up to which a CPU correlates, and transposes, faster by products that leave its border out."""
+"""Positions of an image up to which a CPU is faster by products without its border: to correlate, or for all else."""
 WIDE = 64
 """Inputs from which it does."""
 
@@ -109,7 +109,7 @@ class Convolution(LinearMap):
         x, y = _alike(x, y)
         if x.is_cuda:
             return self._correlate_by_library(x, y)
-        if self._has_products(y) and y.shape[2] * y.shape[3] <= SMALL and x.shape[1] >= WIDE:
+        if self._has_products(y, SMALL) and x.shape[1] >= WIDE:
             return self._correlate_by_products(x, y)
         parts = zip(x.chunk(torch.get_num_threads()), y.chunk(torch.get_num_threads()), strict=True)
         first, *others = side_by_side(lambda part: self._correlate_by_library(*part), parts)
@@ -137,17 +137,30 @@ class Convolution(LinearMap):
         side_by_side(add, [slice(start, start + each) for start in range(0, y.shape[3], each)])
         return total.permute(0, 3, 1, 2)
 
+    def _apply_by_products(self, x: Tensor, weight: Tensor) -> Tensor:
+        weight = weight.permute(0, 2, 3, 1).contiguous()
+        size = [x.shape[2 + i] + 2 * self.padding[i] + self.trailing[i] - self.kernel[i] + 1 for i in range(2)]
+
+        def apply(some: Tensor) -> Tensor:
+            x = _rows_first(some)
+            y = x.new_zeros(size[0], len(some), size[1], len(weight))
+            for seen, some_y, row, taps in self._meetings(x, y):
+                some_y.addmm_(seen, weight[:, row, taps].flatten(1).t())
+            return _batch_first(y)
+
+        return torch.cat(side_by_side(apply, x.chunk(torch.get_num_threads())))
+
     def _transpose_by_products(self, y: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
         weight = weight.permute(0, 2, 3, 1).contiguous()
 
-        def feed_back(some: Tensor) -> Tensor:
+        def transpose(some: Tensor) -> Tensor:
             y = _rows_first(some)
             x = y.new_zeros(size[0], len(some), size[1], weight.shape[3])
             for seen, some_y, row, taps in self._meetings(x, y):
                 seen.addmm_(some_y, weight[:, row, taps].flatten(1))
-            return x.permute(1, 3, 0, 2).contiguous(memory_format=torch.channels_last)
+            return _batch_first(x)
 
-        return torch.cat(side_by_side(feed_back, y.chunk(torch.get_num_threads())))
+        return torch.cat(side_by_side(transpose, y.chunk(torch.get_num_threads())))
 
     def _meetings(self, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor, int, slice]]:
         """The map without its border, as products of matrices: views of x and of y, of stride and dilation 1.
@@ -193,12 +206,16 @@ class Convolution(LinearMap):
     def from_matrix(self, matrix: Tensor) -> Tensor:
         return matrix.flatten(0, 1).unflatten(1, (*self.kernel, -1)).permute(0, 3, 1, 2)
 
+    def apply(self, layer: nn.Conv2d, x: Tensor) -> Tensor:
+        """W x + b: what the layer of this map does."""
+        if self._has_products(x, TINY) and not _is_watched(x) and x.shape[1] >= WIDE:
+            return _add_bias(self._apply_by_products(x, layer.weight), layer.bias)
+        return layer(x)
+
     def transpose(self, y: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int]) -> Tensor:
         """V y + c: (batch, *output) to (batch, channels, *size), whatever rows a stride left over."""
-        plain = not (y.is_cuda or torch.is_grad_enabled() or torch.is_autocast_enabled(y.device.type))
-        if plain and self._has_products(y) and y.shape[2] * y.shape[3] <= TINY and weight.shape[1] >= WIDE:
-            x = self._transpose_by_products(y, weight, size)
-            return x if bias is None else x.add_(bias.view(-1, 1, 1))
+        if self._has_products(y, TINY) and not _is_watched(y) and weight.shape[1] >= WIDE:
+            return _add_bias(self._transpose_by_products(y, weight, size), bias)
         reached = [
             (rows - 1) * self.stride[i] - 2 * self.padding[i] + self.dilation[i] * (self.kernel[i] - 1) + 1
             for i, rows in enumerate(y.shape[-2:])
@@ -208,9 +225,10 @@ class Convolution(LinearMap):
         x = F.conv_transpose2d(y, weight, bias, self.stride, self.padding, missing, self.groups, self.dilation)
         return x[..., : size[0], : size[1]]
 
-    def _has_products(self, y: Tensor) -> bool:
-        """Whether it can be `_meetings`, and adding them up in the type of y is precise enough."""
-        return self.stride == self.dilation == (1, 1) and self.groups == 1 and y.dtype == wide(y.dtype)
+    def _has_products(self, image: Tensor, largest: int) -> bool:
+        """Whether `_meetings` are views, of an image not too large, of a type precise enough to add up in."""
+        plain = self.stride == self.dilation == (1, 1) and self.groups == 1 and not image.is_cuda
+        return plain and image.shape[2] * image.shape[3] <= largest and image.dtype == wide(image.dtype)
 
     def _padded(self, x: Tensor) -> Tensor:
         return F.pad(x, (0, self.trailing[1], 0, self.trailing[0])) if any(self.trailing) else x
@@ -231,6 +249,20 @@ def linear_map(layer: nn.Module) -> LinearMap | None:
 def _rows_first(x: Tensor) -> Tensor:
     """(batch, channels, rows, columns) in memory as (rows, batch, columns, channels)."""
     return x.permute(2, 0, 3, 1).contiguous()
+
+
+def _batch_first(x: Tensor) -> Tensor:
+    """The inverse of `_rows_first`, with channels last."""
+    return x.permute(1, 3, 0, 2).contiguous(memory_format=torch.channels_last)
+
+
+def _add_bias(x: Tensor, bias: Tensor | None) -> Tensor:
+    return x if bias is None else x.add_(bias.view(-1, 1, 1))
+
+
+def _is_watched(x: Tensor) -> bool:
+    """Whether autograd or autocast expects torch's own operations."""
+    return torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type)
 
 
 def _alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
