@@ -21,6 +21,9 @@ Step = Callable[[], object]
 """What is timed: one call, whose result is dropped."""
 Key = TypeVar("Key", bound=Hashable)
 
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+"""The second one counts what the process computes: with one thread, it does not mind what else the machine does."""
+
 WARM_UP = {"cpu": 1, "cuda": 3}
 """Calls before the clock starts; the first ones on a GPU load kernels, choose algorithms and grow the allocator."""
 
@@ -38,6 +41,11 @@ def add_repeats(made: argparse.ArgumentParser, repeats: int, seconds: float) -> 
     """The options of `measure`, with these defaults."""
     made.add_argument("--repeats", type=positive, default=repeats)
     made.add_argument("--seconds", type=float, default=seconds, help="longest total time of one row, beyond two calls")
+
+
+def add_clock(made: argparse.ArgumentParser) -> None:
+    """The option that says which of the `CLOCKS` to go by."""
+    made.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: for a machine that others use, too")
 
 
 def positive(text: str) -> int:
@@ -63,16 +71,19 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def seconds_of(step: Step, device: torch.device) -> float:
-    """Wall-clock seconds of one call, until the device has finished it."""
+def seconds_of(step: Step, device: torch.device, clock: str = "wall") -> float:
+    """Seconds of one call by one of the `CLOCKS`, until the device has finished it."""
+    now = CLOCKS[clock]
     synchronize(device)
-    start = time.perf_counter()
+    start = now()
     step()
     synchronize(device)
-    return time.perf_counter() - start
+    return now() - start
 
 
-def measure(steps: Mapping[Key, Step], device: torch.device, repeats: int, seconds: float) -> dict[Key, list[float]]:
+def measure(
+    steps: Mapping[Key, Step], device: torch.device, repeats: int, seconds: float, clock: str = "wall"
+) -> dict[Key, list[float]]:
     """Seconds of every call, after warm-up, all steps interleaved: what disturbs the machine disturbs all of them.
 
     Args:
@@ -85,7 +96,7 @@ def measure(steps: Mapping[Key, Step], device: torch.device, repeats: int, secon
     for _ in range(repeats):
         for name, step in steps.items():
             if sum(times[name]) < seconds or len(times[name]) < 2:
-                times[name].append(seconds_of(step, device))
+                times[name].append(seconds_of(step, device, clock))
     return times
 
 
@@ -125,6 +136,7 @@ def _cpu_model() -> str:
 def title(name: str, options: argparse.Namespace) -> str:
     """Of a table: what was measured, and on what."""
     where = f"{options.threads} threads" if options.device == "cpu" else torch.cuda.get_device_name()
+    where += ", CPU seconds" if vars(options).get("clock") == "cpu" else ""
     return f"{name}; {where}, torch {torch.__version__}"
 
 

@@ -63,7 +63,7 @@ def _(layer: nn.Sequential, x: Tensor, clean: Context = None) -> tuple[Tensor, C
 
 @encode.register
 def _(layer: nn.Conv2d, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
-    found = linear_map(layer)
+    found = None if clean is None else linear_map(layer)
     return found.apply(layer, x) if isinstance(found, Convolution) else layer(x), x.shape[1:]
 
 

@@ -113,10 +113,7 @@ class Convolution(LinearMap):
             return self._correlate_by_products(x, y)
         parts = zip(x.chunk(torch.get_num_threads()), y.chunk(torch.get_num_threads()), strict=True)
         first, *others = side_by_side(lambda part: self._correlate_by_library(*part), parts)
-        total = first.to(wide(first.dtype)) if others else first
-        for other in others:
-            total += other
-        return total
+        return sum(others, first.to(wide(first.dtype)))
 
     def _correlate_by_library(self, x: Tensor, y: Tensor) -> Tensor:
         shape = y.shape[1], x.shape[1] // self.groups, *self.kernel

@@ -26,8 +26,8 @@ def l_drl_gradient(
         clean: a(F(s)), the same for all noise on this batch.
         expected: the second term in expectation; None samples it, as published.
     """
-    gradient, power = _sampled(part, trace, draw) if expected is None else expected.gradient(part, trace)
     eps = draw("input", trace.x)
+    gradient, power = _sampled(part, trace, draw) if expected is None else expected.gradient(part, trace)
     noisy, noisy_context = pair.encode(trace.x + eps, trace.context)
     response = part.features(noisy, noisy_context) - clean
     gradient -= part.correlate(eps, response, trace.context)
