@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cases import NO_FEEDBACK, VGGS, build_network, learner_of, random_batch, recipe_of, step_of
-from timing import Step, add_repeats, measure, medians, parser, positive, prepare, title, write_record
+from timing import Step, add_clock, add_repeats, measure, medians, parser, positive, prepare, title, write_record
 
 PASSES = 4
 """Through a pair's map in one iteration of `exact`."""
@@ -84,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("--network", choices=VGGS, default="full")
     made.add_argument("--batch", type=positive, default=128)
     add_repeats(made, repeats=15, seconds=30.0)
+    add_clock(made)
     options = made.parse_args(arguments)
     device = prepare(options)
     x, y = random_batch(options.batch, device)
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 operations[name, kind] = 2 * multiply_adds(block, given)
     for mode in ("exact", NO_FEEDBACK):
         steps[mode, ""] = step_of(learner_of(options.network, mode, device), x, y)
-    times = measure(steps, device, options.repeats, options.seconds)
+    times = measure(steps, device, options.repeats, options.seconds, options.clock)
     middle = medians(times)
     rates = {key: operations[key] / middle[key] / 1e9 for key in operations}
     best = max(rates, key=lambda key: rates[key])

@@ -110,8 +110,11 @@ def angles_to_backprop(learner: Learner, x: Tensor, y: Tensor) -> list[float]:
 
 def count(trainee: Trainee, x: Tensor, y: Tensor) -> None:
     """Count the multiply-adds of a step; forward weights stay where they are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # what other threads do is not counted
     with FlopCounterMode(display=False) as counter:
         learn(trainee.learner, x, y)
+    torch.set_num_threads(threads)
     trainee.optimizer.zero_grad()
     trainee.multiply_adds = counter.get_total_flops() // 2
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cases import MODES, NETWORKS, STRICT, TEXTBOOK, YARDSTICKS, learner_of, random_batch, step_of
-from timing import add_repeats, measure, medians, parser, positive, prepare, title, write_record
+from timing import add_clock, add_repeats, measure, medians, parser, positive, prepare, title, write_record
 
 
 def table_of(heading: str, times: dict[str, list[float]]) -> Table:
@@ -39,12 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     made.add_argument("--batch", type=positive, default=128)
     add_repeats(made, repeats=20, seconds=40.0)
+    add_clock(made)
     options = made.parse_args(arguments)
     device = prepare(options)
     x, y = random_batch(options.batch, device)
     learners = {mode: learner_of(options.network, mode, device) for mode in (*YARDSTICKS, *options.modes)}
     steps = {mode: step_of(learner, x, y) for mode, learner in learners.items()}
-    times = measure(steps, device, options.repeats, options.seconds)
+    times = measure(steps, device, options.repeats, options.seconds, options.clock)
     Console().print(table_of(title(f"{options.network}, batch {options.batch}", options), times))
     write_record(options, "step_time", {"medians": medians(times), "seconds": times})
 

@@ -15,9 +15,14 @@ from typing import Any, TypeVar
 
 import torch
 
+from targetprop.memory import keep_freed_memory
+
 Step = Callable[[], object]
 """What is timed: one call, whose result is dropped."""
 Key = TypeVar("Key", bound=Hashable)
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+"""The second one counts what the process computes: with one thread, it does not mind what else the machine does."""
 
 WARM_UP = {"cpu": 1, "cuda": 3}
 """Calls before the clock starts; the first ones on a GPU load kernels, choose algorithms and grow the allocator."""
@@ -38,6 +43,11 @@ def add_repeats(made: argparse.ArgumentParser, repeats: int, seconds: float) -> 
     made.add_argument("--seconds", type=float, default=seconds, help="longest total time of one row, beyond two calls")
 
 
+def add_clock(made: argparse.ArgumentParser) -> None:
+    """The option that says which of the `CLOCKS` to go by."""
+    made.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: for a machine that others use, too")
+
+
 def positive(text: str) -> int:
     """A whole number, 1 or more, from the command line."""
     value = int(text)
@@ -47,7 +57,8 @@ def positive(text: str) -> int:
 
 
 def prepare(options: argparse.Namespace) -> torch.device:
-    """The device of the options, with the number of threads set."""
+    """The device of the options, with the number of threads set, and memory kept as runs of the command line do."""
+    keep_freed_memory()
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("--device cuda: torch finds no GPU on this machine; use --device cpu.")
     torch.set_num_threads(options.threads)
@@ -60,16 +71,19 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def seconds_of(step: Step, device: torch.device) -> float:
-    """Wall-clock seconds of one call, until the device has finished it."""
+def seconds_of(step: Step, device: torch.device, clock: str = "wall") -> float:
+    """Seconds of one call by one of the `CLOCKS`, until the device has finished it."""
+    now = CLOCKS[clock]
     synchronize(device)
-    start = time.perf_counter()
+    start = now()
     step()
     synchronize(device)
-    return time.perf_counter() - start
+    return now() - start
 
 
-def measure(steps: Mapping[Key, Step], device: torch.device, repeats: int, seconds: float) -> dict[Key, list[float]]:
+def measure(
+    steps: Mapping[Key, Step], device: torch.device, repeats: int, seconds: float, clock: str = "wall"
+) -> dict[Key, list[float]]:
     """Seconds of every call, after warm-up, all steps interleaved: what disturbs the machine disturbs all of them.
 
     Args:
@@ -82,7 +96,7 @@ def measure(steps: Mapping[Key, Step], device: torch.device, repeats: int, secon
     for _ in range(repeats):
         for name, step in steps.items():
             if sum(times[name]) < seconds or len(times[name]) < 2:
-                times[name].append(seconds_of(step, device))
+                times[name].append(seconds_of(step, device, clock))
     return times
 
 
@@ -122,6 +136,7 @@ def _cpu_model() -> str:
 def title(name: str, options: argparse.Namespace) -> str:
     """Of a table: what was measured, and on what."""
     where = f"{options.threads} threads" if options.device == "cpu" else torch.cuda.get_device_name()
+    where += ", CPU seconds" if vars(options).get("clock") == "cpu" else ""
     return f"{name}; {where}, torch {torch.__version__}"
 
 

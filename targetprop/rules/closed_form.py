@@ -27,16 +27,17 @@ def l_drl_gradient(
         expected: the second term in expectation; None samples it, as published.
     """
     eps = draw("input", trace.x)
-    if expected is None:
-        output_response = part.features_difference(trace.y, draw("output", trace.y), trace.context)
-        feedback = part.feed_back(output_response, trace.context)
-        gradient = part.correlate(feedback, output_response, trace.context)
-        power = feedback.square().sum()
-    else:
-        gradient, power = expected.gradient(part, trace)
+    gradient, power = _sampled(part, trace, draw) if expected is None else expected.gradient(part, trace)
     noisy, noisy_context = pair.encode(trace.x + eps, trace.context)
     response = part.features(noisy, noisy_context) - clean
     gradient -= part.correlate(eps, response, trace.context)
     gradient *= 2 / len(eps)
     loss = (part.map.map.weight * gradient).sum() - power / len(eps)
     return gradient, loss
+
+
+def _sampled(part: LinearPart, trace: Trace, draw: Draw) -> tuple[Tensor, Tensor]:
+    """Half the gradient of ||V D2||^2, and ||V D2||^2 itself, with output noise as drawn."""
+    response = part.features_difference(trace.y, draw("output", trace.y), trace.context)
+    feedback = part.feed_back(response, trace.context)
+    return part.correlate(feedback, response, trace.context), torch.linalg.vector_norm(feedback).square()

@@ -19,6 +19,7 @@ from targetprop.check import require, require_whole
 from targetprop.errors import UserError
 from targetprop.graph import GraphedStep
 from targetprop.learner import Learner
+from targetprop.memory import keep_freed_memory
 from targetprop.report import Result, config_tree, results_table, times_line
 from targetprop.training.callbacks import BestCheckpoint, History
 from targetprop.training.callbacks.find import find_callback
@@ -90,6 +91,7 @@ def _train(config: DictConfig) -> dict[str, float]:
     if rank() == 0:
         output_dir.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, output_dir / "config.yaml", resolve=True)
+    keep_freed_memory()
     L.seed_everything(config.seed, workers=True, verbose=False)
 
     datamodule: ImageDataModule = instantiate(config.datamodule)
