@@ -192,6 +192,7 @@ class Learner(nn.Module):
             step = self._descend(x, traces, output_difference(gradient, self.recipe.beta), keep)
         if self.parallel is not None:
             self.parallel.share_gradients(self.optimizer_parameters())
+            self.parallel.average([step.local_losses])
         return step
 
     def finish(self, step: Step) -> None:
@@ -253,7 +254,9 @@ class Learner(nn.Module):
         if parallel.owners is None:
             parallel.share_out(self._seconds(x, learn) if parallel.grid.is_first else [])
         losses = {number: learn(number) for number in parallel.own}
-        return parallel.publish({number: cast(nn.Module, pair.twin) for number, pair in trained.items()}, losses)
+        # Buffers of the block, too: the noisy passes may change them, if the layers are the user's own.
+        learned = {number: [*pair.feedback_parameters(), *pair.buffers()] for number, pair in trained.items()}
+        return parallel.publish(learned, losses)
 
     def _seconds(self, x: Tensor, learn: Callable[[int], Tensor]) -> list[float]:
         """What each pair's feedback learning takes on this batch, tried out alone: afterwards all is as it was."""

@@ -91,6 +91,7 @@ def build_layer_parallel_trainer(
         log.warning("trainer.gpus=%d: this machine has fewer GPUs, %s.", gpus, used)
     if cuda_graph:
         raise UserError("trainer.cuda_graph: processes exchange feedback within a step; set it to false.")
+    require_whole("trainer.data_parallel", data_parallel, least=1)
     grid = Grid.of_world(data_parallel)
     fits = processes in (None, grid.columns)
     require(fits, "trainer.processes", f"{grid.columns}, as many as were started, or null", processes)
