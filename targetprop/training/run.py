@@ -78,6 +78,8 @@ def count_processes(config: DictConfig) -> int:
     if not isinstance(learner, Learner):
         raise UserError("trainer: model=backprop has no feedback to train layer-parallel; use trainer=default.")
     pairs, asked, groups = len(learner.network.trained), config.trainer.processes, config.trainer.data_parallel
+    if not pairs:
+        raise UserError("trainer: a network of one block has no feedback to train layer-parallel; use trainer=default.")
     require_whole("trainer.data_parallel", groups, least=1)
     if asked is not None:
         require_whole("trainer.processes", asked, least=1)

@@ -128,6 +128,12 @@ def test_mistakes_are_told_by_whoever_makes_them(
     assert not list((tmp_path / "temporary").iterdir())
 
 
+def test_a_network_of_one_block_is_refused(compose: Compose) -> None:
+    alone = compose("network.hparams.channels=[]", "model.hparams.b_optim.lr=0.01", "model.hparams.noise=0.1", PARALLEL)
+    with pytest.warns(UserWarning, match="one block"), pytest.raises(UserError, match="a network of one block has no"):
+        train(alone)
+
+
 def test_divergence_is_told_from_other_mistakes(compose: Compose) -> None:
     with pytest.raises(DivergenceError, match=r"^Training diverged at step \d+"):
         train(compose(*THREE_PAIRS, PARALLEL, "trainer.processes=1", "model.hparams.f_optim.lr=1e30"))
