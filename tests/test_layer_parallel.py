@@ -94,6 +94,9 @@ def train_distributed(directory: Path, name: str) -> None:
     """The state after training, as process 0 would save it, and what the others have."""
     learner = learner_of(name)
     grid = Grid.of_world()
+    with torch.no_grad():
+        for each in learner.parameters():
+            each += grid.column  # `distribute` makes them equal
     learner.distribute(grid)
     train(learner, steps_of(name))
     weights = {key: value for key, value in learner.state_dict().items() if isinstance(value, Tensor)}
@@ -107,6 +110,9 @@ def train_in_rows(directory: Path, name: str, rows: int) -> None:
     learner = learner_of(name, norm=False).double()
     grid = Grid.of_world(rows)
     assert grid.is_first == (dist.get_rank() == 0)
+    with torch.no_grad():
+        for each in learner.parameters():
+            each += dist.get_rank()
     learner.distribute(grid)
     train(learner, 3, grid.row, rows)
     torch.save(learner.state_dict(), directory / f"{name}{rows}x{grid.columns}at{grid.row}{grid.column}")
