@@ -10,6 +10,7 @@ on batches of their own, and gradients are averaged over them.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,11 +95,11 @@ class LayerParallel:
         dist.broadcast_object_list(owners, src=0)
         self.owners = owners[0]
 
-    def publish(self, twins: Mapping[int, nn.Module], losses: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Every owner's twins and losses to all processes of its row, in one broadcast per owner.
+    def publish(self, learned: Mapping[int, Sequence[Tensor]], losses: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """What every owner's pairs have learned, and their losses, to all processes of its row: one broadcast an owner.
 
         Args:
-            twins: of all pairs with feedback, by number; written in place.
+            learned: the tensors of all pairs with feedback that learning may change, by number; written in place.
             losses: of this process's own pairs.
 
         Returns:
@@ -106,10 +107,10 @@ class LayerParallel:
         """
         assert self.owners is not None
         like = next(iter(losses.values()))
-        published = {number: losses[number] if number in losses else torch.empty_like(like) for number in twins}
+        published = {number: losses[number] if number in losses else torch.empty_like(like) for number in learned}
         for owner in range(self.grid.columns):
-            numbers = [number for number in twins if self.owners[number - 1] == owner]
-            tensors = [t for number in numbers for t in (*twins[number].parameters(), *twins[number].buffers())]
+            numbers = [number for number in learned if self.owners[number - 1] == owner]
+            tensors = [each for number in numbers for each in learned[number]]
             self._send([*tensors, *(published[number] for number in numbers)], owner)
         self.average(list(published.values()))
         return published
@@ -143,9 +144,12 @@ class LayerParallel:
 
     def gather(self, own: Any) -> list[Any]:
         """What every process of the row has, by column."""
+        sent = io.BytesIO()
+        torch.save(own, sent)
         gathered: list[Any] = [None] * self.grid.columns
-        dist.all_gather_object(gathered, own, group=self.grid.same_batch)
-        return gathered
+        dist.all_gather_object(gathered, sent.getvalue(), group=self.grid.same_batch)
+        # By way of the CPU: another machine's GPU may have a number that there is none of here.
+        return [torch.load(io.BytesIO(each), map_location="cpu", weights_only=True) for each in gathered]
 
     def _send(self, tensors: Sequence[Tensor], column: int) -> None:
         """Overwrite the tensors of all processes of the row by those of one column, in one broadcast."""

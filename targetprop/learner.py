@@ -202,6 +202,7 @@ class Learner(nn.Module):
             step = self._descend(x, traces, output_difference(gradient, self._output_step), keep)
         if self.parallel is not None:
             self.parallel.share_gradients(self.optimizer_parameters())
+            self.parallel.average([step.local_losses])
         return step
 
     def finish(self, step: Step) -> None:
@@ -274,19 +275,27 @@ class Learner(nn.Module):
         if parallel.owners is None:
             parallel.share_out(self._seconds(x, learn) if parallel.grid.is_first else [])
         losses = {number: learn(number) for number in parallel.own}
-        return parallel.publish({number: cast(nn.Module, pair.twin) for number, pair in trained.items()}, losses)
+        return parallel.publish({number: _learned(pair) for number, pair in trained.items()}, losses)
 
     def _seconds(self, x: Tensor, learn: Callable[[int], Tensor]) -> list[float]:
         """What each pair's feedback learning takes on this batch, tried out alone: afterwards all is as it was."""
-        before, parallel, self.parallel = deepcopy(self.state_dict()), self.parallel, None
+        # Forward weights are not touched, not even by writing the same into them: autograd needs them as they were.
+        learned = [each for pair in self.network.trained for each in _learned(pair)]
+        before, state = [each.clone() for each in learned], deepcopy(self.get_extra_state())
+        parallel, self.parallel = self.parallel, None
         self._amortised.begin(x, self.steps + 1)  # the first step is not like the others
-        seconds = []
-        for number in range(1, 1 + len(self.network.trained)):
+
+        def once(number: int) -> float:
             start = time.perf_counter()
             float(learn(number))  # waits for the device
-            seconds.append(time.perf_counter() - start)
+            return time.perf_counter() - start
+
+        # The better of two: the first one of a kind loads code, which on a GPU takes longer than running it.
+        seconds = [min(once(number), once(number)) for number in range(1, 1 + len(self.network.trained))]
         self._amortised.begin(x, self.steps)
-        self.load_state_dict(before)
+        for each, was in zip(learned, before, strict=True):
+            each.copy_(was)
+        self.set_extra_state(state)
         self.parallel = parallel
         return seconds
 
@@ -398,6 +407,11 @@ class Learner(nn.Module):
         for optimizer, saved in zip(self._feedback_optimizers, state["feedback_optimizers"], strict=True):
             if optimizer is not None:
                 optimizer.load_state_dict(saved)
+
+
+def _learned(pair: Pair) -> list[Tensor]:
+    """What feedback learning changes: the twin, and buffers that noisy passes change, if layers are the user's own."""
+    return [*pair.feedback_parameters(), *pair.buffers()]
 
 
 def _per_sample_gradient(loss: Tensor, output: Tensor) -> Tensor:

@@ -17,13 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn, optim
 
-from targetprop import AMORTISED_DTP, DTP, LEE_DTP, VANILLA_DTP, Learner, OptimizerSpec, Recipe
+from targetprop import AMORTISED_DTP, DTP, LEE_DTP, VANILLA_DTP, Learner, OptimizerSpec, Recipe, Twin, register_twin
 from targetprop.data import BatchLoader
 from targetprop.data.augment import Augmentation
 from targetprop.data.images import Images
 from targetprop.errors import UserError
 from targetprop.layer_parallel import Grid, LayerParallel, share_out
 from targetprop.noise import GaussianNoise, NoiseKey
+from targetprop.training.processes import agreed_backend
 
 SGD = OptimizerSpec(lr=[0.01, 0.02, 0.03, 0.04, 0.05], momentum=0.9)
 RECIPES: dict[str, Recipe] = {
@@ -38,12 +39,30 @@ RECIPES: dict[str, Recipe] = {
 STEPS = 34  # amortised feedback decides about its effort once in between
 
 
-def network(norm: bool = True) -> nn.Sequential:
+class Counting(nn.Module):
+    """A layer of the user's own, with a buffer that every pass changes, also a noisy one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.total += x.detach().mean()
+        return x
+
+
+@register_twin(Counting)
+class CountingTwin(Twin):
+    def decode(self, y: Tensor, context: Any) -> Tensor:
+        return y
+
+
+def network(norm: bool = True, own: bool = False) -> nn.Sequential:
     """Six blocks, five of them with feedback; dropout draws from the global random numbers."""
     return nn.Sequential(
         *(nn.Conv2d(2, 4, 3, padding=1), nn.ELU(), nn.MaxPool2d(2)),
         *(nn.Conv2d(4, 5, 3, padding=1), *([nn.BatchNorm2d(5)] if norm else []), nn.ReLU()),
-        *(nn.Conv2d(5, 6, 3, padding=1, stride=2), nn.Tanh()),
+        *(nn.Conv2d(5, 6, 3, padding=1, stride=2), nn.Tanh(), *([Counting()] if own else [])),
         *(nn.Conv2d(6, 6, 3, padding=1), nn.ELU(), *([nn.Dropout(0.2)] if norm else []), nn.Flatten()),
         *(nn.Linear(24, 12), nn.ELU()),
         nn.Linear(12, 3),
@@ -65,7 +84,7 @@ def train(learner: Learner, steps: int, row: int = 0, rows: int = 1, batch: int 
 
 def learner_of(name: str, **options: Any) -> Learner:
     torch.manual_seed(3)
-    return Learner(network(**options), RECIPES[name], seed=5)
+    return Learner(network(own=name == "textbook", **options), RECIPES[name], seed=5)
 
 
 def steps_of(name: str) -> int:
@@ -76,6 +95,9 @@ def train_distributed(directory: Path, name: str) -> None:
     """The state after training, as process 0 would save it, and what the others have."""
     learner = learner_of(name)
     grid = Grid.of_world()
+    with torch.no_grad():
+        for each in learner.parameters():
+            each += grid.column  # `distribute` makes them equal
     learner.distribute(grid)
     train(learner, steps_of(name))
     weights = {key: value for key, value in learner.state_dict().items() if isinstance(value, Tensor)}
@@ -89,6 +111,9 @@ def train_in_rows(directory: Path, name: str, rows: int) -> None:
     learner = learner_of(name, norm=False).double()
     grid = Grid.of_world(rows)
     assert grid.is_first == (dist.get_rank() == 0)
+    with torch.no_grad():
+        for each in learner.parameters():
+            each += dist.get_rank()
     learner.distribute(grid)
     train(learner, 3, grid.row, rows)
     torch.save(learner.state_dict(), directory / f"{name}{rows}x{grid.columns}at{grid.row}{grid.column}")
@@ -217,6 +242,14 @@ def test_batches_of_rows_are_those_of_a_larger_batch() -> None:
     for number, (x, y) in enumerate(whole):
         assert torch.equal(torch.cat([row[number][0] for row in rows]), x)
         assert torch.equal(torch.cat([row[number][1] for row in rows]), y)
+
+
+def test_nccl_takes_a_gpu_for_every_process_of_every_machine() -> None:
+    for others, backend in ((True, "nccl"), (False, "gloo")):
+        store = dist.HashStore()
+        store.set("has_own_gpu/1", str(others))
+        assert agreed_backend(store, 0, 2, has_own_gpu=True) == backend
+    assert agreed_backend(dist.HashStore(), 0, 1, has_own_gpu=False) == "gloo"
 
 
 def test_noise_of_the_users_own_cannot_be_divided() -> None:

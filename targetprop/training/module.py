@@ -100,6 +100,7 @@ class Classifier(L.LightningModule):
         if parallel and parallel.grid.rows > 1 and batch_idx + 1 == self.trainer.num_training_batches:
             for metric in (self.train_loss, self.train_accuracy):
                 metric.sync(process_group=parallel.grid.same_pairs)
+                metric._is_synced = False  # else the first reader of several would undo it
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means."""

@@ -11,25 +11,31 @@ import logging.config
 import multiprocessing
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.rendezvous import rendezvous
 
 from targetprop.errors import UserError
+from targetprop.training.callbacks.divergence import DivergenceError
 from targetprop.training.quiet import quiet_warnings
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 GRACE = 5.0
 """Seconds for which a process that has lost another waits to be ended, so that the lost one is named as the cause."""
-MAY_DIFFER = ("output_dir", "data_dir", "ckpt_path", "trainer.gpus", "trainer.threads", "callbacks", "logger")
+MAY_DIFFER = ("output_dir", "data_dir", "ckpt_path", "trainer.gpus", "trainer.threads", "logger")
 """Settings that hosts may have different ones of; the rest decides what is computed, and when it is exchanged."""
 
 Work = Callable[[dict[str, Any]], dict[str, float]]
@@ -58,6 +64,11 @@ def launch(work: Work, config: dict[str, Any], count: int, job_logging: Mapping[
         logging.getLogger(name).setLevel(logging.CRITICAL)  # they say what we say, but longer
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else a host without a resolvable name has no address
+    with _scratch():
+        return _launch(work, config, count, job_logging)
+
+
+def _launch(work: Work, config: dict[str, Any], count: int, job_logging: Mapping[str, Any]) -> dict[str, float]:
     launched = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -72,9 +83,20 @@ def launch(work: Work, config: dict[str, Any], count: int, job_logging: Mapping[
     try:
         return elastic_launch(launched, _started)(work, config, dict(job_logging))[0]
     except ChildFailedError as error:
-        raise UserError(_cause(*error.get_first_failure(), Path(config["output_dir"]))) from None
+        raise _cause(*error.get_first_failure(), Path(config["output_dir"])) from None
     except SignalException as signalled:
         raise SystemExit(128 + signalled.sigval) from None
+
+
+@contextmanager
+def _scratch() -> Iterator[None]:
+    """A directory of its own for temporary files: torch.distributed leaves some behind."""
+    usual = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="targetprop-", ignore_cleanup_errors=True) as tempfile.tempdir:
+        try:
+            yield
+        finally:
+            tempfile.tempdir = usual
 
 
 def _started(work: Work, config: dict[str, Any], job_logging: dict[str, Any]) -> dict[str, float]:
@@ -98,7 +120,7 @@ def join(config: Mapping[str, Any], gpus: int | None, threads: int | None) -> It
     """Be one of the processes of torch.distributed for as long as this lasts; a collective call.
 
     Args:
-        config: the plain configuration; all processes must have the same.
+        config: the plain configuration, without the directory of output; all processes must have the same.
         gpus: how many to use on this machine, None for all there are.
         threads: of this process; None shares out the cores of the machine.
 
@@ -112,7 +134,9 @@ def join(config: Mapping[str, Any], gpus: int | None, threads: int | None) -> It
     device = own_device(gpus)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # before anything is sent: NCCL sends from the current device
-    dist.init_process_group("nccl" if 0 < here <= usable_gpus(gpus) else "gloo")
+    store, number, world = next(rendezvous("env://"))
+    backend = agreed_backend(store, number, world, has_own_gpu=0 < here <= usable_gpus(gpus))
+    dist.init_process_group(backend, store=store, rank=number, world_size=world)
     try:
         _check_equal(config)
         yield
@@ -124,6 +148,13 @@ def join(config: Mapping[str, Any], gpus: int | None, threads: int | None) -> It
     finally:
         logging.disable(logging.NOTSET)
         dist.destroy_process_group()
+
+
+def agreed_backend(store: Store, number: int, world: int, *, has_own_gpu: bool) -> str:
+    """NCCL if every process has a GPU to itself, also on the other machines; a collective call."""
+    store.set(f"has_own_gpu/{number}", str(has_own_gpu))
+    everywhere = [store.get(f"has_own_gpu/{other}") for other in range(world)]
+    return "nccl" if set(everywhere) == {b"True"} else "gloo"
 
 
 def usable_gpus(gpus: int | None) -> int:
@@ -167,16 +198,19 @@ def _flat(prefix: str, config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _cause(rank: int, failure: ProcessFailure, output_dir: Path) -> str:
+def _cause(rank: int, failure: ProcessFailure, output_dir: Path) -> UserError:
     """Why a run ended, for the user: the message of a mistake, else where the failing process was."""
     last = output_dir / "checkpoints" / "last.ckpt"
     kept = f"ckpt_path={last} goes on from the last checkpoint." if last.is_file() else "There was no checkpoint yet."
     if failure.exitcode < 0:
-        return f"Process {rank} (pid {failure.pid}) was ended by {failure.signal_name()}, and so the run. {kept}"
+        ended = f"was ended by {failure.signal_name()}, and so the run."
+        return UserError(f"Process {rank} (pid {failure.pid}) {ended} {kept}")
     said = failure.error_file_data.get("message", {})
     if not isinstance(said, Mapping):
-        return f"Process {rank} (pid {failure.pid}) ended with exit code {failure.exitcode}, and so did the run. {kept}"
+        ended = f"ended with exit code {failure.exitcode}, and so did the run."
+        return UserError(f"Process {rank} (pid {failure.pid}) {ended} {kept}")
     name, _, text = str(said["message"]).partition(": ")
-    if name in ("UserError", "DivergenceError"):
-        return text
-    return f"Process {rank} failed:\n{said['extraInfo']['py_callstack']}\n{kept}"
+    for mistake in (UserError, DivergenceError):
+        if name == mistake.__name__:
+            return mistake(text)
+    return UserError(f"Process {rank} failed:\n{said['extraInfo']['py_callstack']}\n{kept}")

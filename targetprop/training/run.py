@@ -10,9 +10,10 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.utils import get_method, instantiate
 from lightning.pytorch.callbacks import EarlyStopping
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 
 from targetprop.check import require, require_whole
@@ -52,14 +53,19 @@ def train(config: DictConfig) -> dict[str, float]:
     if threads is not None:
         require_whole("trainer.threads", threads, least=1)
     if is_started():
-        with join(_plain(config), config.trainer.gpus, threads):
+        with join(_plain(OmegaConf.merge(config, {"output_dir": ""})), config.trainer.gpus, threads):
             return _train(config)
     job_logging = _plain(HydraConfig.get().job_logging) if HydraConfig.initialized() else {}
     return launch(_train_plain, _plain(config), count_processes(config), job_logging)
 
 
 def _train_plain(config: dict[str, Any]) -> dict[str, float]:
-    return train(OmegaConf.create(config))
+    try:
+        return train(OmegaConf.create(config))
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None  # which `launch` knows
+        raise
 
 
 def count_processes(config: DictConfig) -> int:
@@ -72,6 +78,8 @@ def count_processes(config: DictConfig) -> int:
     if not isinstance(learner, Learner):
         raise UserError("trainer: model=backprop has no feedback to train layer-parallel; use trainer=default.")
     pairs, asked, groups = len(learner.network.trained), config.trainer.processes, config.trainer.data_parallel
+    if not pairs:
+        raise UserError("trainer: a network of one block has no feedback to train layer-parallel; use trainer=default.")
     require_whole("trainer.data_parallel", groups, least=1)
     if asked is not None:
         require_whole("trainer.processes", asked, least=1)
@@ -201,7 +209,7 @@ def _call(key: str, config: DictConfig, *arguments: Any) -> Any:
         raise UserError(f"{key}: {error}") from error
 
 
-def _plain(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
+def _plain(config: DictConfig | ListConfig | dict[str, Any]) -> dict[str, Any]:
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}

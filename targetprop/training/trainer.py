@@ -19,6 +19,7 @@ from targetprop.layer_parallel import Grid
 from targetprop.training.callbacks import ProgressBar
 from targetprop.training.processes import own_device
 from targetprop.training.strategy import LayerParallelStrategy
+from targetprop.training.whole_files import WholeFiles
 
 log = logging.getLogger(__name__)
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
@@ -91,6 +92,7 @@ def build_layer_parallel_trainer(
         log.warning("trainer.gpus=%d: this machine has fewer GPUs, %s.", gpus, used)
     if cuda_graph:
         raise UserError("trainer.cuda_graph: processes exchange feedback within a step; set it to false.")
+    require_whole("trainer.data_parallel", data_parallel, least=1)
     grid = Grid.of_world(data_parallel)
     fits = processes in (None, grid.columns)
     require(fits, "trainer.processes", f"{grid.columns}, as many as were started, or null", processes)
@@ -122,8 +124,13 @@ def _trainer(
         callbacks = [each for each in callbacks if not isinstance(each, ProgressBar)]
     try:
         return L.Trainer(
-            accelerator=accelerator, devices=1, callbacks=list(callbacks), logger=list(logger), **options
-        )  # fmt: skip
+            accelerator=accelerator,
+            devices=1,
+            callbacks=list(callbacks),
+            logger=list(logger),
+            plugins=[WholeFiles()],
+            **options,
+        )
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise UserError(f"trainer: {error}") from None
 

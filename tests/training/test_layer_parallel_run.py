@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import random
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from targetprop.errors import UserError
+from targetprop.training.callbacks.divergence import DivergenceError
 from targetprop.training.run import train
+from targetprop.training.trainer import build_layer_parallel_trainer
 
 Compose = Callable[..., DictConfig]
 THREE_PAIRS = (
@@ -60,6 +64,12 @@ def history_of(checkpoint: Path) -> list[list[dict[str, float]]]:
     callbacks = torch.load(checkpoint, weights_only=True)["callbacks"]
     epochs = [{k: v for k, v in row.items() if k != "seconds"} for row in callbacks["History"]["epochs"]]
     return [epochs, callbacks["Alignment"]["rows"]]
+
+
+def csv_rows(path: Path) -> list[dict[str, float]]:
+    """What was logged."""
+    with path.open() as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 @pytest.mark.parametrize("model", ["layer_parallel_dtp", "amortised_dtp"])
@@ -104,12 +114,49 @@ def test_a_taken_port_does_not_matter(compose: Compose) -> None:
         ("model=backprop", "model=backprop has no feedback"),
         ("datamodule.batch_size=100000", "batch_size: 100000 is larger"),
         ("trainer.cuda_graph=true", r"trainer.cuda_graph"),
+        ("trainer.precision=foo", r"^trainer.precision.*got .foo"),
     ],
 )
-def test_mistakes_are_told_by_whoever_makes_them(compose: Compose, override: str, message: str) -> None:
+def test_mistakes_are_told_by_whoever_makes_them(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, message: str
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     settings = [each for each in THREE_PAIRS if override != "model=backprop" or not each.startswith("model.hparams")]
     with pytest.raises(UserError, match=message):
         train(compose(*settings, PARALLEL, override))
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_a_network_of_one_block_is_refused(compose: Compose) -> None:
+    alone = compose("network.hparams.channels=[]", "model.hparams.b_optim.lr=0.01", "model.hparams.noise=0.1", PARALLEL)
+    with pytest.warns(UserWarning, match="one block"), pytest.raises(UserError, match="a network of one block has no"):
+        train(alone)
+
+
+def test_divergence_is_told_from_other_mistakes(compose: Compose) -> None:
+    with pytest.raises(DivergenceError, match=r"^Training diverged at step \d+"):
+        train(compose(*THREE_PAIRS, PARALLEL, "trainer.processes=1", "model.hparams.f_optim.lr=1e30"))
+
+
+def test_no_groups_at_all_are_refused_under_torchrun() -> None:
+    with pytest.raises(UserError, match=r"trainer.data_parallel.*got 0"):
+        build_layer_parallel_trainer(data_parallel=0)
+
+
+def test_groups_on_halves_of_a_batch_measure_what_one_process_does(compose: Compose, tmp_path: Path) -> None:
+    common = (*THREE_PAIRS, "model=layer_parallel_dtp", "trainer.precision=64-true", "trainer.max_epochs=2")
+    train(compose(*common, "datamodule.batch_size=32", output="sequential"))
+    groups = (PARALLEL, "trainer.data_parallel=2", "trainer.processes=1", "datamodule.batch_size=16")
+    train(compose(*common, *groups, output="groups"))
+    one, other = (history_of(tmp_path / each / "checkpoints/last.ckpt") for each in ("groups", "sequential"))
+    for rows, expected in zip(one, other, strict=True):
+        assert len(rows) == len(expected) > 1
+        for row, values in zip(rows, expected, strict=True):
+            assert row == pytest.approx(values, rel=1e-5, abs=1e-5)
+    logged = [csv_rows(tmp_path / each / "csv/metrics.csv") for each in ("groups", "sequential")]
+    for row, values in zip(*logged, strict=True):
+        assert row == pytest.approx(values, rel=1e-5, abs=1e-5)
 
 
 def test_torchrun_without_layer_parallelism_is_refused(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,9 +188,9 @@ def test_under_torchrun_on_two_hosts_the_result_is_the_sequential_one(compose: C
         free.bind(("127.0.0.2", 0))
         port = free.getsockname()[1]
     (tmp_path / "hosts").mkdir()
-    output = f"output_dir={tmp_path}/hosts/run"
+    output = (f"output_dir={tmp_path}/hosts/run",), ()  # where process 0 writes; the other host has none
     hosts = [
-        torchrun(tmp_path / "hosts", output, "logger=csv", processes=size, hosts=2, host=host, port=port)
+        torchrun(tmp_path / "hosts", *output[host], "logger=csv", processes=size, hosts=2, host=host, port=port)
         for host, size in enumerate((2, 1))
     ]
     said = [host.communicate(timeout=300)[0] for host in hosts]
@@ -155,11 +202,12 @@ def test_under_torchrun_on_two_hosts_the_result_is_the_sequential_one(compose: C
     assert len(list((tmp_path / "hosts/runs").glob("*/*"))) == 1
 
 
-def test_different_settings_of_processes_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["seed", "callbacks.divergence.every_n_steps"])
+def test_different_settings_of_processes_are_refused(tmp_path: Path, key: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.2", 0))
         port = free.getsockname()[1]
-    hosts = [torchrun(tmp_path, f"seed={7 + host}", processes=1, hosts=2, host=host, port=port) for host in range(2)]
+    hosts = [torchrun(tmp_path, f"{key}={7 + host}", processes=1, hosts=2, host=host, port=port) for host in range(2)]
     said = [" ".join(host.communicate(timeout=300)[0].split()) for host in hosts]
     assert all(host.returncode for host in hosts)
-    assert "Error: seed: all processes need the same settings; process 0 has 7, process 1 has 8." in said[0], said
+    assert f"Error: {key}: all processes need the same settings; process 0 has 7, process 1 has 8." in said[0], said

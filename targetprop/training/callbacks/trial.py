@@ -29,7 +29,7 @@ class AccuracyFloor(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop if the epoch was too bad."""
         accuracy = float(cast(Classifier, pl_module).train_accuracy.compute())
-        if accuracy < self.least:
+        if trainer.strategy.reduce_boolean_decision(accuracy < self.least):  # the same for all processes
             message = "Training accuracy %.2f %% is below %.2f %%: training ends with epoch %d."
             log.warning(message, 100 * accuracy, 100 * self.least, trainer.current_epoch + 1)
             trainer.should_stop = True
