@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from targetprop.maps import Convolution, linear_map
 from targetprop.precision import wide
 
 Context = Any
@@ -59,12 +58,6 @@ def _(layer: nn.Sequential, x: Tensor, clean: Context = None) -> tuple[Tensor, C
         x, context = encode(child, x, None if clean is None else clean[i])
         contexts.append(context)
     return x, tuple(contexts)
-
-
-@encode.register
-def _(layer: nn.Conv2d, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
-    found = None if clean is None else linear_map(layer)
-    return found.apply(layer, x) if isinstance(found, Convolution) else layer(x), x.shape[1:]
 
 
 @encode.register

@@ -8,7 +8,6 @@ inputs that a unit sees), and a map is one matrix product of the *patches* of x,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,12 +17,6 @@ from torch import Tensor, nn
 from targetprop.errors import UserError
 from targetprop.layers import is_hooked, pair_of
 from targetprop.precision import wide
-from targetprop.threads import side_by_side
-
-SMALL, TINY = 16, 4
-"""Positions of an image up to which a CPU is faster by products without its border: to correlate, or for all else."""
-WIDE = 64
-"""Inputs from which it does."""
 
 
 class LinearMap(ABC):
@@ -107,78 +100,12 @@ class Convolution(LinearMap):
 
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = _alike(x, y)
-        if x.is_cuda:
-            return self._correlate_by_library(x, y)
-        if self._has_products(y, SMALL) and x.shape[1] >= WIDE:
-            return self._correlate_by_products(x, y)
-        parts = zip(x.chunk(torch.get_num_threads()), y.chunk(torch.get_num_threads()), strict=True)
-        first, *others = side_by_side(lambda part: self._correlate_by_library(*part), parts)
-        return sum(others, first.to(wide(first.dtype)))
-
-    def _correlate_by_library(self, x: Tensor, y: Tensor) -> Tensor:
         shape = y.shape[1], x.shape[1] // self.groups, *self.kernel
-        return torch.ops.aten.convolution_backward(
+        gradient = torch.ops.aten.convolution_backward(
             y, self._padded(x), y.new_empty(shape), None, self.stride, self.padding, self.dilation, False, (0, 0),
             self.groups, (False, True, False),
         )[1]  # fmt: skip
-
-    def _correlate_by_products(self, x: Tensor, y: Tensor) -> Tensor:
-        x, y = _rows_first(x), _rows_first(y)
-        total = y.new_zeros(y.shape[3], *self.kernel, x.shape[3])
-
-        def add(units: slice) -> None:
-            for seen, some_y, row, taps in self._meetings(x, y):
-                total[units, row, taps].flatten(1).addmm_(some_y[:, units].t(), seen)
-
-        each = -(-y.shape[3] // torch.get_num_threads())
-        side_by_side(add, [slice(start, start + each) for start in range(0, y.shape[3], each)])
-        return total.permute(0, 3, 1, 2)
-
-    def _apply_by_products(self, x: Tensor, weight: Tensor) -> Tensor:
-        weight = weight.permute(0, 2, 3, 1).contiguous()
-        size = [x.shape[2 + i] + 2 * self.padding[i] + self.trailing[i] - self.kernel[i] + 1 for i in range(2)]
-
-        def apply(some: Tensor) -> Tensor:
-            x = _rows_first(some)
-            y = x.new_zeros(size[0], len(some), size[1], len(weight))
-            for seen, some_y, row, taps in self._meetings(x, y):
-                some_y.addmm_(seen, weight[:, row, taps].flatten(1).t())
-            return _batch_first(y)
-
-        return torch.cat(side_by_side(apply, x.chunk(torch.get_num_threads())))
-
-    def _transpose_by_products(self, y: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
-        weight = weight.permute(0, 2, 3, 1).contiguous()
-
-        def transpose(some: Tensor) -> Tensor:
-            y = _rows_first(some)
-            x = y.new_zeros(size[0], len(some), size[1], weight.shape[3])
-            for seen, some_y, row, taps in self._meetings(x, y):
-                seen.addmm_(some_y, weight[:, row, taps].flatten(1))
-            return _batch_first(x)
-
-        return torch.cat(side_by_side(transpose, y.chunk(torch.get_num_threads())))
-
-    def _meetings(self, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor, int, slice]]:
-        """The map without its border, as products of matrices: views of x and of y, of stride and dilation 1.
-
-        Args:
-            x, y: as `_rows_first` gives them. The rows of an image and samples that a row of the kernel sees are then
-                one dimension, and so are the columns and channels that it sees from a column of y.
-
-        Yields:
-            For a row of the kernel and a column of y: what is seen of x (rows * samples, taps * inputs), from where in
-            y (rows * samples, units), the row, and the taps in it.
-        """
-        (height, width), (top, left) = self.kernel, self.padding
-        for row in range(height):
-            first, end = max(0, top - row), min(len(y), len(x) + top - row)
-            some_x, some_y = x[first + row - top : end + row - top], y[first:end]
-            for column in range(y.shape[2]):
-                taps = slice(max(0, left - column), min(width, x.shape[2] + left - column))
-                if first < end and taps.start < taps.stop:
-                    seen = some_x[:, :, column + taps.start - left : column + taps.stop - left]
-                    yield seen.flatten(0, 1).flatten(1), some_y[:, :, column].flatten(0, 1), row, taps
+        return gradient.to(wide(gradient.dtype))
 
     def patches(self, x: Tensor) -> Tensor:
         (top, left), (bottom, right) = self.padding, self.trailing
@@ -203,16 +130,8 @@ class Convolution(LinearMap):
     def from_matrix(self, matrix: Tensor) -> Tensor:
         return matrix.flatten(0, 1).unflatten(1, (*self.kernel, -1)).permute(0, 3, 1, 2)
 
-    def apply(self, layer: nn.Conv2d, x: Tensor) -> Tensor:
-        """W x + b: what the layer of this map does."""
-        if self._has_products(x, TINY) and not _is_watched(x) and x.shape[1] >= WIDE:
-            return _add_bias(self._apply_by_products(x, layer.weight), layer.bias)
-        return layer(x)
-
     def transpose(self, y: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int]) -> Tensor:
         """V y + c: (batch, *output) to (batch, channels, *size), whatever rows a stride left over."""
-        if self._has_products(y, TINY) and not _is_watched(y) and weight.shape[1] >= WIDE:
-            return _add_bias(self._transpose_by_products(y, weight, size), bias)
         reached = [
             (rows - 1) * self.stride[i] - 2 * self.padding[i] + self.dilation[i] * (self.kernel[i] - 1) + 1
             for i, rows in enumerate(y.shape[-2:])
@@ -221,11 +140,6 @@ class Convolution(LinearMap):
         missing = [max(0, size[i] - reached[i]) for i in range(2)]
         x = F.conv_transpose2d(y, weight, bias, self.stride, self.padding, missing, self.groups, self.dilation)
         return x[..., : size[0], : size[1]]
-
-    def _has_products(self, image: Tensor, largest: int) -> bool:
-        """Whether `_meetings` are views, of an image not too large, of a type precise enough to add up in."""
-        plain = self.stride == self.dilation == (1, 1) and self.groups == 1 and not image.is_cuda
-        return plain and image.shape[2] * image.shape[3] <= largest and image.dtype == wide(image.dtype)
 
     def _padded(self, x: Tensor) -> Tensor:
         return F.pad(x, (0, self.trailing[1], 0, self.trailing[0])) if any(self.trailing) else x
@@ -241,25 +155,6 @@ def linear_map(layer: nn.Module) -> LinearMap | None:
     if type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
         return Convolution.of(layer)
     return None
-
-
-def _rows_first(x: Tensor) -> Tensor:
-    """(batch, channels, rows, columns) in memory as (rows, batch, columns, channels)."""
-    return x.permute(2, 0, 3, 1).contiguous()
-
-
-def _batch_first(x: Tensor) -> Tensor:
-    """The inverse of `_rows_first`, with channels last."""
-    return x.permute(1, 3, 0, 2).contiguous(memory_format=torch.channels_last)
-
-
-def _add_bias(x: Tensor, bias: Tensor | None) -> Tensor:
-    return x if bias is None else x.add_(bias.view(-1, 1, 1))
-
-
-def _is_watched(x: Tensor) -> bool:
-    """Whether autograd or autocast expects torch's own operations."""
-    return torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type)
 
 
 def _alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-
-from targetprop.threads import side_by_side
 
 Kind = Literal["input", "output", "mixture"]
 
@@ -69,11 +69,12 @@ class GaussianNoise:
                 place.copy_(chunk[ours.start - start : ours.stop - start])
 
         numbers = range(first // size, -(-(first + count) // size))
-        if len(numbers) == 1 or memory.numel() < 1 << 16:
+        threads = torch.get_num_threads()
+        if len(numbers) == 1 or memory.numel() < 1 << 16 or threads == 1:
             for number in numbers:
                 fill(number)
         else:
-            side_by_side(fill, numbers)
+            list(_threads(threads).map(fill, numbers))
         return noise
 
 
@@ -106,6 +107,11 @@ def _empty_in_order(like: Tensor) -> tuple[Tensor, Tensor]:
         return memory.permute(0, 3, 1, 2), memory
     memory = like.new_empty(like.shape)
     return memory, memory
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count)
 
 
 def _hash(*parts: int | str) -> int:
