@@ -72,7 +72,7 @@ def csv_rows(path: Path) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("model", ["layer_parallel_dtp", "amortised_dtp"])
+@pytest.mark.parametrize("model", ["layer_parallel_dtp", pytest.param("amortised_dtp", marks=pytest.mark.slow)])
 def test_checkpoints_cross_over_between_sequential_and_layer_parallel_runs(
     compose: Compose, tmp_path: Path, model: str
 ) -> None:
@@ -123,8 +123,9 @@ def test_mistakes_are_told_by_whoever_makes_them(
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     settings = [each for each in THREE_PAIRS if override != "model=backprop" or not each.startswith("model.hparams")]
+    few = [] if override.startswith("trainer.processes") else ["trainer.processes=1"]
     with pytest.raises(UserError, match=message):
-        train(compose(*settings, PARALLEL, override))
+        train(compose(*settings, PARALLEL, *few, override))
     assert not list((tmp_path / "temporary").iterdir())
 
 
