@@ -346,7 +346,7 @@ plt.show()
 # %%
 torch.manual_seed(0)
 for n, (pair, first) in enumerate(zip(dtp.network.pairs, mlp((3, 32, 32), 10), strict=True), start=1):
-    now, then = (torch.cat([p.flatten() for p in block.parameters()]) for block in (pair.block, first))
+    now, then = (torch.cat([p.detach().flatten() for p in block.parameters()]) for block in (pair.block, first))
     print(f"block {n}: moved by {float((now - then).norm()):.2f}, from a norm of {float(then.norm()):.2f}")
 
 # %% [markdown]
