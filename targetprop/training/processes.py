@@ -47,6 +47,11 @@ def is_started() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+def world_size() -> int:
+    """How many processes there are."""
+    return int(os.environ["WORLD_SIZE"]) if is_started() else 1
+
+
 def rank() -> int:
     """Of this process among all; 0 if there is just one."""
     return int(os.environ["RANK"]) if is_started() else 0
@@ -174,7 +179,8 @@ def _cores() -> int:
 
 
 def _check_equal(config: Mapping[str, Any]) -> None:
-    settings = {**dict(_flat("", config)), "version of torch": torch.__version__}
+    start = None if config.get("ckpt_path") is None else "a checkpoint"  # its place may differ
+    settings = {**dict(_flat("", config)), "ckpt_path": start, "version of torch": torch.__version__}
     everywhere: list[dict[str, Any]] = [{} for _ in range(dist.get_world_size())]
     dist.all_gather_object(everywhere, settings)
     for other, theirs in enumerate(everywhere):

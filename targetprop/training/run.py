@@ -27,7 +27,7 @@ from targetprop.training.callbacks.find import find_callback
 from targetprop.training.datamodule import ImageDataModule
 from targetprop.training.models import optimizer_spec
 from targetprop.training.module import Classifier
-from targetprop.training.processes import is_started, join, launch, rank
+from targetprop.training.processes import is_started, join, launch, rank, world_size
 from targetprop.training.trainer import check_gpus
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def train(config: DictConfig) -> dict[str, float]:
         UserError: something in the configuration, or in the data it names, cannot work; the message says what.
     """
     if "processes" not in config.trainer:
-        if is_started():
+        if world_size() > 1:
             raise UserError("trainer: several processes train together with trainer=layer_parallel only.")
         return _train(config)
     check_gpus(config.trainer.gpus)
