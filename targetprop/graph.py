@@ -10,7 +10,8 @@ nothing that the host does in between, so what the host decides stays outside:
   and has libraries load what they need, which they may not while a graph is recorded.
 - The very first step brings the feedback up by many updates: it runs eagerly, too.
 - `Learner.finish`, the one place where a step may wait for the device, follows a replay.
-- The optimiser: it and its schedule are yours.
+- The optimiser: it and its schedule are yours. Feedback that learns by a loss has optimisers of its own, which are part
+  of the step: a graph holds their numbers and the places of their momentum, so there is another graph for other ones.
 - Gradients: a graph writes into its own ones. They are handed over after a replay, whether or not `.grad` was set to
   None, and added to what is there, as `Learner.backward` does.
 
@@ -101,7 +102,7 @@ class GraphedStep:
     so; after a change call `forget`.
 
     Args:
-        learner: in training mode, on a GPU; feedback that is learned must be so by the amortised rule (or mirrored).
+        learner: in training mode, on a GPU; an optimiser of feedback must be SGD, all of whose work is on the device.
         loss: of the output and the rest of the batch; as for `Learner.backward`. If it has parameters, an nn.Module.
         graph: makes a graph; None makes those of CUDA.
 
@@ -112,11 +113,13 @@ class GraphedStep:
     def __init__(
         self, learner: Learner, loss: Callable[..., Tensor], *, graph: Callable[[], Graph] | None = None
     ) -> None:
-        for number, pair in enumerate(learner.network.pairs):
-            if learner.learns_by_loss(number):
+        numbers = range(len(learner.network.pairs))
+        self._optimizers = [each for number in numbers if (each := learner.loss_optimizer(number)) is not None]
+        for optimizer in self._optimizers:
+            if not isinstance(optimizer, torch.optim.SGD):
                 raise UserError(
-                    f"cuda_graph: the feedback of block {pair.name} has an optimiser of its own, which a graph cannot "
-                    "hold: set feedback.rule=amortised (model=amortised_dtp), or trainer.cuda_graph=false."
+                    f"cuda_graph: the feedback optimiser {type(optimizer).__name__} counts its steps on the host, and "
+                    "a graph cannot hold that: set b_optim.type=sgd, or trainer.cuda_graph=false."
                 )
         if not isinstance(learner.noise, GaussianNoise):
             raise UserError("cuda_graph: a graph draws its noise itself; give the learner a seed, but no noise.")
@@ -183,7 +186,8 @@ class GraphedStep:
     def _key(self, batch: tuple[Tensor, ...]) -> Hashable:
         """What a graph is for."""
         tensors = tuple((each.shape, each.dtype, each.device) for each in batch)
-        return tensors, Autocast.current(batch[0].device), self.learner.plan
+        held = tuple(_held(optimizer) for optimizer in self._optimizers)
+        return tensors, Autocast.current(batch[0].device), self.learner.plan, held
 
     def _remember(self, key: Hashable, recording: Recording | None) -> None:
         self._recordings[key] = recording
@@ -219,6 +223,13 @@ class GraphedStep:
     def _parameters(self) -> list[nn.Parameter]:
         own = self.loss.parameters() if isinstance(self.loss, nn.Module) else ()
         return [*self.learner.parameters(), *own]
+
+
+def _held(optimizer: torch.optim.Optimizer) -> Hashable:
+    """What a graph holds of an optimiser: its numbers, and where its state is."""
+    numbers = [item for group in optimizer.param_groups for item in group.items() if item[0] != "params"]
+    states = [each for state in optimizer.state.values() for each in state.values()]
+    return tuple(numbers), tuple(each.data_ptr() for each in states if isinstance(each, Tensor))
 
 
 def _kept(outcome: Outcome) -> Outcome:

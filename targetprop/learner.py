@@ -27,6 +27,7 @@ from targetprop.rules import (
     mirror_gradient,
     output_difference,
 )
+from targetprop.streams import is_recorded, side_by_side
 from targetprop.updates import feedback_update, maps_for, mean_update
 
 CHANGES_WITH_EVERY_PASS = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.modules.batchnorm._NormBase)
@@ -223,7 +224,11 @@ class Learner(nn.Module):
             traces: emptied on the way, so that activations are let go.
         """
         self._amortised.begin(x, self.steps)
-        published = {} if self.parallel is None else self._learn_in_parallel(self.parallel, x, traces)
+        published: dict[int, Tensor] = {}  # losses of feedback that has learned before the way down
+        if self.parallel is not None:
+            published = self._learn_in_parallel(self.parallel, x, traces)
+        elif is_recorded(x) and not self.recompute:
+            published = self._learn_side_by_side(traces)
         feedback_losses, local_losses, activities = [], [], []
         outputs: list[Tensor] = []
         targets: list[Tensor] = []
@@ -263,6 +268,15 @@ class Learner(nn.Module):
     @torch.enable_grad()
     def _recomputed(self, x: Tensor, number: int) -> Trace:
         return self.network.trace_block(x, number)
+
+    def _learn_side_by_side(self, traces: Sequence[Trace]) -> dict[int, Tensor]:
+        """The feedback of all pairs at a time, in the order of the way down, so that noise is drawn in the same one."""
+        trained = dict(enumerate(self.network.trained, start=1))
+
+        def work(number: int) -> Callable[[], Tensor]:
+            return lambda: self._learn_feedback(number, trained[number], traces[number].detach())
+
+        return side_by_side({number: work(number) for number in reversed(trained)})
 
     def _learn_in_parallel(self, parallel: LayerParallel, x: Tensor, traces: Sequence[Trace]) -> dict[int, Tensor]:
         """The feedback of this process's pairs, then that of all others; returns the losses of all."""
@@ -359,19 +373,19 @@ class Learner(nn.Module):
         """Whether this pair, counted from 0, carries a target down by its feedback."""
         return 0 < number <= len(self.network.trained)
 
-    def learns_by_loss(self, number: int) -> bool:
-        """Whether the feedback of this pair, counted from 0, is trained on the recipe's loss by its own optimiser."""
-        pair = self.network.pairs[number]
-        by_rule = number in self._amortised.maps or pair in self._mirrored
+    def loss_optimizer(self, number: int) -> torch.optim.Optimizer | None:
+        """What trains the feedback of this pair, counted from 0, on the recipe's loss; None if nothing does."""
+        by_rule = number in self._amortised.maps or self.network.pairs[number] in self._mirrored
         if not self._has_feedback(number) or by_rule or self.recipe.feedback_loss is None:
-            return False
-        return self._iterations[number - 1] > 0 and self._feedback_optimizers[number - 1] is not None
+            return None
+        return self._feedback_optimizers[number - 1] if self._iterations[number - 1] else None
 
     def _sound_autocast(self, device: torch.device) -> Autocast:
         """The autocast that stands, if this network can learn under it."""
         autocast = Autocast.current(device)
         for number, pair in enumerate(self.network.pairs if autocast.dtype is not None else ()):
-            if self.learns_by_loss(number) or (self._has_feedback(number) and not pair.carries_differences):
+            by_loss = self.loss_optimizer(number) is not None
+            if by_loss or (self._has_feedback(number) and not pair.carries_differences):
                 raise UserError(
                     f"autocast: the feedback of block {pair.name} needs differences of nearly equal numbers, which "
                     "bfloat16 does not hold: set feedback.rule=amortised and feedback.twin=linear "
@@ -406,7 +420,7 @@ class Learner(nn.Module):
         self._amortised.load_state_dict(state["amortised"])
         for optimizer, saved in zip(self._feedback_optimizers, state["feedback_optimizers"], strict=True):
             if optimizer is not None:
-                optimizer.load_state_dict(saved)
+                optimizer.load_state_dict(deepcopy(saved))  # which would take over the tensors themselves
 
 
 def _learned(pair: Pair) -> list[Tensor]:

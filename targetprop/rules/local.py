@@ -12,11 +12,7 @@ from targetprop.precision import wide
 
 def local_loss(difference: Tensor) -> Tensor:
     """1/2 ||t^n - s^n||^2, summed over units, mean over the batch. Ernoult et al. 2022."""
-    if difference.dtype != wide(difference.dtype):
-        power = torch.linalg.vector_norm(difference, dtype=wide(difference.dtype)).square()
-    else:
-        flat = difference.flatten()
-        power = torch.dot(flat, flat)  # which autocast leaves alone
+    power = torch.linalg.vector_norm(difference, dtype=wide(difference.dtype)).square()
     return power / (2 * len(difference))
 
 

@@ -33,7 +33,7 @@ class FeedbackFigure(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuse a run that has nothing to draw."""
         learner = pl_module.learner
-        if not isinstance(learner, Learner) or not any(map(learner.learns_by_loss, range(len(learner.network.pairs)))):
+        if not isinstance(learner, Learner) or not any(map(learner.loss_optimizer, range(len(learner.network.pairs)))):
             raise UserError(
                 "callbacks.feedback_figure: no feedback of this run learns in iterations on a loss; "
                 "choose feedback=exact, expected or textbook, or set callbacks.feedback_figure=null."
@@ -61,7 +61,7 @@ def feedback_courses(learner: Learner, x: Tensor) -> dict[int, FeedbackCourse]:
     with torch.random.fork_rng([x.device] if x.is_cuda else []), torch.no_grad():
         traces = probe.network.trace(x)
         for number, (pair, trace) in enumerate(zip(probe.network.pairs, traces, strict=True)):
-            if not probe.learns_by_loss(number) or not pair.weights():
+            if probe.loss_optimizer(number) is None or not pair.weights():
                 continue
             course = courses[number + 1] = FeedbackCourse()
             _measure(pair, course)
