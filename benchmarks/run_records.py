@@ -31,20 +31,23 @@ def read_run(folder: Path) -> dict[str, Any]:
         "seed": int(OmegaConf.load(folder / "config.yaml").seed),
         "test": results["test"]["accuracy"],
         "test_per_class": results["test"]["per_class"],
-        "validation": results["validation"]["accuracy"],
+        "validation": results.get("validation", {}).get("accuracy"),
+        "epoch_seconds": [round(seconds, 2) for seconds in results["epoch_seconds"]],
         "epochs": {name: [round(value, 5) for value in values] for name, values in columns.items() if values},
     }
 
 
 def row(name: str, runs: Sequence[dict[str, Any]]) -> list[str]:
-    """Name, number of runs, mean validation accuracy, mean test accuracy with the deviation between runs."""
+    """Name, runs, mean accuracies, the deviation of test accuracy between runs, and seconds of training."""
     test = [100 * run["test"] for run in runs]
     deviation = f" +- {stdev(test):.2f}" if len(test) > 1 else ""
+    validation = [100 * run["validation"] for run in runs if run["validation"] is not None]
     return [
         name,
         str(len(runs)),
-        f"{mean(100 * run['validation'] for run in runs):.2f}",
+        f"{mean(validation):.2f}" if validation else "",
         f"{mean(test):.2f}{deviation}",
+        f"{mean(sum(run['epoch_seconds']) for run in runs):.0f}",
     ]
 
 
@@ -55,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("--json", type=Path)
     options = made.parse_args(arguments)
     records = {name: [read_run(Path(folder)) for folder in folders] for name, *folders in options.runs}
-    table = Table("", "runs", "validation (%)", "test (%)")
+    table = Table("", "runs", "validation (%)", "test (%)", "training (s)")
     for name, runs in records.items():
         table.add_row(*row(name, runs))
     Console().print(table)
