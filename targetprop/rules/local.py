@@ -12,7 +12,12 @@ from targetprop.precision import wide
 
 def local_loss(difference: Tensor) -> Tensor:
     """1/2 ||t^n - s^n||^2, summed over units, mean over the batch. Ernoult et al. 2022."""
-    power = torch.linalg.vector_norm(difference, dtype=wide(difference.dtype)).square()
+    if difference.dtype != wide(difference.dtype):
+        power = torch.linalg.vector_norm(difference, dtype=wide(difference.dtype)).square()
+    else:
+        in_memory = difference.permute(0, 2, 3, 1) if difference.dim() == 4 else difference  # else it would be copied
+        flat = in_memory.flatten()
+        power = torch.dot(flat, flat)  # which autocast leaves alone
     return power / (2 * len(difference))
 
 
