@@ -69,7 +69,9 @@ def test_records_of_runs_keep_accuracies_and_epochs(
         train(settings("cifar10_mlp_as_printed", folder, "trainer.max_epochs=2", f"seed={seed}"))
     path = tmp_path / "records.json"
     runs = ["--runs", "as printed", *map(str, folders)]
-    importlib.import_module("run_records").main([*runs, "--json", str(path)])
+    picture = tmp_path / "records.png"
+    importlib.import_module("run_records").main([*runs, "--json", str(path), "--picture", str(picture)])
+    assert picture.stat().st_size > 10_000
     records = json.loads(path.read_text())["as printed"]
     assert [record["seed"] for record in records] == [1, 2]
     for record, folder in zip(records, folders, strict=True):
@@ -78,3 +80,16 @@ def test_records_of_runs_keep_accuracies_and_epochs(
     mean = 50 * sum(record["test"] for record in records)
     assert f"{mean:.2f} +- " in capsys.readouterr().out
     assert str(tmp_path) not in path.read_text()
+
+
+def test_records_of_runs_on_all_training_images_have_no_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    train(settings("cifar10_mlp_as_printed", tmp_path, "trainer.max_epochs=1", "datamodule.val_fraction=0"))
+    path = tmp_path / "records.json"
+    importlib.import_module("run_records").main(["--runs", "all", str(tmp_path), "--json", str(path)])
+    (record,) = json.loads(path.read_text())["all"]
+    assert record["validation"] is None
+    assert set(record["epochs"]) == {"train/loss", "train/accuracy"}
+    assert f"{100 * record['test']:.2f}" in capsys.readouterr().out
