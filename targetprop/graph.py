@@ -119,7 +119,7 @@ class GraphedStep:
             if not isinstance(optimizer, torch.optim.SGD):
                 raise UserError(
                     f"cuda_graph: the feedback optimiser {type(optimizer).__name__} counts its steps on the host, and "
-                    "a graph cannot hold that: set b_optim.type=sgd, or trainer.cuda_graph=false."
+                    "a graph cannot hold that: set model.hparams.b_optim.type=sgd, or trainer.cuda_graph=false."
                 )
         if not isinstance(learner.noise, GaussianNoise):
             raise UserError("cuda_graph: a graph draws its noise itself; give the learner a seed, but no noise.")
@@ -139,6 +139,8 @@ class GraphedStep:
 
     def run(self, *batch: Tensor) -> Outcome:
         """The same, but leave the parameters' `.grad` as it is."""
+        if self.learner.parallel is not None:
+            raise UserError("cuda_graph: processes exchange feedback within a step, and a graph cannot; train without.")
         noise, key, first = self._noise_on(batch[0].device), self._key(batch), self.learner.steps == 0
         self._take_back()
         recording = self._recordings.get(key)
@@ -152,7 +154,7 @@ class GraphedStep:
                 recorded.copy_(given)
             recording.graph.replay()
             outcome = _kept(recording.outcome)
-        if not first:
+        if not first and key == self._key(batch):  # else the step made momentum, which a graph's steps find made
             self._remember(key, recording)
         self.learner.finish(outcome.step)
         return outcome

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -227,7 +228,7 @@ class Learner(nn.Module):
         published: dict[int, Tensor] = {}  # losses of feedback that has learned before the way down
         if self.parallel is not None:
             published = self._learn_in_parallel(self.parallel, x, traces)
-        elif is_recorded(x) and not self.recompute:
+        elif is_recorded(x) and not self.recompute and self._pairs_are_apart:
             published = self._learn_side_by_side(traces)
         feedback_losses, local_losses, activities = [], [], []
         outputs: list[Tensor] = []
@@ -270,13 +271,16 @@ class Learner(nn.Module):
         return self.network.trace_block(x, number)
 
     def _learn_side_by_side(self, traces: Sequence[Trace]) -> dict[int, Tensor]:
-        """The feedback of all pairs at a time, in the order of the way down, so that noise is drawn in the same one."""
-        trained = dict(enumerate(self.network.trained, start=1))
+        """The feedback of all pairs at a time, started in the order of the way down: noise is drawn in the same one."""
+        pairs = dict(enumerate(self.network.trained, start=1))
+        works = {n: partial(self._learn_feedback, n, pairs[n], traces[n].detach()) for n in reversed(pairs)}
+        return side_by_side(works)
 
-        def work(number: int) -> Callable[[], Tensor]:
-            return lambda: self._learn_feedback(number, trained[number], traces[number].detach())
-
-        return side_by_side({number: work(number) for number in reversed(trained)})
+    @property
+    def _pairs_are_apart(self) -> bool:
+        """Whether no two pairs change the same tensors while they learn."""
+        learned = [id(each) for pair in self.network.trained for each in _learned(pair)]
+        return len(set(learned)) == len(learned)
 
     def _learn_in_parallel(self, parallel: LayerParallel, x: Tensor, traces: Sequence[Trace]) -> dict[int, Tensor]:
         """The feedback of this process's pairs, then that of all others; returns the losses of all."""

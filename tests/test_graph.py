@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from targetprop import AMORTISED_DTP, DTP, Learner, OptimizerSpec, Recipe, Residual, Step, UserError
 from targetprop.amortise import EVERY
 from targetprop.graph import KEPT, GraphedStep
+from targetprop.layer_parallel import Grid, LayerParallel
 from targetprop.noise import NoiseKey, StepNoise
 from targetprop.training.callbacks import StepLosses
 from targetprop.training.module import Classifier
@@ -68,6 +69,12 @@ def graphed(step: GraphedStep, optimizer: torch.optim.Optimizer, data: list[Batc
         optimizer.step()
         optimizer.zero_grad()
     return steps
+
+
+def feedback_optimizer(learner: Learner) -> torch.optim.Optimizer:
+    found = learner.loss_optimizer(2)
+    assert found is not None
+    return found
 
 
 def assert_equal(learner: Learner, other: Learner) -> None:
@@ -182,6 +189,61 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(tapes: Tapes) -> None:
     assert_equal(resumed, learner)
 
 
+def test_rates_that_change_are_part_of_what_is_recorded(tapes: Tapes) -> None:
+    data = batches(8)
+    expected, learner = Learner(network(), FEW), Learner(network(), FEW)
+    step, optimizers = GraphedStep(learner, F.cross_entropy, graph=tapes), (sgd(expected), sgd(learner))
+    noise = StepNoise(0, torch.device("cpu"))
+    expected.noise = noise
+    for number, (x, y) in enumerate(data):
+        if number == 4:
+            for each in (expected, learner):
+                for group in feedback_optimizer(each).param_groups:
+                    group["lr"] *= 0.1
+        noise.start(expected.steps)
+        expected.backward(F.cross_entropy(expected(x), y))
+        step(x, y)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert_equal(learner, expected)
+    assert len(tapes) == 2
+
+
+def test_a_step_that_makes_momentum_is_not_recorded(tapes: Tapes) -> None:
+    expected, learner = Learner(network(), FEW), Learner(network(), FEW)
+    fresh = copy.deepcopy(learner.state_dict())
+    fresh["_extra_state"]["steps"] = 5  # on, but without momentum
+    step = GraphedStep(learner, F.cross_entropy, graph=tapes)
+    for _ in range(3):
+        for each in (expected, learner):
+            each.load_state_dict(fresh)
+        eager(expected, batches(3))
+        graphed(step, sgd(learner), batches(3))
+        assert_equal(learner, expected)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.feedback)
+def test_pairs_that_learn_before_the_way_down_learn_the_same(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, learner = Learner(network(), recipe), Learner(network(), recipe)
+    steps = eager(expected, batches(3))
+    monkeypatch.setattr("targetprop.learner.is_recorded", lambda x: True)
+    monkeypatch.setattr("targetprop.learner.side_by_side", lambda works: {key: work() for key, work in works.items()})
+    for ours, theirs in zip(eager(learner, batches(3)), steps, strict=True):
+        assert torch.equal(ours.feedback_losses, theirs.feedback_losses)
+    assert_equal(learner, expected)
+
+
+def test_pairs_that_share_feedback_are_not_trained_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = nn.Linear(6, 6)
+    learner = Learner(nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)), FEW)
+    assert learner._pairs_are_apart
+    twins = [pair.twin for pair in learner.network.trained]
+    for twin in twins:
+        twin.register_parameter("shared", shared.weight)
+    assert not learner._pairs_are_apart
+
+
 def test_a_state_that_is_loaded_brings_feedback_optimisers_of_its_own(tapes: Tapes) -> None:
     data = batches(8)
     expected, learner = Learner(network(), FEW), Learner(network(), FEW)
@@ -228,6 +290,9 @@ def test_learners_whose_step_is_no_graph_are_refused() -> None:
     step = GraphedStep(Learner(network(), AMORTISED_DTP), F.cross_entropy)
     with pytest.raises(UserError, match="only a GPU has graphs; the batch is on the cpu"):
         step(*batches(1)[0])
+    step.learner.parallel = LayerParallel(Grid(1, 1, 0, 0, None, None), 3)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="cuda_graph: processes exchange feedback"):
+        step(*batches(1)[0])
 
 
 class NoWaiting(TorchDispatchMode):
@@ -268,8 +333,11 @@ def test_cuda_graphs_train_as_eager_steps_do(recipe: Recipe, dtype: torch.dtype 
         with torch.autocast("cuda", torch.bfloat16, enabled=dtype is not None):
             loss = F.cross_entropy(expected(x), y)
             outcome = step(x, y)
-        expected.backward(loss)
+        eager_step = expected.backward(loss)
         torch.testing.assert_close(outcome.loss, loss.detach(), rtol=2e-2 if dtype else 1e-3, atol=1e-3)
+        if dtype is None:
+            losses = outcome.step.feedback_losses
+            torch.testing.assert_close(losses, eager_step.feedback_losses, rtol=1e-2, atol=1e-3)
         for each in (optimizer, own_optimizer):
             each.step()
             each.zero_grad()
@@ -285,9 +353,10 @@ def test_replays_on_a_gpu_draw_new_noise_every_step_and_the_same_for_the_same_st
     for _ in range(4):
         step(x, y)
     state, losses = copy.deepcopy(learner.state_dict()), []
-    for _ in range(2):
+    for later in (0, 0, 1):
         learner.load_state_dict(state)
         step(x, y)  # eagerly: the state brought new feedback optimisers
-        losses.append([step(x, y).step.feedback_losses for _ in range(2)])
+        learner.steps += later
+        losses.append(step(x, y).step.feedback_losses)
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=1e-6)
-    assert not torch.allclose(losses[0][0], losses[0][1], rtol=1e-3)
+    assert not torch.allclose(losses[0], losses[2], rtol=1e-3), "the same weights, and the noise of another step"

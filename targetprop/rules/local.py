@@ -15,8 +15,8 @@ def local_loss(difference: Tensor) -> Tensor:
     if difference.dtype != wide(difference.dtype):
         power = torch.linalg.vector_norm(difference, dtype=wide(difference.dtype)).square()
     else:
-        in_memory = difference.permute(0, 2, 3, 1) if difference.dim() == 4 else difference  # else it would be copied
-        flat = in_memory.flatten()
+        channels_last = difference.dim() == 4 and difference.is_contiguous(memory_format=torch.channels_last)
+        flat = (difference.permute(0, 2, 3, 1) if channels_last else difference).flatten()  # without a copy
         power = torch.dot(flat, flat)  # which autocast leaves alone
     return power / (2 * len(difference))
 
