@@ -121,6 +121,13 @@ def test_bad_values_are_named(compose: Compose, override: str, words: list[str])
         assert word in str(error)
 
 
+@pytest.mark.parametrize(("network", "rate"), [("simple_vgg", 0.04), ("lenet", 0.03618)])
+def test_amortised_learning_has_a_forward_rate_of_its_own_where_the_network_names_one(
+    compose: Compose, network: str, rate: float
+) -> None:
+    assert compose("model=amortised_dtp", f"network={network}").model.hparams.f_optim.lr == rate
+
+
 def test_a_checkpoint_that_does_not_fit_is_refused(compose: Compose, tmp_path: Path) -> None:
     train(compose(output="other"))
     path = tmp_path / "other" / "checkpoints" / "last.ckpt"
