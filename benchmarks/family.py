@@ -2,6 +2,7 @@
 
     python benchmarks/family.py --data data --threads 1 --json runs/family.json
     python benchmarks/family.py --only amortised_dtp --epochs 1
+    python benchmarks/family.py --data data --json runs/family.json --resume      what the record holds is not run again
 
 Each is `python main.py` with the command in the table, `COMMON` and, where it names no network, `VGG`; all numbers are
 those of its configuration: published ones where there are any, which were not made for this network. One run each; so
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -51,19 +53,21 @@ def run(command: str, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch, "run")
         settings = [f"data_dir={options.data.resolve()}", f"hydra.run.dir={output}", "logger=csv"]
-        shorter = [f"trainer.max_epochs={options.epochs}", f"trainer.threads={options.threads}", f"seed={options.seed}"]
+        processes = int(found[1]) if (found := re.search(r"trainer\.processes=(\d+)", command)) else 1
+        threads = max(1, options.threads // processes)
+        shorter = [f"trainer.max_epochs={options.epochs}", f"trainer.threads={threads}", f"seed={options.seed}"]
         whole = f"{command} {COMMON} {'' if 'network=' in command else VGG}".split()
         whole = [sys.executable, str(ROOT / "main.py"), *whole, *shorter, *settings]
         done = subprocess.run(whole, cwd=scratch, capture_output=True, text=True)
         said = [line.strip() for line in done.stdout.splitlines() if "Error" in line or "diverged" in line]
         if done.returncode:
             return {"command": command, "error": " ".join(said) or done.stderr[-500:]}
-        found = json.loads((output / "results.json").read_text())
+        reached = json.loads((output / "results.json").read_text())
         return {
             "command": command,
-            "validation": found["validation"]["accuracy"],
-            "test": found["test"]["accuracy"],
-            "epoch_seconds": statistics.median(found["epoch_seconds"]),
+            "validation": reached["validation"]["accuracy"],
+            "test": reached["test"]["accuracy"],
+            "epoch_seconds": statistics.median(reached["epoch_seconds"]),
             "angles": angles(output / "csv" / "metrics.csv"),
         }
 
@@ -97,15 +101,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("--epochs", type=positive, default=2)
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--only", default="", help="commands with this text in them")
+    made.add_argument("--resume", action="store_true", help="keep what the file of --json holds already")
     options = made.parse_args(arguments)
-    results = []
+    kept = (
+        json.loads(options.json.read_text())["runs"]
+        if options.resume and options.json and options.json.exists()
+        else []
+    )
+    known, results = {row["command"]: row for row in kept}, []
     for command in COMMANDS:
         if options.only in command:
-            results.append(run(command, options))
+            results.append(known.get(command) or run(command, options))
             print(results[-1], flush=True)
+            write_record(options, "family", {"runs": results})
     heading = f"{COMMON}, {options.epochs} epochs, seed {options.seed}, {options.threads} threads"
     Console(width=160).print(table_of(results, heading))
-    write_record(options, "family", {"runs": results})
 
 
 if __name__ == "__main__":

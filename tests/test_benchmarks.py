@@ -250,3 +250,8 @@ def test_family(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert 0 <= works["test"] <= 1
     assert len(works["angles"]) == 3
     assert "noise" in fails["error"]
+    monkeypatch.setattr(family, "run", lambda command, options: {"command": command, "error": "run again"})
+    record = tmp_path / "earlier.json"
+    record.write_text(json.dumps({"runs": [works]}))
+    family.main(["--resume", "--json", str(record)])
+    assert json.loads(record.read_text())["runs"] == [works, {"command": fails["command"], "error": "run again"}]
