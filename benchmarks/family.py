@@ -4,9 +4,9 @@
     python benchmarks/family.py --only amortised_dtp --epochs 1
     python benchmarks/family.py --data data --json runs/family.json --resume      what the record holds is not run again
 
-Each is `python main.py` with the command in the table, `COMMON` and, where it names no network, `VGG`; all numbers are
-those of its configuration: published ones where there are any, which were not made for this network. One run each; so
-this shows what runs and roughly how it compares, not which is best.
+Each is `python main.py` with the command in the table, `COMMON` and, where it names no network, `VGG`; all other numbers
+are those of its configuration: published ones where there are any, which were not made for this network. One run each;
+so this shows what runs and roughly how it compares, not which is best.
 """
 
 from __future__ import annotations
@@ -29,16 +29,22 @@ from rich.table import Table
 from timing import parser, positive, write_record
 
 ROOT = Path(__file__).parents[1]
+ADAM = " ".join(
+    f"model.hparams.{optimiser}.{setting}"
+    for optimiser in ("b_optim", "f_optim")
+    for setting in ("type=adam", "momentum=0", "lr=1e-3")
+)
+"""For losses with which the published rates, those of L-DRL, diverge on this network."""
 COMMANDS = (
     "model=backprop",
     "model=dtp",
     "model=dtp feedback=expected",
     "model=layer_parallel_dtp trainer=layer_parallel trainer.processes=2",
     "model=amortised_dtp",
-    "model=dtp feedback=kolen_pollack",
+    "model=dtp feedback=kolen_pollack model.hparams.f_optim.lr=0.04 model.hparams.init_symmetric_weights=true",
     "model=parallel_dtp",
-    "model=vanilla_dtp",
-    "model=tp",
+    f"model=vanilla_dtp model.hparams.feedback_training_iterations=10 {ADAM}",
+    f"model=tp model.hparams.feedback_training_iterations=10 {ADAM}",
     "model=amortised_dtp network=resnet18 network.hparams.channels=[16,32,64] network.hparams.blocks=[1,1,1]",
     "model=amortised_dtp network=lenet network.hparams.channels=[16,32] network.hparams.hidden=128",
     "model=amortised_dtp network=mlp network.hparams.hidden=[256,256]",
