@@ -4,9 +4,9 @@
     python benchmarks/family.py --only amortised_dtp --epochs 1
     python benchmarks/family.py --data data --json runs/family.json --resume      what the record holds is not run again
 
-Each is `python main.py` with the command in the table, `COMMON` and, where it names no network, `VGG`; all other numbers
-are those of its configuration: published ones where there are any, which were not made for this network. One run each;
-so this shows what runs and roughly how it compares, not which is best.
+Each is `python main.py` with the command in the table, `COMMON` and, where it names no network, `VGG`; all other
+numbers are those of its configuration: published ones where there are any, which were not made for this network. One
+run each; so this shows what runs and roughly how it compares, not which is best.
 """
 
 from __future__ import annotations
