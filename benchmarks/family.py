@@ -109,11 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("--only", default="", help="commands with this text in them")
     made.add_argument("--resume", action="store_true", help="keep what the file of --json holds already")
     options = made.parse_args(arguments)
-    kept = (
-        json.loads(options.json.read_text())["runs"]
-        if options.resume and options.json and options.json.exists()
-        else []
-    )
+    resumes = options.resume and options.json and options.json.exists()
+    kept = json.loads(options.json.read_text())["runs"] if resumes else []
     known, results = {row["command"]: row for row in kept}, []
     for command in COMMANDS:
         if options.only in command:

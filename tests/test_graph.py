@@ -234,13 +234,12 @@ def test_pairs_that_learn_before_the_way_down_learn_the_same(recipe: Recipe, mon
     assert_equal(learner, expected)
 
 
-def test_pairs_that_share_feedback_are_not_trained_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_that_share_feedback_are_not_trained_at_a_time() -> None:
     shared = nn.Linear(6, 6)
     learner = Learner(nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)), FEW)
     assert learner._pairs_are_apart
-    twins = [pair.twin for pair in learner.network.trained]
-    for twin in twins:
-        twin.register_parameter("shared", shared.weight)
+    for pair in learner.network.trained:
+        pair.twin.register_parameter("shared", shared.weight)
     assert not learner._pairs_are_apart
 
 
