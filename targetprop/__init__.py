@@ -3,11 +3,12 @@
 from targetprop.encoding import encode
 from targetprop.errors import UserError
 from targetprop.layers import Reshape
-from targetprop.learner import Learner, Step
+from targetprop.learner import Learner
 from targetprop.network import PairedNetwork, Trace
 from targetprop.pair import Pair
 from targetprop.recipes import AMORTISED_DTP, DTP, LEE_DTP, TP, VANILLA_DTP, OptimizerSpec, Recipe
 from targetprop.residual import Residual
+from targetprop.step import Step
 from targetprop.twins import Twin, register_twin, twin_of
 from targetprop.updates import explain
 

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from targetprop.errors import UserError
 from targetprop.layer_parallel import Grid
-from targetprop.learner import Learner, Step
+from targetprop.learner import Learner
 from targetprop.network import Trace
 from targetprop.noise import NoiseKey, NoiseSource
 from targetprop.recipes import OptimizerSpec, Recipe
 from targetprop.rules import reconstruction
+from targetprop.step import Step
 
 RECIPE = Recipe(
     feedback_loss=reconstruction,

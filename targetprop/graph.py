@@ -30,9 +30,10 @@ import torch
 from torch import Tensor, nn
 
 from targetprop.errors import UserError
-from targetprop.learner import Learner, Step
+from targetprop.learner import Learner
 from targetprop.noise import GaussianNoise, StepNoise
 from targetprop.precision import Autocast
+from targetprop.step import Step
 
 KEPT = 8
 """Graphs that are kept; the one that was used longest ago goes first."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -28,30 +27,11 @@ from targetprop.rules import (
     mirror_gradient,
     output_difference,
 )
+from targetprop.step import Step, sample_gradients
 from targetprop.streams import is_recorded, side_by_side
 from targetprop.updates import feedback_update, maps_for, mean_update
 
 CHANGES_WITH_EVERY_PASS = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.modules.batchnorm._NormBase)
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one training step saw, detached; in forward order.
-
-    Attributes:
-        feedback_losses: for each block with feedback, the mean over its iterations, (blocks - 1,), or (blocks - 2,)
-            where the output block follows the loss itself; of a block that learns by the amortised rule, the share of
-            the response to noise that its feedback does not predict.
-        local_losses: for each block, before the update, (blocks,).
-        activities: mean output of each block, (blocks,).
-        outputs, targets: of each block, (batch, ...); empty unless `backward` was told to keep them.
-    """
-
-    feedback_losses: Tensor
-    local_losses: Tensor
-    activities: Tensor
-    outputs: list[Tensor]
-    targets: list[Tensor]
 
 
 class Learner(nn.Module):
@@ -196,7 +176,7 @@ class Learner(nn.Module):
         x, traces, output, earlier = self._x, self._traces, self._output, self._earlier
         self._x = self._output = self._earlier = None
         self._traces = []
-        gradient = _per_sample_gradient(loss, output)
+        gradient = sample_gradients(loss, output)
         if earlier is not None and earlier.grad is not None:
             raise UserError("backward: the loss depends on an earlier call, too; give each call a backward of its own.")
         assert self._autocast is not None
@@ -430,16 +410,3 @@ class Learner(nn.Module):
 def _learned(pair: Pair) -> list[Tensor]:
     """What feedback learning changes: the twin, and buffers that noisy passes change, if layers are the user's own."""
     return [*pair.feedback_parameters(), *pair.buffers()]
-
-
-def _per_sample_gradient(loss: Tensor, output: Tensor) -> Tensor:
-    """dL/ds^N of each sample's own loss, (batch, ...)."""
-    if loss.dim() and len(loss) != len(output):
-        raise UserError(
-            f"backward: expected one loss for each of {len(output)} samples, or their mean; got {tuple(loss.shape)}."
-        )
-    if loss.requires_grad:
-        loss.mean().backward()
-    if output.grad is None:
-        raise UserError("backward: the loss must be computed from the output of the latest call.")
-    return output.grad * len(output)

@@ -15,8 +15,9 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from targetprop.backprop import Backprop
 from targetprop.graph import GraphedStep, Outcome
-from targetprop.learner import Learner, Step
+from targetprop.learner import Learner
 from targetprop.recipes import OptimizerSpec
+from targetprop.step import Step
 
 Batch = tuple[Tensor, Tensor]
 ALONE: dict[str, Any] = {"sync_on_compute": False, "compute_with_cache": False}

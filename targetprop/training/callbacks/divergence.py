@@ -10,7 +10,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from targetprop.errors import UserError
-from targetprop.learner import Learner, Step
+from targetprop.learner import Learner
+from targetprop.step import Step
 from targetprop.training.module import Classifier
 
 

@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from targetprop.learner import Step
+from targetprop.step import Step
 
 
 class StepLosses(L.Callback):
