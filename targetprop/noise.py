@@ -31,8 +31,8 @@ NoiseSource = Callable[[NoiseKey, Tensor], Tensor]
 """Standard-normal noise for a key, of the shape, type and device of a tensor; in memory that the caller may change."""
 
 
-CHUNK = 16
-"""Samples that one generator draws, on a CPU; chunks can be drawn in parallel."""
+CHUNK = 1 << 16
+"""Numbers that one generator draws, about, on a CPU; chunks can be drawn in parallel."""
 
 
 class GaussianNoise:
@@ -55,7 +55,7 @@ class GaussianNoise:
         noise, memory = _empty_in_order(like)
         count = len(memory)
         first, whole = self.row * count, self.rows * count
-        size = count if memory.is_cuda else CHUNK
+        size = count if memory.is_cuda else max(1, CHUNK // max(1, memory[:1].numel()))  # samples
 
         def fill(number: int) -> None:
             generator = torch.Generator(memory.device).manual_seed(_hash(self.seed, *key, number))
@@ -70,7 +70,7 @@ class GaussianNoise:
 
         numbers = range(first // size, -(-(first + count) // size))
         threads = torch.get_num_threads()
-        if len(numbers) == 1 or memory.numel() < 1 << 16 or threads == 1:
+        if len(numbers) == 1 or threads == 1:
             for number in numbers:
                 fill(number)
         else:

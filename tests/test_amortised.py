@@ -203,13 +203,17 @@ def test_shaped_noise_never_makes_its_own_residual_larger() -> None:
 
 def test_the_allocation_keeps_its_budget_and_treats_all_blocks_alike() -> None:
     shapes = [
-        MapShape(positions, weights, seen, torch.ones(1, 1, 1))
-        for positions, weights, seen in [(256, 147_456, 1058.0), (64, 294_912, 968.0), (16, 589_824, 1600.0)]
+        MapShape(positions, weights, inputs, seen, torch.ones(1, 1, 1))
+        for positions, weights, inputs, seen in [
+            (256, 147_456, 32768, 1058.0),
+            (64, 294_912, 8192, 968.0),
+            (16, 589_824, 4096, 1600.0),
+        ]
     ]
-    backprop = 3.0 * 128 * sum(shape.cost for shape in shapes)
+    backprop = 3.0 * 128 * sum(shape.positions * shape.weights for shape in shapes)
     for budget in (0.05, 0.12, 0.3):
         allocations = allocate(shapes, backprop, budget)
-        spent = sum((2 * a.rows + 3 * a.mixtures) * s.cost for a, s in zip(allocations, shapes, strict=True))
+        spent = sum(a.rows * s.row + a.mixtures * s.mixture for a, s in zip(allocations, shapes, strict=True))
         assert spent <= (budget + 3 * HEAD_SHARE) * backprop
         assert spent >= 0.7 * budget * backprop
         ratios = [a.rows * s.positions / s.seen for a, s in zip(allocations, shapes, strict=True)]
@@ -327,8 +331,10 @@ def test_taps_at_the_border_have_equations_and_steps_of_their_own() -> None:
 
 
 def test_narrow_maps_get_noise_enough_whatever_the_budget() -> None:
-    wide, narrow = (MapShape(p, w, d, torch.ones(1, 1, 1)) for p, w, d in [(256, 147_456, 1058.0), (1, 500, 50.0)])
-    _, allocation = allocate([wide, narrow], 3.0 * 128 * wide.cost, 1e-6)
+    wide, narrow = (
+        MapShape(p, w, i, d, torch.ones(1, 1, 1)) for p, w, i, d in [(256, 147_456, 32768, 1058.0), (1, 500, 50, 50.0)]
+    )
+    _, allocation = allocate([wide, narrow], 3.0 * 128 * 256 * 147_456, 1e-6)
     assert allocation.rows == 100  # twice as many equations as unknowns
 
 
@@ -348,12 +354,15 @@ def test_effort_is_halved_and_doubled_within_its_limits() -> None:
 
 
 def test_effort_stays_within_the_budget_and_goes_where_it_is_wanted() -> None:
-    shapes = [MapShape(64, 294_912, 968.0, torch.ones(1, 1, 1)), MapShape(16, 589_824, 1600.0, torch.ones(1, 1, 1))]
-    backprop = 3.0 * 128 * sum(shape.cost for shape in shapes)
+    shapes = [
+        MapShape(64, 294_912, 8192, 968.0, torch.ones(1, 1, 1)),
+        MapShape(16, 589_824, 4096, 1600.0, torch.ones(1, 1, 1)),
+    ]
+    backprop = 3.0 * 128 * sum(shape.positions * shape.weights for shape in shapes)
 
     def spent(efforts: list[float]) -> list[float]:
         allocations = allocate(shapes, backprop, 0.12, efforts)
-        return [(2 * a.rows + 3 * a.mixtures) * s.cost / backprop for a, s in zip(allocations, shapes, strict=True)]
+        return [(a.rows * s.row + a.mixtures * s.mixture) / backprop for a, s in zip(allocations, shapes, strict=True)]
 
     equal, low, uneven, high = spent([1.0, 1.0]), spent([0.125, 0.125]), spent([0.125, 4.0]), spent([4.0, 4.0])
     assert sum(low) < 0.3 * sum(equal)

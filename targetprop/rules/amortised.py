@@ -35,6 +35,8 @@ LARGEST_RATIO = 4.0
 """Of equations to unknowns: more noise than this is never worth its cost."""
 PASSES, MIXTURE_PASSES = 2, 3
 """Passes through the map that a sample of isotropic noise costs, and one of shaped noise."""
+DRAW = 200
+"""Multiply-adds in whose time a CPU draws a number of noise, or mixes one from a batch."""
 HEAD_SHARE = 0.002
 """Of a backprop step that any one block may always spend: narrow layers, as the output, are learned almost exactly."""
 WARM_ERROR = 1e-6
@@ -48,19 +50,26 @@ class MapShape:
     Attributes:
         positions: P, how often the map is applied to a sample (pixels of a convolution's output, before pooling).
         weights: number of its weights.
+        inputs: numbers in a sample of its input.
         seen: d, the mean number of inputs that a unit of the output sees.
         meets: for each input of a unit, at how many positions it is inside the image, (groups, 1, inputs).
     """
 
     positions: int
     weights: int
+    inputs: int
     seen: float
     meets: Tensor
 
     @property
-    def cost(self) -> int:
-        """Multiply-adds of one pass of one sample."""
-        return self.positions * self.weights
+    def row(self) -> int:
+        """Multiply-adds that a sample of isotropic noise costs."""
+        return PASSES * self.positions * self.weights + DRAW * self.inputs
+
+    @property
+    def mixture(self) -> int:
+        """Multiply-adds that a sample of shaped noise costs."""
+        return MIXTURE_PASSES * self.positions * self.weights + DRAW * self.inputs
 
     @cached_property
     def met(self) -> float:
@@ -88,9 +97,10 @@ class Allocation:
 @torch.no_grad()
 def map_shape(part: FeedbackMap, x: Tensor) -> MapShape:
     """The shape of a linear map for its input x (batch, ...)."""
-    seen = part.map.forward_map.patches(torch.ones_like(x[:1], dtype=part.map.map.weight.dtype))
+    weight, one = part.map.map.weight, x[:1]
+    seen = part.map.forward_map.patches(torch.ones_like(one, dtype=weight.dtype))
     return MapShape(
-        seen.shape[1], part.map.map.weight.numel(), float(seen.sum(2).mean()), seen.sum(1, keepdim=True)
+        seen.shape[1], weight.numel(), one.numel(), float(seen.sum(2).mean()), seen.sum(1, keepdim=True)
     )  # fmt: skip
 
 
@@ -114,30 +124,34 @@ def allocate(
     def mixtures() -> list[int]:
         return [_mixtures(shape, scale * min(1.0, effort)) for shape, effort in zip(shapes, efforts, strict=True)]
 
-    def cost(counts: Sequence[int]) -> int:
-        return sum(n * shape.cost for n, shape in zip(counts, shapes, strict=True))
+    def mixing() -> int:
+        return sum(n * shape.mixture for n, shape in zip(mixtures(), shapes, strict=True))
 
     def rows(ratio: float, efforts: Sequence[float]) -> list[int]:
         return [_rows(shape, ratio * effort) for shape, effort in zip(shapes, efforts, strict=True)]
 
     def largest(ratio: float, left: float, efforts: Sequence[float]) -> float:
         """The largest ratio up to this one that the rest of the budget allows."""
-        if PASSES * cost(rows(ratio, efforts)) <= left:
+
+        def fits(ratio: float) -> bool:
+            return sum(n * shape.row for n, shape in zip(rows(ratio, efforts), shapes, strict=True)) <= left
+
+        if fits(ratio):
             return ratio
         low = 0.0
         for _ in range(40):
             middle = (low + ratio) / 2
-            low, ratio = (middle, ratio) if PASSES * cost(rows(middle, efforts)) <= left else (low, middle)
+            low, ratio = (middle, ratio) if fits(middle) else (low, middle)
         return low
 
-    while scale > 0.02 and MIXTURE_PASSES * cost(mixtures()) > limit / 4:
+    while scale > 0.02 and mixing() > limit / 4:
         scale *= 0.9
-    left = limit - MIXTURE_PASSES * cost(mixtures())
+    left = limit - mixing()
     ratio = largest(LARGEST_RATIO, left, [1.0] * len(shapes))
     ratio = largest(ratio, left, efforts)
     allocations = []
     for shape, count, m, effort in zip(shapes, rows(ratio, efforts), mixtures(), efforts, strict=True):
-        cheap = min(_rows(shape, 2.0 * effort), int(HEAD_SHARE * backprop / (PASSES * shape.cost)))
+        cheap = min(_rows(shape, 2.0 * effort), int(HEAD_SHARE * backprop / shape.row))
         allocations.append(_allocation(shape, max(count, cheap), m))
     return allocations
 
@@ -171,8 +185,10 @@ def delta_rule(part: FeedbackMap, eps: Tensor, allocation: Allocation) -> Tensor
     """
     patches = part.map.forward_map.patches(eps)
     residual, response = _residual(part, eps, patches)
-    _add_product(part, residual, patches * allocation.step)
-    dtype = part.map.map.weight.dtype
+    transposed, found = part.map.transposed, part.map.forward_map
+    dtype = transposed.dtype
+    gradient = (residual.mT @ patches).to(dtype)
+    transposed.add_(found.from_matrix(gradient.mul_(allocation.step)))
     if response is None:
         weight = part.layer.weight
         assert isinstance(weight, Tensor)
@@ -209,13 +225,3 @@ def _residual(part: FeedbackMap, eps: Tensor, patches: Tensor) -> tuple[Tensor, 
         eps, patches = eps.to(transposed.dtype), patches.to(transposed.dtype)
         response = found.rows(layer(eps) - layer(torch.zeros_like(eps[:1])))
         return response - patches @ found.matrix(transposed).mT, response
-
-
-def _add_product(part: FeedbackMap, residual: Tensor, patches: Tensor) -> None:
-    """V += residual^T patches; without a copy of V's size where the memory of V is that of its matrix."""
-    transposed, found = part.map.transposed, part.map.forward_map
-    matrix = found.matrix(transposed)
-    if matrix.data_ptr() == transposed.data_ptr() and matrix.dtype == residual.dtype == patches.dtype:
-        matrix.baddbmm_(residual.mT, patches)
-    else:
-        transposed.add_(found.from_matrix(residual.mT @ patches))
