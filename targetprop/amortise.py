@@ -22,7 +22,6 @@ from targetprop.rules.amortised import (
     allocate,
     delta_rule,
     map_shape,
-    shaped_delta_rule,
     warm_up,
 )
 
@@ -198,8 +197,8 @@ def _learn(
     mixing = x.new_empty(allocation.mixtures, len(x))
     left = x.new_zeros(())
     for repetition in range(times):
-        left = delta_rule(part, draw(repetition, "input", isotropic), allocation)
-        shaped_delta_rule(part, _mixtures(draw(repetition, "mixture", mixing), x))
+        white, weights = draw(repetition, "input", isotropic), draw(repetition, "mixture", mixing)
+        left = delta_rule(part, white, _mixtures(weights, x), allocation)
     return left
 
 

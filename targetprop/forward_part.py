@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from targetprop.adjoint import adjoint, has_adjoint, norm_backward
 from targetprop.encoding import Context, encode
-from targetprop.maps import LinearMap, linear_map
+from targetprop.maps import Convolution, LinearMap, linear_map
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+MAX_POOLS = (nn.MaxPool2d, nn.AdaptiveMaxPool2d)
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,24 @@ class ForwardPart:
         Returns:
             J^T delta down to the output of the map, not scaled.
         """
+        pooled = delta  # has the same sums over positions as delta, and fewer numbers
         for i in range(len(self.layers) - 1, self.position, -1):
             layer = self.layers[i]
             if isinstance(layer, NORMS):
                 delta, weight, bias = norm_backward(layer, delta, context[i])
                 _add(layer.weight, weight, scale)
                 _add(layer.bias, bias, scale)
+                pooled = delta
             else:
                 delta = adjoint(layer, delta, context[i])
+                moves_numbers_only = isinstance(layer, MAX_POOLS) and isinstance(self.map, Convolution)
+                pooled = pooled if moves_numbers_only else delta
         layer = self.layers[self.position]
         assert isinstance(layer, (nn.Linear, nn.Conv2d))
         if layer.weight.requires_grad:
             _add(layer.weight, self.map.correlate(run_before(self.layers, self.position, x, context), delta), scale)
         if layer.bias is not None and layer.bias.requires_grad:
-            _add(layer.bias, self.map.rows(delta).sum(1, dtype=layer.bias.dtype).flatten(), scale)
+            _add(layer.bias, self.map.rows(pooled).sum(1, dtype=layer.bias.dtype).flatten(), scale)
         return delta
 
 

@@ -24,7 +24,6 @@ from targetprop.rules.amortised import (
     allocate,
     delta_rule,
     map_shape,
-    shaped_delta_rule,
     warm_up,
 )
 from targetprop.twins import LinearTwin
@@ -114,13 +113,12 @@ def test_the_rule_rests_at_the_forward_weights_and_shrinks_the_error_as_predicte
     weight, forward = part.map.map.weight, forward_weight(part)
     weight.copy_(forward)
     allocation = Allocation(20, 3, torch.tensor(1 / (20 + 40)), 20)
-    assert float(delta_rule(part, torch.randn(20, 40), allocation)) < 1e-12
-    shaped_delta_rule(part, torch.randn(3, 40))
+    assert float(delta_rule(part, torch.randn(20, 40), torch.randn(3, 40), allocation)) < 1e-12
     torch.testing.assert_close(weight, forward)
     left, shrunk = [], []
     for _ in range(200):
         weight.zero_()
-        left.append(delta_rule(part, torch.randn(20, 40), allocation))
+        left.append(delta_rule(part, torch.randn(20, 40), torch.zeros(1, 40), allocation))
         shrunk.append((forward - weight).square().sum() / forward.square().sum())
     assert float(torch.stack(left).mean()) == pytest.approx(1, abs=0.02)
     assert float(torch.stack(shrunk).mean()) == pytest.approx(40 / 60, abs=0.02)  # d / (n + d)
@@ -142,8 +140,7 @@ def test_known_layers_take_one_product_for_what_others_measure(groups: int) -> N
         weight = part.map.map.weight
         weight.copy_(torch.linspace(-1, 1, weight.numel()).view_as(weight))
         eps = torch.randn(3, 4, 7, 8)
-        delta_rule(part, eps, Allocation(3, 1, torch.tensor(0.01), 1))
-        shaped_delta_rule(part, eps)
+        delta_rule(part, eps, 2 * eps[:2], Allocation(3, 2, torch.tensor(0.01), 1))
         changes.append(weight.clone())
     torch.testing.assert_close(*changes)
 
@@ -164,10 +161,11 @@ def test_the_share_left_over_of_a_layer_of_the_users_own_is_measured() -> None:
     layers = nn.Sequential(Wrapped())
     part = LinearPart(tuple(layers), (LinearTwin(layers[0].inner),), 0)  # type: ignore[arg-type]
     allocation, eps = Allocation(200, 1, torch.tensor(1 / 240), 1), torch.randn(200, 40)
+    silent = torch.zeros(1, 40)
     part.map.map.weight.zero_()
-    assert float(delta_rule(part, eps, allocation)) == pytest.approx(1)
+    assert float(delta_rule(part, eps, silent, allocation)) == pytest.approx(1)
     part.map.transposed.copy_(2 * layers[0].inner.weight)  # type: ignore[union-attr, operator, arg-type]
-    assert float(delta_rule(part, eps, allocation)) < 1e-9
+    assert float(delta_rule(part, eps, silent, allocation)) < 1e-9
 
 
 def test_norms_without_running_statistics_can_be_planned_for() -> None:
@@ -197,7 +195,7 @@ def test_shaped_noise_never_makes_its_own_residual_larger() -> None:
         return (found.patches(eps) @ found.matrix(forward - part.map.transposed).mT).square().sum((0, 1))
 
     before = residual()
-    shaped_delta_rule(part, eps)
+    delta_rule(part, torch.zeros(1, 3, 6, 6), eps, Allocation(1, 2, torch.tensor(0.01), 1))
     assert bool((residual() < before).all())
 
 
@@ -326,7 +324,7 @@ def test_taps_at_the_border_have_equations_and_steps_of_their_own() -> None:
     left = []
     for _ in range(300):
         part.map.map.weight.zero_()
-        left.append(delta_rule(part, torch.randn(4, 4, 2, 2), allocation))
+        left.append(delta_rule(part, torch.randn(4, 4, 2, 2), torch.zeros(1, 4, 2, 2), allocation))
     assert float(torch.stack(left).mean()) == pytest.approx(1, abs=0.05)
 
 
@@ -470,5 +468,5 @@ def test_inplace_activations_are_made_harmless_in_every_style(style: str) -> Non
 
 def test_warm_up_brings_even_the_slowest_weights_down() -> None:
     meets = torch.tensor([[[1.0, 4.0]]])
-    allocations, times = warm_up([MapShape(4, 9, 4.0, meets)])
+    allocations, times = warm_up([MapShape(4, 9, 9, 4.0, meets)])
     assert (1 + allocations[0].rows * 1 / 4.0) ** -times <= 1e-6

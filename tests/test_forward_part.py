@@ -26,6 +26,10 @@ BLOCKS: dict[str, Callable[[], nn.Sequential]] = {
     "average": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.LeakyReLU(0.2), nn.AvgPool2d(2), nn.Flatten()),
     "adaptive": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveMaxPool2d(2), nn.GELU(), nn.AdaptiveAvgPool2d(1)),
     "before": lambda: nn.Sequential(nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(48, 5), nn.BatchNorm1d(5)),
+    "pooled units": lambda: nn.Sequential(nn.Linear(8, 6), nn.MaxPool2d(2), nn.ELU()),
+    "pools": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.AdaptiveMaxPool2d(5), nn.BatchNorm2d(4), nn.ELU(), nn.MaxPool2d(3, 1, 1)
+    ),
     "sequence": lambda: nn.Sequential(nn.Flatten(2), nn.Linear(64, 5), nn.ReLU()),
 }
 

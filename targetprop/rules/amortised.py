@@ -28,6 +28,7 @@ from torch import Tensor
 
 from targetprop.linear_part import FeedbackMap
 from targetprop.maps import linear_map
+from targetprop.precision import wide
 
 MIXTURES = 16
 """Mixtures of activations for a block with one position; divided by the root of the positions."""
@@ -176,43 +177,55 @@ def _mixtures(shape: MapShape, scale: float) -> int:
 
 
 @torch.no_grad()
-def delta_rule(part: FeedbackMap, eps: Tensor, allocation: Allocation) -> Tensor:
-    """Update V from isotropic noise at the map's input, (rows, *input).
+def delta_rule(part: FeedbackMap, white: Tensor, shaped: Tensor, allocation: Allocation) -> Tensor:
+    """Update V from noise at the map's input.
+
+    Forward updates lie along activations, and so does what V lags behind by: hence noise shaped like activity beside
+    the white one.
+
+    Args:
+        white: isotropic noise, (rows, *input).
+        shaped: random mixtures of the batch's inputs, (mixtures, *input).
 
     Returns:
-        ||R||^2 / ||W eps||^2 (a scalar), the share of the response left over: zero when V is learned. Where W is known
-        the power of the response is the expected one.
+        ||R||^2 / ||W eps||^2 over the white noise (a scalar), the share of the response left over: zero when V is
+        learned. Where W is known the power of the response is the expected one.
     """
-    patches = part.map.forward_map.patches(eps)
+    found, transposed = part.map.forward_map, part.map.transposed
+    eps = torch.cat((white, shaped))
+    patches = found.patches(eps)
+    sizes = [patches.shape[1] * len(each) // len(eps) for each in (white, shaped)]
     residual, response = _residual(part, eps, patches)
-    transposed, found = part.map.transposed, part.map.forward_map
-    dtype = transposed.dtype
-    gradient = (residual.mT @ patches).to(dtype)
-    transposed.add_(found.from_matrix(gradient.mul_(allocation.step)))
-    if response is None:
-        weight = part.layer.weight
-        assert isinstance(weight, Tensor)
-        power = allocation.equations * torch.linalg.vector_norm(weight).square()
-    else:
-        power = response.square().sum(dtype=dtype)
-    tiny = torch.finfo(dtype).tiny  # a forward map of zeros responds to nothing
-    return residual.square().sum(dtype=dtype) / power.clamp_min(tiny)
+    (seen, seen_shaped), (left, left_shaped) = patches.split(sizes, 1), residual.split(sizes, 1)
+    change = (left.mT @ seen).to(transposed.dtype).mul_(allocation.step)
+    change += _steepest_change(left_shaped, seen_shaped).to(transposed.dtype)
+    power = _expected_power(part, allocation) if response is None else _power(response[:, : sizes[0]])
+    tiny = torch.finfo(power.dtype).tiny  # a forward map of zeros responds to nothing
+    share = _power(left) / power.clamp_min(tiny)
+    transposed.add_(found.from_matrix(change))
+    return share
 
 
-@torch.no_grad()
-def shaped_delta_rule(part: FeedbackMap, eps: Tensor) -> None:
-    """Update V from noise shaped like activity: random mixtures of the batch's inputs, (mixtures, *input).
+def _steepest_change(residual: Tensor, patches: Tensor) -> Tensor:
+    """Of V by noise that is far from white, for which no fixed step is safe, (groups, units, inputs).
 
-    Forward updates lie along activations, and so does what V lags behind by. Such noise is far from white, so no
-    fixed step is safe: each unit of the output takes the step that minimises its own residual on this noise.
+    Each unit of the output takes the step that minimises its own residual on this noise.
     """
-    patches = part.map.forward_map.patches(eps)
-    dtype = part.map.map.weight.dtype
-    gradient = (_residual(part, eps, patches)[0].mT @ patches).to(dtype)
-    power = torch.linalg.vector_norm(gradient, dim=2, keepdim=True).square()
+    gradient = residual.mT @ patches
+    dtype = wide(gradient.dtype)
+    power = torch.linalg.vector_norm(gradient, dim=2, keepdim=True, dtype=dtype).square()
     response_power = (patches @ gradient.mT).square().sum(1, dtype=dtype).unsqueeze(2)
-    step = power / (response_power + torch.finfo(power.dtype).tiny)
-    part.map.transposed.add_(part.map.forward_map.from_matrix(gradient.mul_(step)))
+    return gradient * (power / (response_power + torch.finfo(dtype).tiny))
+
+
+def _power(response: Tensor) -> Tensor:
+    return response.square().sum(dtype=wide(response.dtype))
+
+
+def _expected_power(part: FeedbackMap, allocation: Allocation) -> Tensor:
+    """Of the response to the white noise, for a map whose weight is known."""
+    assert isinstance(part.layer.weight, Tensor)
+    return allocation.equations * torch.linalg.vector_norm(part.layer.weight).square()
 
 
 def _residual(part: FeedbackMap, eps: Tensor, patches: Tensor) -> tuple[Tensor, Tensor | None]:
