@@ -88,10 +88,8 @@ class AsPrinted(Learner):
 
         for pair, local_loss in zip(self.network.pairs, [*local_losses, loss], strict=True):
             local_loss.backward(inputs=list(pair.block.parameters()), retain_graph=True)
-        for pair, feedback_loss, optimizer in zip(
-            self.network.trained, feedback_losses, self._feedback_optimizers, strict=True
-        ):
-            assert optimizer is not None
+        optimizers = self.iterated.optimizers.values()
+        for pair, feedback_loss, optimizer in zip(self.network.trained, feedback_losses, optimizers, strict=True):
             feedback_loss.backward(inputs=pair.feedback_parameters())
             optimizer.step()
             optimizer.zero_grad()
@@ -117,7 +115,7 @@ class AsPrinted(Learner):
         """Mean over all elements of (G(W (h + noise) + b) - (h + noise))^2: the pre-activation, where 2015 has tanh."""
         pair = self.network.trained[index]
         key = NoiseKey(self.steps, index + 1, 0, "input")
-        noisy = trace.x.detach() + self._sigmas[index] * self.noise(key, trace.x)
+        noisy = trace.x.detach() + self.iterated.sigmas[index + 1] * self.noise(key, trace.x)
         with torch.no_grad():
             pre_activation = _linear(pair.block)(noisy)
         return F.mse_loss(pair.decode(pre_activation, trace.context), noisy)

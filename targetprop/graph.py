@@ -114,8 +114,7 @@ class GraphedStep:
     def __init__(
         self, learner: Learner, loss: Callable[..., Tensor], *, graph: Callable[[], Graph] | None = None
     ) -> None:
-        numbers = range(len(learner.network.pairs))
-        self._optimizers = [each for number in numbers if (each := learner.loss_optimizer(number)) is not None]
+        self._optimizers = list(learner.iterated.optimizers.values())
         for optimizer in self._optimizers:
             if not isinstance(optimizer, torch.optim.SGD):
                 raise UserError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any, cast
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from targetprop.amortise import Amortised
 from targetprop.errors import UserError
+from targetprop.iterate import Iterated
 from targetprop.layer_parallel import Grid, LayerParallel
 from targetprop.network import PairedNetwork, Trace
-from targetprop.noise import GaussianNoise, Kind, NoiseKey, NoiseSource
+from targetprop.noise import GaussianNoise, NoiseSource
 from targetprop.pair import Pair
 from targetprop.precision import Autocast, wide
-from targetprop.recipes import DTP, Recipe, per_block
+from targetprop.recipes import DTP, Recipe
 from targetprop.rules import (
-    Draw,
     add_local_gradients,
     adjoint_difference,
     local_loss,
@@ -29,7 +29,7 @@ from targetprop.rules import (
 )
 from targetprop.step import Step, sample_gradients
 from targetprop.streams import is_recorded, side_by_side
-from targetprop.updates import feedback_update, maps_for, mean_update
+from targetprop.updates import maps_for
 
 CHANGES_WITH_EVERY_PASS = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.modules.batchnorm._NormBase)
 
@@ -68,22 +68,13 @@ class Learner(nn.Module):
         self.recipe = recipe
         self.noise = noise or GaussianNoise(seed)
         self.steps = 0
-        blocks = [pair.name for pair in self.network.trained]
-        self._sigmas = per_block("noise", recipe.noise, blocks)
-        key = "feedback_training_iterations"
-        self._iterations = [int(k) for k in per_block(key, recipe.feedback_training_iterations, blocks)]
-        rates = per_block("b_optim.lr", recipe.b_optim.lr, blocks)
-        learned = [[p for p in pair.feedback_parameters() if p.requires_grad] for pair in self.network.trained]
-        self._feedback_optimizers = [
-            recipe.b_optim.build(parameters, lr) if parameters else None
-            for parameters, lr in zip(learned, rates, strict=True)
-        ]
         if recipe.feedback == "amortised" and self.network.style not in ("linear", "matched", "own"):
             raise UserError('network: feedback="amortised" needs twins in the style "linear" or "matched".')
         pairs = self.network.pairs
         amortised = {n: maps for n, pair in enumerate(pairs) if (maps := maps_for("amortised", recipe, pair))}
         self._amortised = Amortised(self.network, amortised, recipe.budget, adaptive=recipe.adaptive)
-        self._mirrored = {pair: maps for pair in pairs if (maps := maps_for("kolen_pollack", recipe, pair))}
+        self._mirrored = {n: maps for n, pair in enumerate(pairs) if (maps := maps_for("kolen_pollack", recipe, pair))}
+        self.iterated = Iterated(self.network, recipe, others=amortised.keys() | self._mirrored.keys())
         if recompute and (changing := [m for m in self.network.modules() if isinstance(m, CHANGES_WITH_EVERY_PASS)]):
             raise UserError(f"recompute: {type(changing[0]).__name__} does not give the same activations twice.")
         if recipe.init_symmetric_weights:
@@ -113,14 +104,9 @@ class Learner(nn.Module):
         """Bring the state of every pair's feedback optimiser here from where it is trained; all processes call this."""
         if self.parallel is None or self.parallel.owners is None:
             return
-        own = {number: optimizer.state_dict() for number, optimizer in self._optimizers_of(self.parallel.own)}
+        own = self.iterated.states(self.parallel.own)
         for states in self.parallel.gather(own):
-            for number, optimizer in self._optimizers_of(states.keys() - own.keys()):
-                optimizer.load_state_dict(states[number])
-
-    def _optimizers_of(self, numbers: Iterable[int]) -> list[tuple[int, torch.optim.Optimizer]]:
-        found = ((number, self._feedback_optimizers[number - 1]) for number in sorted(numbers))
-        return [(number, optimizer) for number, optimizer in found if optimizer is not None]
+            self.iterated.load_states({number: state for number, state in states.items() if number not in own})
 
     def optimizer_parameters(self) -> list[nn.Parameter]:
         """What your optimiser trains: the forward parameters, by Kolen-Pollack the feedback weights, too."""
@@ -298,77 +284,32 @@ class Learner(nn.Module):
         return seconds
 
     def _learn_feedback(self, number: int, pair: Pair, trace: Trace) -> Tensor:
-        """K_n updates of a pair's feedback, each on fresh noise, or the amortised one; returns its loss."""
-        if number in self._amortised.maps:
-            loss = self._amortised.learn(number, trace, self.noise)
-            if self.parallel is not None:
-                self.parallel.average(list(pair.feedback_parameters()))
-            return loss
-        return self._train_pair(number - 1, pair, trace)
+        """The updates of a pair's feedback on this batch, by the rule that it learns by; returns their loss."""
+        if number not in self._amortised.maps:
+            return self.iterated.learn(number, trace, self.noise, self.steps, self._average)
+        loss = self._amortised.learn(number, trace, self.noise)
+        self._average(pair.feedback_parameters())
+        return loss
 
-    def _train_pair(self, index: int, pair: Pair, trace: Trace) -> Tensor:
-        """Mean loss of the updates; `index` counts the pairs with feedback from 0."""
-        total = trace.x.new_zeros((), dtype=wide(trace.x.dtype))
-        for loss in self.feedback_updates(index, pair, trace):
-            total += loss
-        return total / max(1, self._iterations[index])
-
-    @torch.enable_grad()
-    def feedback_updates(self, index: int, pair: Pair, trace: Trace) -> Iterator[Tensor]:
-        """Update a pair's feedback by its loss on one batch, time after time, and yield the loss of each update.
-
-        There are none for a pair that learns by another rule.
-
-        Args:
-            index: counts the pairs with feedback from 0.
-            trace: the pair's part of the pass on the clean batch, detached.
-        """
-        optimizer, count = self._feedback_optimizers[index], self._iterations[index]
-        update = feedback_update(self.recipe, pair, trace, self._sigmas[index]) if count else None
-        if update is None or optimizer is None or pair in self._mirrored:
-            return
-        parameters, samples = pair.feedback_parameters(), self.recipe.noise_samples
-        for iteration in range(count):
-            draws = [self._draw(index, iteration * samples + sample) for sample in range(samples)]
-            loss = mean_update(update, parameters, draws)
-            if self.parallel is not None:
-                self.parallel.average([p.grad for p in parameters if p.grad is not None])
-            optimizer.step()
-            yield loss
-        optimizer.zero_grad()
-
-    def _draw(self, index: int, number: int) -> Draw:
-        """The noise of one draw of a pair's in this step."""
-
-        def draw(kind: Kind, like: Tensor) -> Tensor:
-            return self.noise(NoiseKey(self.steps, index + 1, number, kind), like).mul_(self._sigmas[index])
-
-        return draw
+    def _average(self, tensors: Sequence[Tensor]) -> None:
+        if self.parallel is not None:
+            self.parallel.average(tensors)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Learner:
-        """What `to`, `double`, `cuda` and the like call: the feedback optimisers' state moves along."""
+        """What `to`, `double`, `cuda` and the like call."""
         super()._apply(fn, recurse)
-        for optimizer in self._feedback_optimizers:
-            if optimizer is not None:
-                optimizer.load_state_dict(optimizer.state_dict())
+        self.iterated.move()
         return self
 
     def _has_feedback(self, number: int) -> bool:
         """Whether this pair, counted from 0, carries a target down by its feedback."""
         return 0 < number <= len(self.network.trained)
 
-    def loss_optimizer(self, number: int) -> torch.optim.Optimizer | None:
-        """What trains the feedback of this pair, counted from 0, on the recipe's loss; None if nothing does."""
-        by_rule = number in self._amortised.maps or self.network.pairs[number] in self._mirrored
-        if not self._has_feedback(number) or by_rule or self.recipe.feedback_loss is None:
-            return None
-        return self._feedback_optimizers[number - 1] if self._iterations[number - 1] else None
-
     def _sound_autocast(self, device: torch.device) -> Autocast:
         """The autocast that stands, if this network can learn under it."""
         autocast = Autocast.current(device)
         for number, pair in enumerate(self.network.pairs if autocast.dtype is not None else ()):
-            by_loss = self.loss_optimizer(number) is not None
+            by_loss = number in self.iterated.optimizers
             if by_loss or (self._has_feedback(number) and not pair.carries_differences):
                 raise UserError(
                     f"autocast: the feedback of block {pair.name} needs differences of nearly equal numbers, which "
@@ -385,26 +326,25 @@ class Learner(nn.Module):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Step count and feedback optimisers, beside the weights in `state_dict`."""
-        optimizers = [None if each is None else each.state_dict() for each in self._feedback_optimizers]
+        numbers = range(1, 1 + len(self.network.trained))
+        states = self.iterated.states(numbers)
         return {
             "steps": self.steps,
             "rule": self._rule,
-            "feedback_optimizers": optimizers,
+            "feedback_optimizers": [states.get(number) for number in numbers],
             "amortised": self._amortised.state_dict(),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        blocks = len(self.network.pairs)
-        saved_blocks = blocks + len(state["feedback_optimizers"]) - len(self._feedback_optimizers)
-        if saved_blocks != blocks:
-            raise UserError(f"The state is of a network with {saved_blocks} blocks, this one has {blocks}.")
+        saved = dict(enumerate(state["feedback_optimizers"], start=1))
+        blocks, others = len(self.network.pairs), len(saved) - len(self.network.trained)
+        if others:
+            raise UserError(f"The state is of a network with {blocks + others} blocks, this one has {blocks}.")
         if state["rule"] != self._rule:
             raise UserError(f"The state is of feedback learning {state['rule']}, this one is {self._rule}.")
         self.steps = state["steps"]
         self._amortised.load_state_dict(state["amortised"])
-        for optimizer, saved in zip(self._feedback_optimizers, state["feedback_optimizers"], strict=True):
-            if optimizer is not None:
-                optimizer.load_state_dict(deepcopy(saved))  # which would take over the tensors themselves
+        self.iterated.load_states({number: each for number, each in saved.items() if each is not None})
 
 
 def _learned(pair: Pair) -> list[Tensor]:

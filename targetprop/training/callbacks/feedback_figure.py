@@ -33,7 +33,7 @@ class FeedbackFigure(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuse a run that has nothing to draw."""
         learner = pl_module.learner
-        if not isinstance(learner, Learner) or not any(map(learner.loss_optimizer, range(len(learner.network.pairs)))):
+        if not isinstance(learner, Learner) or not learner.iterated.optimizers:
             raise UserError(
                 "callbacks.feedback_figure: no feedback of this run learns in iterations on a loss; "
                 "choose feedback=exact, expected or textbook, or set callbacks.feedback_figure=null."
@@ -61,11 +61,11 @@ def feedback_courses(learner: Learner, x: Tensor) -> dict[int, FeedbackCourse]:
     with torch.random.fork_rng([x.device] if x.is_cuda else []), torch.no_grad():
         traces = probe.network.trace(x)
         for number, (pair, trace) in enumerate(zip(probe.network.pairs, traces, strict=True)):
-            if probe.loss_optimizer(number) is None or not pair.weights():
+            if number not in probe.iterated.optimizers or not pair.weights():
                 continue
             course = courses[number + 1] = FeedbackCourse()
             _measure(pair, course)
-            for loss in probe.feedback_updates(number - 1, pair, trace.detach()):
+            for loss in probe.iterated.updates(number, trace.detach(), probe.noise, probe.steps):
                 course.losses.append(float(loss))
                 _measure(pair, course)
     return courses
