@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cases import MODES, NETWORKS, STRICT, TEXTBOOK, YARDSTICKS, learner_of, random_batch, step_of
-from timing import add_clock, add_repeats, measure, medians, parser, positive, prepare, title, write_record
+from timing import add_clock, add_memory, add_repeats, measure, medians, parser, positive, prepare, title, write_record
 
 
 def table_of(heading: str, times: dict[str, list[float]]) -> Table:
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("--batch", type=positive, default=128)
     add_repeats(made, repeats=20, seconds=40.0)
     add_clock(made)
+    add_memory(made)
     options = made.parse_args(arguments)
     device = prepare(options)
     x, y = random_batch(options.batch, device)

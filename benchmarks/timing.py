@@ -33,9 +33,6 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--device", choices=WARM_UP, default="cpu")
     made.add_argument("--threads", type=positive, default=2, help="that torch may use")
-    made.add_argument(
-        "--return-memory", action="store_true", help="leave the C library as it is: it gives memory back to the system"
-    )
     made.add_argument("--json", type=Path, help="file for the record")
     return made
 
@@ -51,6 +48,13 @@ def add_clock(made: argparse.ArgumentParser) -> None:
     made.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: for a machine that others use, too")
 
 
+def add_memory(made: argparse.ArgumentParser) -> None:
+    """The option to time what a program of one's own does that has not called `keep_freed_memory`."""
+    made.add_argument(
+        "--return-memory", action="store_true", help="leave the C library as it is: it gives memory back to the system"
+    )
+
+
 def positive(text: str) -> int:
     """A whole number, 1 or more, from the command line."""
     value = int(text)
@@ -61,7 +65,7 @@ def positive(text: str) -> int:
 
 def prepare(options: argparse.Namespace) -> torch.device:
     """The device of the options, with the number of threads set, and memory kept as runs of the command line do."""
-    if not options.return_memory:
+    if not vars(options).get("return_memory"):
         keep_freed_memory()
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("--device cuda: torch finds no GPU on this machine; use --device cpu.")
@@ -141,7 +145,7 @@ def title(name: str, options: argparse.Namespace) -> str:
     """Of a table: what was measured, and on what."""
     where = f"{options.threads} threads" if options.device == "cpu" else torch.cuda.get_device_name()
     where += ", CPU seconds" if vars(options).get("clock") == "cpu" else ""
-    where += ", memory returned" if options.return_memory else ""
+    where += ", memory returned" if vars(options).get("return_memory") else ""
     return f"{name}; {where}, torch {torch.__version__}"
 
 

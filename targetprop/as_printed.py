@@ -88,11 +88,11 @@ class AsPrinted(Learner):
 
         for pair, local_loss in zip(self.network.pairs, [*local_losses, loss], strict=True):
             local_loss.backward(inputs=list(pair.block.parameters()), retain_graph=True)
-        optimizers = self.iterated.optimizers.values()
-        for pair, feedback_loss, optimizer in zip(self.network.trained, feedback_losses, optimizers, strict=True):
-            feedback_loss.backward(inputs=pair.feedback_parameters())
-            optimizer.step()
-            optimizer.zero_grad()
+        for number, feedback_loss in enumerate(feedback_losses, start=1):
+            if optimizer := self.iterated.optimizers.get(number):
+                feedback_loss.backward(inputs=self.network.pairs[number].feedback_parameters())
+                optimizer.step()
+                optimizer.zero_grad()
         return Step(
             torch.stack(feedback_losses).detach(),
             torch.stack([*local_losses, loss]).detach(),

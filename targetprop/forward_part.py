@@ -33,18 +33,17 @@ class ForwardPart:
         Returns:
             J^T delta down to the output of the map, not scaled.
         """
-        pooled = delta  # has the same sums over positions as delta, and fewer numbers
+        pooled = delta  # has the same sums over a channel's positions as delta, and fewer of them
         for i in range(len(self.layers) - 1, self.position, -1):
             layer = self.layers[i]
             if isinstance(layer, NORMS):
                 delta, weight, bias = norm_backward(layer, delta, context[i])
                 _add(layer.weight, weight, scale)
                 _add(layer.bias, bias, scale)
-                pooled = delta
             else:
                 delta = adjoint(layer, delta, context[i])
-                moves_numbers_only = isinstance(layer, MAX_POOLS) and isinstance(self.map, Convolution)
-                pooled = pooled if moves_numbers_only else delta
+            if not (isinstance(layer, MAX_POOLS) and isinstance(self.map, Convolution)):
+                pooled = delta
         layer = self.layers[self.position]
         assert isinstance(layer, (nn.Linear, nn.Conv2d))
         if layer.weight.requires_grad:

@@ -92,6 +92,11 @@ class Iterated:
         for optimizer in self.optimizers.values():
             optimizer.load_state_dict(optimizer.state_dict())
 
+    def forget(self) -> None:
+        """Drop the optimisers' state."""
+        for optimizer in self.optimizers.values():
+            optimizer.state.clear()
+
     def states(self, numbers: Iterable[int]) -> dict[int, dict[str, Any]]:
         """The state of these pairs' optimisers; none of those that have none."""
         return {number: self.optimizers[number].state_dict() for number in numbers if number in self.optimizers}

@@ -42,7 +42,7 @@ class Learner(nn.Module):
 
     Args:
         network: a Sequential, cut into blocks as `PairedNetwork.of` says, or a PairedNetwork.
-        recipe: the algorithm and its numbers.
+        recipe: the algorithm and its numbers, for good.
         seed: of the noise.
         noise: another source of standard-normal noise.
         recompute: keep the activations of one block at a time and compute them anew from the input for each, in
@@ -72,9 +72,9 @@ class Learner(nn.Module):
             raise UserError('network: feedback="amortised" needs twins in the style "linear" or "matched".')
         pairs = self.network.pairs
         amortised = {n: maps for n, pair in enumerate(pairs) if (maps := maps_for("amortised", recipe, pair))}
-        self._amortised = Amortised(self.network, amortised, recipe.budget, adaptive=recipe.adaptive)
         self._mirrored = {n: maps for n, pair in enumerate(pairs) if (maps := maps_for("kolen_pollack", recipe, pair))}
         self.iterated = Iterated(self.network, recipe, others=amortised.keys() | self._mirrored.keys())
+        self._amortised = Amortised(self.network, amortised, recipe.budget, adaptive=recipe.adaptive)
         if recompute and (changing := [m for m in self.network.modules() if isinstance(m, CHANGES_WITH_EVERY_PASS)]):
             raise UserError(f"recompute: {type(changing[0]).__name__} does not give the same activations twice.")
         if recipe.init_symmetric_weights:
@@ -344,6 +344,7 @@ class Learner(nn.Module):
             raise UserError(f"The state is of feedback learning {state['rule']}, this one is {self._rule}.")
         self.steps = state["steps"]
         self._amortised.load_state_dict(state["amortised"])
+        self.iterated.forget()
         self.iterated.load_states({number: each for number, each in saved.items() if each is not None})
 
 

@@ -32,7 +32,7 @@ NoiseSource = Callable[[NoiseKey, Tensor], Tensor]
 
 
 CHUNK = 1 << 16
-"""Numbers that one generator draws, about, on a CPU; chunks can be drawn in parallel."""
+"""Numbers that one generator draws, about, on a CPU. Chunks are drawn in parallel; parts of a batch may share one."""
 
 
 class GaussianNoise:

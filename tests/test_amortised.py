@@ -6,12 +6,15 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+import targetprop
 from targetprop import AMORTISED_DTP, DTP, Learner, OptimizerSpec, PairedNetwork, Recipe, UserError
 from targetprop.amortise import EVERY, GOOD, LEAST, MOST, POOR, _effort, backprop_cost
 from targetprop.linear_part import LinearPart
@@ -28,6 +31,8 @@ from targetprop.rules.amortised import (
 )
 from targetprop.twins import LinearTwin
 from targetprop.updates import explain
+
+CONF = Path(targetprop.__file__).parent / "conf"
 
 NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
     "vgg": lambda: simple_vgg((3, 16, 16), 5, (6, 8, 8), "elu"),
@@ -161,11 +166,11 @@ def test_the_share_left_over_of_a_layer_of_the_users_own_is_measured() -> None:
     layers = nn.Sequential(Wrapped())
     part = LinearPart(tuple(layers), (LinearTwin(layers[0].inner),), 0)  # type: ignore[arg-type]
     allocation, eps = Allocation(200, 1, torch.tensor(1 / 240), 1), torch.randn(200, 40)
-    silent = torch.zeros(1, 40)
+    shaped = 100 * torch.randn(3, 40)  # does not count
     part.map.map.weight.zero_()
-    assert float(delta_rule(part, eps, silent, allocation)) == pytest.approx(1)
+    assert float(delta_rule(part, eps, shaped, allocation)) == pytest.approx(1)
     part.map.transposed.copy_(2 * layers[0].inner.weight)  # type: ignore[union-attr, operator, arg-type]
-    assert float(delta_rule(part, eps, silent, allocation)) < 1e-9
+    assert float(delta_rule(part, eps, shaped, allocation)) < 1e-9
 
 
 def test_norms_without_running_statistics_can_be_planned_for() -> None:
@@ -181,6 +186,35 @@ def test_what_is_watched_moves_to_the_device_of_the_network() -> None:
     learner._amortised.watch(torch.zeros(3, device="meta"), 1)
     assert learner._amortised._left is not None
     assert learner._amortised._left.device.type == "meta"
+
+
+@torch.no_grad()
+def test_shaped_noise_takes_every_units_best_step_after_that_of_white_noise() -> None:
+    torch.manual_seed(11)
+    part = part_of(nn.Sequential(nn.Linear(9, 40), nn.Linear(40, 30)))
+    forward, transposed, step = part.layer.weight, part.map.transposed, 1 / 240
+    assert isinstance(forward, Tensor)
+    transposed.zero_()
+    white, shaped = torch.randn(200, 40), torch.randn(40) + torch.randn(3, 40) / 10
+    share = delta_rule(part, white, shaped, Allocation(200, 3, torch.tensor(step), 200))
+    assert float(share) == pytest.approx(1, abs=0.05)  # white noise alone counts
+    left = forward - step * forward @ white.mT @ white
+    gradient = left @ shaped.mT @ shaped
+    best = gradient.square().sum(1, keepdim=True) / (gradient @ shaped.mT).square().sum(1, keepdim=True)
+    torch.testing.assert_close(forward - transposed, left - best * gradient)
+
+
+def test_maps_with_many_equations_are_learned_at_once() -> None:
+    """Of a 1x1 map a single row of noise tells all: what both kinds of noise know must not be learned twice."""
+    net = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1)),
+        nn.Sequential(nn.Flatten(), nn.Linear(8, 5)),
+    )
+    learner = Learner(net, AMORTISED_DTP)
+    x, y = batch()
+    learner.backward(F.cross_entropy(learner(x.abs()), y))
+    assert float(feedback_angles(learner.network.pairs[1])[0]) < 1
 
 
 @torch.no_grad()
@@ -201,17 +235,13 @@ def test_shaped_noise_never_makes_its_own_residual_larger() -> None:
 
 def test_the_allocation_keeps_its_budget_and_treats_all_blocks_alike() -> None:
     shapes = [
-        MapShape(positions, weights, inputs, seen, torch.ones(1, 1, 1))
-        for positions, weights, inputs, seen in [
-            (256, 147_456, 32768, 1058.0),
-            (64, 294_912, 8192, 968.0),
-            (16, 589_824, 4096, 1600.0),
-        ]
+        MapShape(positions, weights, seen, torch.ones(1, 1, 1))
+        for positions, weights, seen in [(256, 147_456, 1058.0), (64, 294_912, 968.0), (16, 589_824, 1600.0)]
     ]
-    backprop = 3.0 * 128 * sum(shape.positions * shape.weights for shape in shapes)
+    backprop = 3.0 * 128 * sum(shape.cost for shape in shapes)
     for budget in (0.05, 0.12, 0.3):
         allocations = allocate(shapes, backprop, budget)
-        spent = sum(a.rows * s.row + a.mixtures * s.mixture for a, s in zip(allocations, shapes, strict=True))
+        spent = sum((2 * a.rows + 4 * a.mixtures) * s.cost for a, s in zip(allocations, shapes, strict=True))
         assert spent <= (budget + 3 * HEAD_SHARE) * backprop
         assert spent >= 0.7 * budget * backprop
         ratios = [a.rows * s.positions / s.seen for a, s in zip(allocations, shapes, strict=True)]
@@ -329,10 +359,8 @@ def test_taps_at_the_border_have_equations_and_steps_of_their_own() -> None:
 
 
 def test_narrow_maps_get_noise_enough_whatever_the_budget() -> None:
-    wide, narrow = (
-        MapShape(p, w, i, d, torch.ones(1, 1, 1)) for p, w, i, d in [(256, 147_456, 32768, 1058.0), (1, 500, 50, 50.0)]
-    )
-    _, allocation = allocate([wide, narrow], 3.0 * 128 * 256 * 147_456, 1e-6)
+    wide, narrow = (MapShape(p, w, d, torch.ones(1, 1, 1)) for p, w, d in [(256, 147_456, 1058.0), (1, 500, 50.0)])
+    _, allocation = allocate([wide, narrow], 3.0 * 128 * wide.cost, 1e-6)
     assert allocation.rows == 100  # twice as many equations as unknowns
 
 
@@ -352,15 +380,12 @@ def test_effort_is_halved_and_doubled_within_its_limits() -> None:
 
 
 def test_effort_stays_within_the_budget_and_goes_where_it_is_wanted() -> None:
-    shapes = [
-        MapShape(64, 294_912, 8192, 968.0, torch.ones(1, 1, 1)),
-        MapShape(16, 589_824, 4096, 1600.0, torch.ones(1, 1, 1)),
-    ]
-    backprop = 3.0 * 128 * sum(shape.positions * shape.weights for shape in shapes)
+    shapes = [MapShape(64, 294_912, 968.0, torch.ones(1, 1, 1)), MapShape(16, 589_824, 1600.0, torch.ones(1, 1, 1))]
+    backprop = 3.0 * 256 * sum(shape.cost for shape in shapes)
 
     def spent(efforts: list[float]) -> list[float]:
         allocations = allocate(shapes, backprop, 0.12, efforts)
-        return [(a.rows * s.row + a.mixtures * s.mixture) / backprop for a, s in zip(allocations, shapes, strict=True)]
+        return [(2 * a.rows + 4 * a.mixtures) * s.cost / backprop for a, s in zip(allocations, shapes, strict=True)]
 
     equal, low, uneven, high = spent([1.0, 1.0]), spent([0.125, 0.125]), spent([0.125, 4.0]), spent([4.0, 4.0])
     assert sum(low) < 0.3 * sum(equal)
@@ -393,6 +418,7 @@ def test_published_twins_are_refused() -> None:
     with pytest.raises(UserError, match="Did you mean 'matched'"):
         Recipe(twin="matchd")
     assert math.isclose(DTP.budget, AMORTISED_DTP.budget)
+    assert math.isclose(DTP.budget, OmegaConf.load(CONF / "feedback" / "amortised.yaml").budget)
 
 
 def test_a_short_batch_gets_a_plan_of_its_own_and_spoils_none() -> None:
@@ -468,5 +494,5 @@ def test_inplace_activations_are_made_harmless_in_every_style(style: str) -> Non
 
 def test_warm_up_brings_even_the_slowest_weights_down() -> None:
     meets = torch.tensor([[[1.0, 4.0]]])
-    allocations, times = warm_up([MapShape(4, 9, 9, 4.0, meets)])
+    allocations, times = warm_up([MapShape(4, 9, 4.0, meets)])
     assert (1 + allocations[0].rows * 1 / 4.0) ** -times <= 1e-6

@@ -49,7 +49,8 @@ def positive(*values: float) -> bool:
 
 def test_step_time(run: Run) -> None:
     modes = ["textbook", "amortised"]
-    record = run("step_time", *TINY, *ONCE, "--modes", *modes)
+    record = run("step_time", *TINY, *ONCE, "--return-memory", "--modes", *modes)
+    assert record["settings"]["return_memory"]
     assert list(record["medians"]) == ["backprop, textbook", "backprop, strict", *modes]
     assert positive(*record["medians"].values())
 
@@ -75,6 +76,7 @@ def test_ceiling(run: Run) -> None:
     record = run("ceiling", *TINY, *ONCE)
     assert len(record["gflops"]) == 2 * 3
     assert record["ceiling_gflops"] == max(row["gflops"] for row in record["gflops"])
+    assert min(row["gflops"] for row in record["gflops"]) < record["library_gflops"] < record["ceiling_gflops"]
     # 4 passes x 20 updates x 2 images through conv2 (4 to 8 channels, 3x3, at 16x16) and the head (8x8x8 to 10).
     assert record["feedback_multiply_adds"] == 4 * 20 * 2 * (16 * 16 * 4 * 8 * 9 + 8 * 8 * 8 * 10)
 

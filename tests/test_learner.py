@@ -361,6 +361,22 @@ def test_iterations_of_zero_leave_that_feedback_alone() -> None:
     ]
     assert changed == [False, True]
     assert step.feedback_losses[0] == 0
+    assert learner.iterated.optimizers.keys() == {2}
+
+
+def test_a_refused_learner_leaves_the_network_as_it_was() -> None:
+    network = PairedNetwork.of(model(), "linear")
+    before = copy.deepcopy(network)
+    with pytest.raises(UserError, match=r"^noise"):
+        Learner(network, replace(AMORTISED_DTP, noise=[0.1] * 9))
+    assert_bitwise_equal(network, before)
+
+
+def test_a_state_without_momentum_leaves_none() -> None:
+    learner, fresh = (Learner(model(), replace(FAST, b_optim=OptimizerSpec(momentum=0.9))) for _ in range(2))
+    train(learner, sgd(learner), range(1))
+    learner.load_state_dict(fresh.state_dict())
+    assert not any(optimizer.state for optimizer in learner.iterated.optimizers.values())
 
 
 def test_rates_belong_to_their_blocks() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from targetprop.noise import GaussianNoise, NoiseKey
+from targetprop.noise import CHUNK, GaussianNoise, NoiseKey
 
 KEY = NoiseKey(step=3, block=2, iteration=1, kind="input")
 LIKE = torch.zeros(4, 3, 5)
@@ -39,6 +39,30 @@ def test_another_seed_gives_an_unrelated_draw() -> None:
     like = torch.zeros(10_000)
     draws = torch.stack([GaussianNoise(seed)(KEY, like) for seed in (7, 8)])
     assert abs(torch.corrcoef(draws)[0, 1].item()) < 0.05
+
+
+def test_chunks_of_a_draw_are_unrelated() -> None:
+    chunks = GaussianNoise(7)(KEY, torch.zeros(3 * CHUNK)).view(3, CHUNK)
+    assert float((torch.corrcoef(chunks) - torch.eye(3)).abs().max()) < 0.02
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(300, 3, 32, 32), (6, 3, 200, 150), (30, 7, 1, 1)], ids=str)
+def test_parts_of_a_batch_get_slices_of_its_noise(
+    shape: tuple[int, ...], order: torch.memory_format, threads: int
+) -> None:
+    """Across chunks that parts share, and samples larger than a chunk."""
+    noise, like = GaussianNoise(7), torch.zeros(shape).contiguous(memory_format=order)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        whole = noise(KEY, like)
+        parts = [noise.part(row, 3)(KEY, part) for row, part in enumerate(like.chunk(3))]
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(torch.cat(parts), whole)
+    assert whole.std() == pytest.approx(1, abs=0.2)
 
 
 def test_draws_are_standard_normal_over_all_keys() -> None:

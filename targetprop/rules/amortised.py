@@ -34,10 +34,8 @@ MIXTURES = 16
 """Mixtures of activations for a block with one position; divided by the root of the positions."""
 LARGEST_RATIO = 4.0
 """Of equations to unknowns: more noise than this is never worth its cost."""
-PASSES, MIXTURE_PASSES = 2, 3
+PASSES, MIXTURE_PASSES = 2, 4
 """Passes through the map that a sample of isotropic noise costs, and one of shaped noise."""
-DRAW = 200
-"""Multiply-adds in whose time a CPU draws a number of noise, or mixes one from a batch."""
 HEAD_SHARE = 0.002
 """Of a backprop step that any one block may always spend: narrow layers, as the output, are learned almost exactly."""
 WARM_ERROR = 1e-6
@@ -51,26 +49,19 @@ class MapShape:
     Attributes:
         positions: P, how often the map is applied to a sample (pixels of a convolution's output, before pooling).
         weights: number of its weights.
-        inputs: numbers in a sample of its input.
         seen: d, the mean number of inputs that a unit of the output sees.
         meets: for each input of a unit, at how many positions it is inside the image, (groups, 1, inputs).
     """
 
     positions: int
     weights: int
-    inputs: int
     seen: float
     meets: Tensor
 
     @property
-    def row(self) -> int:
-        """Multiply-adds that a sample of isotropic noise costs."""
-        return PASSES * self.positions * self.weights + DRAW * self.inputs
-
-    @property
-    def mixture(self) -> int:
-        """Multiply-adds that a sample of shaped noise costs."""
-        return MIXTURE_PASSES * self.positions * self.weights + DRAW * self.inputs
+    def cost(self) -> int:
+        """Multiply-adds of one pass of one sample."""
+        return self.positions * self.weights
 
     @cached_property
     def met(self) -> float:
@@ -98,11 +89,9 @@ class Allocation:
 @torch.no_grad()
 def map_shape(part: FeedbackMap, x: Tensor) -> MapShape:
     """The shape of a linear map for its input x (batch, ...)."""
-    weight, one = part.map.map.weight, x[:1]
-    seen = part.map.forward_map.patches(torch.ones_like(one, dtype=weight.dtype))
-    return MapShape(
-        seen.shape[1], weight.numel(), one.numel(), float(seen.sum(2).mean()), seen.sum(1, keepdim=True)
-    )  # fmt: skip
+    weight = part.map.map.weight
+    seen = part.map.forward_map.patches(torch.ones_like(x[:1], dtype=weight.dtype))
+    return MapShape(seen.shape[1], weight.numel(), float(seen.sum(2).mean()), seen.sum(1, keepdim=True))
 
 
 def allocate(
@@ -125,34 +114,30 @@ def allocate(
     def mixtures() -> list[int]:
         return [_mixtures(shape, scale * min(1.0, effort)) for shape, effort in zip(shapes, efforts, strict=True)]
 
-    def mixing() -> int:
-        return sum(n * shape.mixture for n, shape in zip(mixtures(), shapes, strict=True))
+    def cost(counts: Sequence[int]) -> int:
+        return sum(n * shape.cost for n, shape in zip(counts, shapes, strict=True))
 
     def rows(ratio: float, efforts: Sequence[float]) -> list[int]:
         return [_rows(shape, ratio * effort) for shape, effort in zip(shapes, efforts, strict=True)]
 
     def largest(ratio: float, left: float, efforts: Sequence[float]) -> float:
         """The largest ratio up to this one that the rest of the budget allows."""
-
-        def fits(ratio: float) -> bool:
-            return sum(n * shape.row for n, shape in zip(rows(ratio, efforts), shapes, strict=True)) <= left
-
-        if fits(ratio):
+        if PASSES * cost(rows(ratio, efforts)) <= left:
             return ratio
         low = 0.0
         for _ in range(40):
             middle = (low + ratio) / 2
-            low, ratio = (middle, ratio) if fits(middle) else (low, middle)
+            low, ratio = (middle, ratio) if PASSES * cost(rows(middle, efforts)) <= left else (low, middle)
         return low
 
-    while scale > 0.02 and mixing() > limit / 4:
+    while scale > 0.02 and MIXTURE_PASSES * cost(mixtures()) > limit / 4:
         scale *= 0.9
-    left = limit - mixing()
+    left = limit - MIXTURE_PASSES * cost(mixtures())
     ratio = largest(LARGEST_RATIO, left, [1.0] * len(shapes))
     ratio = largest(ratio, left, efforts)
     allocations = []
     for shape, count, m, effort in zip(shapes, rows(ratio, efforts), mixtures(), efforts, strict=True):
-        cheap = min(_rows(shape, 2.0 * effort), int(HEAD_SHARE * backprop / shape.row))
+        cheap = min(_rows(shape, 2.0 * effort), int(HEAD_SHARE * backprop / (PASSES * shape.cost)))
         allocations.append(_allocation(shape, max(count, cheap), m))
     return allocations
 
@@ -194,28 +179,28 @@ def delta_rule(part: FeedbackMap, white: Tensor, shaped: Tensor, allocation: All
     found, transposed = part.map.forward_map, part.map.transposed
     eps = torch.cat((white, shaped))
     patches = found.patches(eps)
-    sizes = [patches.shape[1] * len(each) // len(eps) for each in (white, shaped)]
     residual, response = _residual(part, eps, patches)
-    (seen, seen_shaped), (left, left_shaped) = patches.split(sizes, 1), residual.split(sizes, 1)
+    count = patches.shape[1] // len(eps) * len(white)
+    seen, left = patches[:, :count], residual[:, :count]
     change = (left.mT @ seen).to(transposed.dtype).mul_(allocation.step)
-    change += _steepest_change(left_shaped, seen_shaped).to(transposed.dtype)
-    power = _expected_power(part, allocation) if response is None else _power(response[:, : sizes[0]])
-    tiny = torch.finfo(power.dtype).tiny  # a forward map of zeros responds to nothing
-    share = _power(left) / power.clamp_min(tiny)
+    power = _expected_power(part, allocation) if response is None else _power(response[:, :count])
+    share = _power(left) / power.clamp_min(torch.finfo(power.dtype).tiny)  # a map of zeros responds to nothing
+    _add_steepest(change, residual[:, count:], patches[:, count:])
     transposed.add_(found.from_matrix(change))
     return share
 
 
-def _steepest_change(residual: Tensor, patches: Tensor) -> Tensor:
-    """Of V by noise that is far from white, for which no fixed step is safe, (groups, units, inputs).
+def _add_steepest(change: Tensor, residual: Tensor, patches: Tensor) -> None:
+    """Add to a change of V, (groups, units, inputs), one by noise that is far from white.
 
-    Each unit of the output takes the step that minimises its own residual on this noise.
+    No fixed step is safe for it: each unit of the output takes the step that minimises what the first change leaves of
+    its residual on this noise.
     """
-    gradient = residual.mT @ patches
-    dtype = wide(gradient.dtype)
-    power = torch.linalg.vector_norm(gradient, dim=2, keepdim=True, dtype=dtype).square()
-    response_power = (patches @ gradient.mT).square().sum(1, dtype=dtype).unsqueeze(2)
-    return gradient * (power / (response_power + torch.finfo(dtype).tiny))
+    residual = residual - patches @ change.mT
+    gradient = (residual.mT @ patches).to(change.dtype)
+    power = torch.linalg.vector_norm(gradient, dim=2, keepdim=True).square()
+    response_power = (patches @ gradient.mT).square().sum(1, dtype=change.dtype).unsqueeze(2)
+    change.addcmul_(gradient, power / (response_power + torch.finfo(change.dtype).tiny))
 
 
 def _power(response: Tensor) -> Tensor:
