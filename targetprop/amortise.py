@@ -197,7 +197,7 @@ def _learn(
     mixing = x.new_empty(allocation.mixtures, len(x))
     left = x.new_zeros(())
     for repetition in range(times):
-        white, weights = draw(repetition, "input", isotropic), draw(repetition, "mixture", mixing)
+        white, weights = draw(repetition, "white", isotropic), draw(repetition, "mixture", mixing)
         left = delta_rule(part, white, _mixtures(weights, x), allocation)
     return left
 

@@ -15,7 +15,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-Kind = Literal["input", "output", "mixture"]
+Kind = Literal["input", "output", "white", "mixture"]
+"""What noise is for; "white" is for rules that use nothing of it but its covariance."""
 
 
 class NoiseKey(NamedTuple):
@@ -28,7 +29,10 @@ class NoiseKey(NamedTuple):
 
 
 NoiseSource = Callable[[NoiseKey, Tensor], Tensor]
-"""Standard-normal noise for a key, of the shape, type and device of a tensor; in memory that the caller may change."""
+"""Standard-normal noise for a key, of the shape, type and device of a tensor; in memory that the caller may change.
+
+Of the kind "white" it may have another distribution: independent numbers with mean 0 and variance 1.
+"""
 
 
 CHUNK = 1 << 16
@@ -37,6 +41,8 @@ CHUNK = 1 << 16
 
 class GaussianNoise:
     """The `NoiseSource` of real runs. On a CPU the chunks of a batch are drawn by all threads that torch may use.
+
+    White noise is uniform there, which is drawn several times faster.
 
     Args:
         row, rows: which part of a batch of `rows` times the size to draw. A sample's noise depends on its place in
@@ -55,6 +61,7 @@ class GaussianNoise:
         noise, memory = _empty_in_order(like)
         count = len(memory)
         first, whole = self.row * count, self.rows * count
+        uniform = key.kind == "white" and not memory.is_cuda
         size = count if memory.is_cuda else max(1, CHUNK // max(1, memory[:1].numel()))  # samples
 
         def fill(number: int) -> None:
@@ -62,20 +69,30 @@ class GaussianNoise:
             start, end = number * size, min((number + 1) * size, whole)
             ours = slice(max(start, first), min(end, first + count))
             place = memory[ours.start - first : ours.stop - first]
-            if len(place) == end - start:
-                place.normal_(generator=generator)
-            else:  # a chunk that two rows share
-                chunk = memory.new_empty(end - start, *memory.shape[1:]).normal_(generator=generator)
+            shared = len(place) < end - start  # with another row
+            chunk = memory.new_empty(end - start, *memory.shape[1:]) if shared else place
+            if uniform:
+                _fill_uniform(chunk, generator)
+            else:
+                chunk.normal_(generator=generator)
+            if shared:
                 place.copy_(chunk[ours.start - start : ours.stop - start])
 
         numbers = range(first // size, -(-(first + count) // size))
-        threads = torch.get_num_threads()
+        threads = 1 if uniform else torch.get_num_threads()  # it is drawn sooner than other threads have begun
         if len(numbers) == 1 or threads == 1:
             for number in numbers:
                 fill(number)
         else:
             list(_threads(threads).map(fill, numbers))
         return noise
+
+
+def _fill_uniform(memory: Tensor, generator: torch.Generator) -> None:
+    """Bytes at random, moved to mean 0 and scaled to variance 1: eight numbers of one draw of the generator."""
+    words = torch.empty(-(-memory.numel() // 8), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    levels = words.view(torch.int8)[: memory.numel()].view(memory.shape)
+    memory.copy_(levels).add_(0.5).mul_((12 / (2**16 - 1)) ** 0.5)
 
 
 class StepNoise:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from targetprop.noise import CHUNK, GaussianNoise, NoiseKey
+from targetprop.noise import CHUNK, GaussianNoise, Kind, NoiseKey
 
 KEY = NoiseKey(step=3, block=2, iteration=1, kind="input")
 LIKE = torch.zeros(4, 3, 5)
@@ -46,19 +46,30 @@ def test_chunks_of_a_draw_are_unrelated() -> None:
     assert float((torch.corrcoef(chunks) - torch.eye(3)).abs().max()) < 0.02
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_white_noise_has_mean_0_and_variance_1(dtype: torch.dtype) -> None:
+    draws = GaussianNoise(7)(KEY._replace(kind="white"), torch.zeros(9, 2 * CHUNK // 8 - 3, dtype=dtype)).double()
+    assert draws.mean().item() == pytest.approx(0, abs=0.01)
+    assert draws.square().mean().item() == pytest.approx(1, abs=0.01)
+    assert len(draws.unique()) == 256
+    assert float((torch.corrcoef(draws) - torch.eye(9)).abs().max()) < 0.04
+    assert float((torch.corrcoef(draws.flatten()[: 8 * 8192].view(8192, 8).T) - torch.eye(8)).abs().max()) < 0.05
+
+
+@pytest.mark.parametrize("kind", ["input", "white"])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("shape", [(300, 3, 32, 32), (6, 3, 200, 150), (30, 7, 1, 1)], ids=str)
 def test_parts_of_a_batch_get_slices_of_its_noise(
-    shape: tuple[int, ...], order: torch.memory_format, threads: int
+    shape: tuple[int, ...], order: torch.memory_format, threads: int, kind: Kind
 ) -> None:
     """Across chunks that parts share, and samples larger than a chunk."""
-    noise, like = GaussianNoise(7), torch.zeros(shape).contiguous(memory_format=order)
+    noise, key, like = GaussianNoise(7), KEY._replace(kind=kind), torch.zeros(shape).contiguous(memory_format=order)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        whole = noise(KEY, like)
-        parts = [noise.part(row, 3)(KEY, part) for row, part in enumerate(like.chunk(3))]
+        whole = noise(key, like)
+        parts = [noise.part(row, 3)(key, part) for row, part in enumerate(like.chunk(3))]
     finally:
         torch.set_num_threads(before)
     assert torch.equal(torch.cat(parts), whole)
