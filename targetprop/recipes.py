@@ -108,7 +108,7 @@ class Recipe:
     init_symmetric_weights: bool = False
     b_optim: OptimizerSpec = field(default_factory=lambda: OptimizerSpec(lr=0.1, momentum=0.9))
     feedback: str = "exact"
-    budget: float = 0.08
+    budget: float = 0.12
     adaptive: bool = True
     twin: str = "published"
     output: str = "target"
