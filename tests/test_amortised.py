@@ -24,6 +24,8 @@ from targetprop.rules.amortised import (
     HEAD_SHARE,
     Allocation,
     MapShape,
+    _add_by_matrices,
+    _add_by_rows,
     allocate,
     delta_rule,
     map_shape,
@@ -134,6 +136,28 @@ class OddConv(nn.Conv2d):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_both_ways_to_a_change_give_the_same(groups: int, order: torch.memory_format, dtype: torch.dtype) -> None:
+    changes = []
+    for add in (_add_by_rows, _add_by_matrices):
+        torch.manual_seed(9)
+        conv = nn.Conv2d(4, 6, (3, 2), stride=2, padding=1, groups=groups)
+        part = part_of(nn.Sequential(nn.Conv2d(2, 4, 1), conv).to(dtype))
+        weight = part.map.map.weight
+        weight.data = weight.data.contiguous(memory_format=order)
+        left, weighted, residual, patches = (
+            torch.randn(groups, *shape, dtype=dtype)
+            for shape in ((30, 6 // groups), (30, 24 // groups), (12, 6 // groups), (12, 24 // groups))
+        )
+        add(part, left, weighted, residual, patches)
+        changes.append(weight.clone())
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-10
+    torch.testing.assert_close(*changes, rtol=tolerance, atol=tolerance)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("groups", [1, 2])
 def test_known_layers_take_one_product_for_what_others_measure(groups: int) -> None:
     torch.manual_seed(8)
@@ -189,7 +213,12 @@ def test_what_is_watched_moves_to_the_device_of_the_network() -> None:
 
 
 @torch.no_grad()
-def test_shaped_noise_takes_every_units_best_step_after_that_of_white_noise() -> None:
+@pytest.mark.parametrize("add", [_add_by_rows, _add_by_matrices])
+def test_shaped_noise_takes_every_units_best_step_after_that_of_white_noise(
+    add: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("targetprop.rules.amortised._add_by_rows", add)
+    monkeypatch.setattr("targetprop.rules.amortised._add_by_matrices", add)
     torch.manual_seed(11)
     part = part_of(nn.Sequential(nn.Linear(9, 40), nn.Linear(40, 30)))
     forward, transposed, step = part.layer.weight, part.map.transposed, 1 / 240

@@ -176,31 +176,58 @@ def delta_rule(part: FeedbackMap, white: Tensor, shaped: Tensor, allocation: All
         ||R||^2 / ||W eps||^2 over the white noise (a scalar), the share of the response left over: zero when V is
         learned. Where W is known the power of the response is the expected one.
     """
-    found, transposed = part.map.forward_map, part.map.transposed
     eps = torch.cat((white, shaped))
-    patches = found.patches(eps)
+    patches = part.map.forward_map.patches(eps)
     residual, response = _residual(part, eps, patches)
     count = patches.shape[1] // len(eps) * len(white)
-    seen, left = patches[:, :count], residual[:, :count]
-    change = (left.mT @ seen).to(transposed.dtype).mul_(allocation.step)
+    left = residual[:, :count]
     power = _expected_power(part, allocation) if response is None else _power(response[:, :count])
     share = _power(left) / power.clamp_min(torch.finfo(power.dtype).tiny)  # a map of zeros responds to nothing
-    _add_steepest(change, residual[:, count:], patches[:, count:])
-    transposed.add_(found.from_matrix(change))
+    weighted = patches[:, :count] * allocation.step  # V changes by the product of `left` and this
+    _, units, inputs = part.map.forward_map.matrix(part.map.transposed).shape
+    few = patches.shape[1] * (inputs + units) < 3 * inputs * units
+    add = _add_by_rows if few else _add_by_matrices
+    add(part, left, weighted, residual[:, count:], patches[:, count:])
     return share
 
 
-def _add_steepest(change: Tensor, residual: Tensor, patches: Tensor) -> None:
-    """Add to a change of V, (groups, units, inputs), one by noise that is far from white.
+# Two ways to the same change of V: by white noise, and by noise that is far from white, for which no fixed step is
+# safe. For that, each unit of the output takes the step that minimises what the first change leaves of its residual.
 
-    No fixed step is safe for it: each unit of the output takes the step that minimises what the first change leaves of
-    its residual on this noise.
+
+def _add_by_rows(part: FeedbackMap, left: Tensor, weighted: Tensor, residual: Tensor, patches: Tensor) -> None:
+    """For few patches beside a large V: nothing of V's size is made, and V changes in place, by one product."""
+    residual = residual - (patches @ weighted.mT) @ left
+    response = (patches @ patches.mT) @ residual
+    power = (residual * response).sum(1, dtype=wide(response.dtype))
+    residual = residual * _best_step(power, response).unsqueeze(1).to(residual.dtype)
+    rows, columns = torch.cat((left, residual), 1), torch.cat((weighted, patches), 1)
+    transposed, found = part.map.transposed, part.map.forward_map
+    matrix = found.matrix(transposed)
+    if matrix.data_ptr() == transposed.data_ptr() and matrix.dtype == rows.dtype == columns.dtype:
+        matrix.baddbmm_(rows.mT, columns)
+    else:  # V has another order of memory, or rows are narrower under autocast
+        transposed.add_(found.from_matrix(rows.mT @ columns))
+
+
+def _add_by_matrices(part: FeedbackMap, left: Tensor, weighted: Tensor, residual: Tensor, patches: Tensor) -> None:
+    """For many patches: changes of V's size are made, and nothing of the size of their products."""
+    transposed, found = part.map.transposed, part.map.forward_map
+    change = (left.mT @ weighted).to(transposed.dtype)
+    gradient = ((residual - patches @ change.mT).mT @ patches).to(transposed.dtype)
+    power = torch.linalg.vector_norm(gradient, dim=2).square()
+    change.addcmul_(gradient, _best_step(power, patches @ gradient.mT).unsqueeze(2))
+    transposed.add_(found.from_matrix(change))
+
+
+def _best_step(power: Tensor, response: Tensor) -> Tensor:
+    """Of each unit, (groups, units), along the gradient of its residual's power.
+
+    Args:
+        power: of the gradient, (groups, units).
+        response: of a change by the gradient to the noise, (groups, patches, units).
     """
-    residual = residual - patches @ change.mT
-    gradient = (residual.mT @ patches).to(change.dtype)
-    power = torch.linalg.vector_norm(gradient, dim=2, keepdim=True).square()
-    response_power = (patches @ gradient.mT).square().sum(1, dtype=change.dtype).unsqueeze(2)
-    change.addcmul_(gradient, power / (response_power + torch.finfo(change.dtype).tiny))
+    return power / (response.square().sum(1, dtype=power.dtype) + torch.finfo(power.dtype).tiny)
 
 
 def _power(response: Tensor) -> Tensor:
