@@ -31,13 +31,16 @@ COLORS = ("tab:blue", "tab:orange")
 def read_run(folder: Path) -> dict[str, Any]:
     """Seed, final accuracies, and per epoch the step it ended at, validation accuracy and mean angles, of one run."""
     with (folder / "csv" / "metrics.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row.get("val/accuracy")]
+        whole = list(csv.DictReader(file))
+    rows = [row for row in whole if row.get("val/accuracy")]
+    training = [float(row["train/accuracy"]) for row in whole if row.get("train/accuracy")]
     results = json.loads((folder / "results.json").read_text())
     rows = rows[: len(results["epoch_seconds"])]  # behind them stands the final evaluation
     return {
         "seed": int(OmegaConf.load(folder / "config.yaml").seed),
         "test": results["test"]["accuracy"] if "test" in results else None,
         "validation": results["validation"]["accuracy"],
+        "training": training[-1] if training else None,
         "epoch_steps": [int(row["step"]) + 1 for row in rows],
         "epoch_validation": [float(row["val/accuracy"]) for row in rows],
         "epoch_angles": mean_angles(folder / "csv" / "metrics.csv"),
@@ -82,16 +85,26 @@ def draw(path: Path, names: Sequence[str], groups: Sequence[list[dict[str, Any]]
     figure.savefig(path, dpi=130)
 
 
-def print_tables(names: Sequence[str], groups: Sequence[list[dict[str, Any]]]) -> tuple[float, float]:
-    """Test accuracies with the mean difference, which is returned with half its interval; the first group's angles."""
-    table = Table("seed", *names, "difference", title="Test accuracy, %")
-    differences = [100 * (a["test"] - b["test"]) for a, b in zip(*groups, strict=True)]
+def accuracy_table(
+    what: str, names: Sequence[str], groups: Sequence[list[dict[str, Any]]], key: str
+) -> tuple[Table, float, float]:
+    """Accuracies of both groups by seed; with their mean difference, and half its interval."""
+    table = Table("seed", *names, "difference", title=f"{what}, %")
+    differences = [100 * (a[key] - b[key]) for a, b in zip(*groups, strict=True)]
     for a, b, difference in zip(*groups, differences, strict=True):
-        table.add_row(str(a["seed"]), f"{100 * a['test']:.2f}", f"{100 * b['test']:.2f}", f"{difference:+.2f}")
+        table.add_row(str(a["seed"]), f"{100 * a[key]:.2f}", f"{100 * b[key]:.2f}", f"{difference:+.2f}")
     middle, half = interval(differences)
-    means = [f"{100 * mean(run['test'] for run in group):.2f}" for group in groups]
+    means = [f"{100 * mean(run[key] for run in group):.2f}" for group in groups]
     table.add_row("mean", *means, f"{middle:+.2f} +- {half:.2f}")
+    return table, middle, half
+
+
+def print_tables(names: Sequence[str], groups: Sequence[list[dict[str, Any]]]) -> tuple[float, float]:
+    """Accuracies; the first group's angles. Returns the mean difference of test accuracy and half its interval."""
+    table, middle, half = accuracy_table("Test accuracy", names, groups, "test")
     Console().print(table)
+    if all(run["training"] is not None for group in groups for run in group):
+        Console().print(accuracy_table("Training accuracy in the last epoch", names, groups, "training")[0])
     angles = [run["epoch_angles"] for run in groups[0]]
     blocks = list(angles[0][1])
     shown = Table("epoch", *(name.split("/")[-1] for name in blocks), title=f"{names[0]}: mean angle, degrees")

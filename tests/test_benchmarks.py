@@ -180,7 +180,8 @@ def test_paired_runs_are_compared_by_seed(tmp_path: Path, capsys: pytest.Capture
         folder = tmp_path / name
         (folder / "csv").mkdir(parents=True)
         (folder / "csv" / "metrics.csv").write_text(
-            "step,epoch,angle/block1,train/loss,val/accuracy\n0,,9.0,,\n5,,,,0.5\n5,0,,1.0,\n6,1,,,0.5\n"
+            "step,epoch,angle/block1,train/loss,train/accuracy,val/accuracy\n"
+            f"0,,9.0,,,\n5,,,,,0.5\n5,0,,1.0,{accuracy + 0.1 * seed},\n6,1,,,,0.5\n"
         )
         (folder / "config.yaml").write_text(f"seed: {seed}\n")
         final = {"validation": {"accuracy": 0.5}, "test": {"accuracy": accuracy}, "epoch_seconds": [1.0]}
@@ -209,7 +210,9 @@ def test_paired_runs_are_compared_by_seed(tmp_path: Path, capsys: pytest.Capture
     assert json.loads(record.read_text())["difference"] == pytest.approx(2)
     assert json.loads(record.read_text())["half_interval"] == pytest.approx(12.706, abs=0.01)
     assert picture.stat().st_size > 0
-    assert "+2.00" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "+2.00" in printed
+    assert "81.00" in printed  # training accuracy of a run
     with pytest.raises(SystemExit, match="same seeds"):
         paired.main(["--first", first[0], "--second", *second, "--step-ms", "2", "1"])
 

@@ -373,7 +373,8 @@ def test_a_refused_learner_leaves_the_network_as_it_was() -> None:
 
 
 def test_a_state_without_momentum_leaves_none() -> None:
-    learner, fresh = (Learner(model(), replace(FAST, b_optim=OptimizerSpec(momentum=0.9))) for _ in range(2))
+    recipe = replace(FAST, b_optim=OptimizerSpec(momentum=0.9))
+    learner, fresh = Learner(model(), recipe), Learner(model(), replace(recipe, feedback_training_iterations=0))
     train(learner, sgd(learner), range(1))
     learner.load_state_dict(fresh.state_dict())
     assert not any(optimizer.state for optimizer in learner.iterated.optimizers.values())
