@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 import targetprop
 from targetprop import AMORTISED_DTP, DTP, Learner, OptimizerSpec, Pair, Recipe, Trace
-from targetprop.backprop import Backprop
+from targetprop.baselines.backprop import Backprop
 from targetprop.data import Augmentation, BatchLoader, Images
-from targetprop.rules import Draw
+from targetprop.feedback.rules import Draw
 from timing import Step
 
 IMAGE, CLASSES = (3, 32, 32), 10
@@ -42,7 +42,7 @@ MODES = ("published", "textbook", "exact", "expected", "amortised", NO_FEEDBACK)
 
 def conf(name: str) -> Any:
     """A file of the library's configuration, e.g. "network/lenet"."""
-    return OmegaConf.load(Path(targetprop.__file__).parent / "conf" / f"{name}.yaml")
+    return OmegaConf.load(Path(targetprop.__file__).parent / "app" / "conf" / f"{name}.yaml")
 
 
 def build_network(name: str) -> nn.Sequential:

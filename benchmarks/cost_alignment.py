@@ -45,7 +45,7 @@ from cases import (
 )
 from targetprop import Learner, Recipe, UserError
 from targetprop.data import cifar10
-from targetprop.metrics import angle, backprop_gradients, block_gradients
+from targetprop.measure import angle, backprop_gradients, block_gradients
 from timing import parser, positive, prepare, seconds_of, title, write_record
 
 Row = dict[str, Any]

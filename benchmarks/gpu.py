@@ -54,9 +54,9 @@ from cases import (
 )
 from memory import step_peak
 from targetprop import Learner, UserError
-from targetprop.backprop import Backprop
+from targetprop.baselines.backprop import Backprop
 from targetprop.data import BatchLoader, cifar10
-from targetprop.graph import GraphedStep
+from targetprop.execution.graph import GraphedStep
 from timing import add_repeats, measure, medians, parser, positive, prepare, synchronize, title, write_record
 
 MODES = ("exact", "expected", "amortised")

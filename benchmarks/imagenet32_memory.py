@@ -45,8 +45,8 @@ def convert(data_dir: str) -> Sizes:
 
 def train(data_dir: str) -> Sizes:
     """All batches of an epoch, and of the validation split, from mapped images."""
+    from targetprop.app.datamodule import ImageDataModule
     from targetprop.data import Augmentation, imagenet32
-    from targetprop.training.datamodule import ImageDataModule
 
     before = status()
     data = ImageDataModule(

@@ -36,7 +36,7 @@ from rich.table import Table
 
 from cases import NETWORKS, NO_FEEDBACK, learner_of, random_batch, recipe_of, step_of
 from targetprop import Learner
-from targetprop.layer_parallel import Grid, share_out
+from targetprop.execution.parallel import Grid, share_out
 from timing import measure, medians, parser, positive, prepare, title, write_record
 
 MODES = ("exact", "amortised")

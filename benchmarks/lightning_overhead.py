@@ -28,10 +28,10 @@ from rich.console import Console
 from rich.table import Table
 
 from cases import NETWORKS, cifar_loader, random_images
-from targetprop.cli import check_overrides
+from targetprop.app.cli import check_overrides
+from targetprop.app.module import Classifier
+from targetprop.app.run import build_module
 from targetprop.data import Splits
-from targetprop.training.module import Classifier
-from targetprop.training.run import build_module
 from timing import medians, parser, positive, prepare, synchronize, title, write_record
 
 LOOP = "plain loop"

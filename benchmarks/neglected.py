@@ -19,9 +19,9 @@ from rich.table import Table
 from torch import nn
 
 from targetprop import PairedNetwork
-from targetprop.linear_part import LinearPart
-from targetprop.networks.activations import ACTIVATIONS, activation_layer
-from targetprop.rules import output_noise
+from targetprop.feedback.rules import output_noise
+from targetprop.models.activations import ACTIVATIONS, activation_layer
+from targetprop.network.linear_feedback import LinearPart
 from timing import parser, prepare, title, write_record
 
 

@@ -23,8 +23,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from targetprop.cli import check_overrides
-from targetprop.errors import UserError
+from targetprop.app.cli import check_overrides
+from targetprop.utils.errors import UserError
 from timing import parser, positive, prepare, title, write_record
 
 COLUMNS = {
@@ -38,7 +38,7 @@ COLUMNS = {
 
 def one_run(overrides: Sequence[str], threads: int) -> dict[str, float]:
     """Train once, in a process that has done nothing else."""
-    from targetprop.training.run import train
+    from targetprop.app.run import train
 
     torch.set_num_threads(threads)
     config = check_overrides(list(overrides))

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from targetprop.memory import keep_freed_memory
+from targetprop.execution.memory import keep_freed_memory
 
 Step = Callable[[], object]
 """What is timed: one call, whose result is dropped."""

@@ -25,11 +25,11 @@ import torch.nn.functional as F
 from matplotlib.patches import FancyArrowPatch
 
 from targetprop import LEE_DTP, Learner, OptimizerSpec, explain
-from targetprop.as_printed import AsPrinted, negative_probability
-from targetprop.backprop import Backprop
+from targetprop.baselines.backprop import Backprop
+from targetprop.baselines.notebook import AsPrinted, negative_probability
 from targetprop.data import BatchLoader, cifar10
 from targetprop.data.split import stratified_split
-from targetprop.networks import mlp
+from targetprop.models import mlp
 
 torch.manual_seed(0)
 plt.rcParams.update({"figure.dpi": 72, "font.size": 10})

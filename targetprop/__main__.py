@@ -1,5 +1,5 @@
 """`python -m targetprop` is the command `targetprop`."""
 
-from targetprop.cli import main
+from targetprop.app.cli import main
 
 main()

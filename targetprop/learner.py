@@ -11,25 +11,25 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from targetprop.amortise import Amortised
-from targetprop.errors import UserError
-from targetprop.iterate import Iterated
-from targetprop.layer_parallel import Grid, LayerParallel
-from targetprop.network import PairedNetwork, Trace
-from targetprop.noise import GaussianNoise, NoiseSource
-from targetprop.pair import Pair
-from targetprop.precision import Autocast, wide
-from targetprop.recipes import DTP, Recipe
-from targetprop.rules import (
+from targetprop.algorithms import DTP, Recipe
+from targetprop.execution.parallel import Grid, LayerParallel
+from targetprop.execution.schedule import is_recorded, side_by_side
+from targetprop.feedback.budget import Amortised
+from targetprop.feedback.by_loss import Iterated
+from targetprop.feedback.rules import (
     add_local_gradients,
     adjoint_difference,
     local_loss,
     mirror_gradient,
     output_difference,
 )
+from targetprop.feedback.updates import maps_for
+from targetprop.network.network import PairedNetwork, Trace
+from targetprop.network.pair import Pair
+from targetprop.noise import GaussianNoise, NoiseSource
 from targetprop.step import Step, sample_gradients
-from targetprop.streams import is_recorded, side_by_side
-from targetprop.updates import maps_for
+from targetprop.utils.errors import UserError
+from targetprop.utils.precision import Autocast, wide
 
 CHANGES_WITH_EVERY_PASS = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.modules.batchnorm._NormBase)
 

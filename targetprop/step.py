@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from targetprop.errors import UserError
+from targetprop.utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from targetprop.graph import Outcome
+from targetprop.execution.graph import Outcome
 
 aten = torch.ops.aten
 WAITING = (

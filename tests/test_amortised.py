@@ -16,11 +16,7 @@ from torch import Tensor, nn
 
 import targetprop
 from targetprop import AMORTISED_DTP, DTP, Learner, OptimizerSpec, PairedNetwork, Recipe, UserError
-from targetprop.amortise import EVERY, GOOD, LEAST, MOST, POOR, _effort, backprop_cost
-from targetprop.linear_part import LinearPart
-from targetprop.metrics import angle, backprop_gradients, block_gradients, feedback_angles
-from targetprop.networks import lenet, mlp, norm_vgg, simple_vgg
-from targetprop.rules.amortised import (
+from targetprop.feedback.amortised import (
     HEAD_SHARE,
     Allocation,
     MapShape,
@@ -31,10 +27,14 @@ from targetprop.rules.amortised import (
     map_shape,
     warm_up,
 )
-from targetprop.twins import LinearTwin
-from targetprop.updates import explain
+from targetprop.feedback.budget import EVERY, GOOD, LEAST, MOST, POOR, _effort, backprop_cost
+from targetprop.feedback.updates import explain
+from targetprop.layers.twins import LinearTwin
+from targetprop.measure import angle, backprop_gradients, block_gradients, feedback_angles
+from targetprop.models import lenet, mlp, norm_vgg, simple_vgg
+from targetprop.network.linear_feedback import LinearPart
 
-CONF = Path(targetprop.__file__).parent / "conf"
+CONF = Path(targetprop.__file__).parent / "app" / "conf"
 
 NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
     "vgg": lambda: simple_vgg((3, 16, 16), 5, (6, 8, 8), "elu"),
@@ -217,8 +217,8 @@ def test_what_is_watched_moves_to_the_device_of_the_network() -> None:
 def test_shaped_noise_takes_every_units_best_step_after_that_of_white_noise(
     add: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("targetprop.rules.amortised._add_by_rows", add)
-    monkeypatch.setattr("targetprop.rules.amortised._add_by_matrices", add)
+    monkeypatch.setattr("targetprop.feedback.amortised._add_by_rows", add)
+    monkeypatch.setattr("targetprop.feedback.amortised._add_by_matrices", add)
     torch.manual_seed(11)
     part = part_of(nn.Sequential(nn.Linear(9, 40), nn.Linear(40, 30)))
     forward, transposed, step = part.layer.weight, part.map.transposed, 1 / 240

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from targetprop import LEE_DTP, Learner, UserError
-from targetprop.as_printed import AsPrinted, negative_probability
-from targetprop.networks import mlp, simple_vgg
+from targetprop.baselines.notebook import AsPrinted, negative_probability
+from targetprop.models import mlp, simple_vgg
 
 
 def network() -> nn.Sequential:

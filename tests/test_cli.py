@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from targetprop.cli import CONF, check_overrides
-from targetprop.errors import UserError
+from targetprop.app.cli import CONF, check_overrides
+from targetprop.utils.errors import UserError
 
 PUBLISHED = ["model=dtp", "network=simple_vgg", "datamodule=cifar10", "trainer=default", "scheduler=cosine"]
 

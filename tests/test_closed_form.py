@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from targetprop import DTP, PairedNetwork, Recipe, Twin, register_twin, twins
-from targetprop.cut import output_shape
-from targetprop.linear_part import LinearPart
+from targetprop.feedback.rules import l_drl, l_drl_gradient
+from targetprop.feedback.updates import explain
+from targetprop.network.blocks import output_shape
+from targetprop.network.linear_feedback import LinearPart
+from targetprop.network.pair import Pair
 from targetprop.noise import Kind
-from targetprop.pair import Pair
-from targetprop.rules import l_drl, l_drl_gradient
-from targetprop.updates import explain
 
 ACTIVATIONS = [nn.ELU, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.GELU, nn.Identity]
 POOLS = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from targetprop.errors import unknown
+from targetprop.utils.errors import unknown
 
 
 def test_unknown_name_is_answered_with_the_nearest_and_all_valid_ones() -> None:

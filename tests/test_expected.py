@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from targetprop import DTP, PairedNetwork, Recipe
-from targetprop.linear_part import LinearPart
-from targetprop.metrics import angle
-from targetprop.network import Trace
-from targetprop.networks import simple_vgg
-from targetprop.pair import Pair
-from targetprop.rules import l_drl_gradient, output_noise
-from targetprop.updates import explain
+from targetprop.feedback.rules import l_drl_gradient, output_noise
+from targetprop.feedback.updates import explain
+from targetprop.measure import angle
+from targetprop.models import simple_vgg
+from targetprop.network.linear_feedback import LinearPart
+from targetprop.network.network import Trace
+from targetprop.network.pair import Pair
 
 SIGMA = 0.3
 SAMPLES = 2000

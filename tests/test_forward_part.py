@@ -10,10 +10,10 @@ import torch.nn.utils.prune
 from torch import Tensor, nn
 
 from targetprop import Pair, PairedNetwork, Trace
-from targetprop.adjoint import adjoint
-from targetprop.encoding import Context, encode
-from targetprop.forward_part import forward_part
-from targetprop.rules import add_local_gradients, local_loss
+from targetprop.feedback.rules import add_local_gradients, local_loss
+from targetprop.layers.adjoint import adjoint
+from targetprop.layers.encoding import Context, encode
+from targetprop.network.forward_part import forward_part
 
 BLOCKS: dict[str, Callable[[], nn.Sequential]] = {
     "pool first": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2), nn.ELU(0.7)),

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from targetprop import Learner, OptimizerSpec, PairedNetwork, Recipe
-from targetprop.as_printed import RECIPE, AsPrinted, negative_probability
-from targetprop.networks import mlp, simple_vgg
+from targetprop.baselines.notebook import RECIPE, AsPrinted, negative_probability
+from targetprop.models import mlp, simple_vgg
 from targetprop.noise import NoiseKey
 
 GOLDEN = Path(__file__).parent / "golden"

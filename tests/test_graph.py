@@ -16,12 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 from targetprop import AMORTISED_DTP, DTP, Learner, OptimizerSpec, Recipe, Residual, Step, UserError
-from targetprop.amortise import EVERY
-from targetprop.graph import KEPT, GraphedStep
-from targetprop.layer_parallel import Grid, LayerParallel
+from targetprop.app.callbacks import StepLosses
+from targetprop.app.module import Classifier
+from targetprop.execution.graph import KEPT, GraphedStep
+from targetprop.execution.parallel import Grid, LayerParallel
+from targetprop.feedback.budget import EVERY
 from targetprop.noise import NoiseKey, StepNoise
-from targetprop.training.callbacks import StepLosses
-from targetprop.training.module import Classifier
 
 Batch = tuple[Tensor, Tensor]
 

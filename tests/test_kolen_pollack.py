@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from targetprop import Learner, Recipe, UserError
-from targetprop.linear_part import LinearPart
-from targetprop.metrics import feedback_angles
-from targetprop.updates import explain
+from targetprop.feedback.updates import explain
+from targetprop.measure import feedback_angles
+from targetprop.network.linear_feedback import LinearPart
 
 RECIPE = Recipe(feedback="kolen_pollack", twin="linear")
 

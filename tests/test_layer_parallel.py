@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn, optim
 
 from targetprop import AMORTISED_DTP, DTP, LEE_DTP, VANILLA_DTP, Learner, OptimizerSpec, Recipe, Twin, register_twin
+from targetprop.app.processes import agreed_backend
 from targetprop.data import BatchLoader
 from targetprop.data.augment import Augmentation
 from targetprop.data.images import Images
-from targetprop.errors import UserError
-from targetprop.layer_parallel import Grid, LayerParallel, share_out
+from targetprop.execution.parallel import Grid, LayerParallel, share_out
 from targetprop.noise import GaussianNoise, NoiseKey
-from targetprop.training.processes import agreed_backend
+from targetprop.utils.errors import UserError
 
 SGD = OptimizerSpec(lr=[0.01, 0.02, 0.03, 0.04, 0.05], momentum=0.9)
 RECIPES: dict[str, Recipe] = {

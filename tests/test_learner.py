@@ -27,9 +27,9 @@ from targetprop import (
     Trace,
     UserError,
 )
+from targetprop.feedback.losses import Draw
+from targetprop.feedback.rules import difference, l_drl
 from targetprop.noise import NoiseKey
-from targetprop.rules import difference, l_drl
-from targetprop.rules.feedback import Draw
 
 FAST = replace(DTP, feedback_training_iterations=[2, 3])
 

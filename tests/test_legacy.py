@@ -12,9 +12,9 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from targetprop.cli import CONF, check_overrides
-from targetprop.errors import UserError
-from targetprop.legacy import claim_folder, translate
+from targetprop.app.cli import CONF, check_overrides
+from targetprop.app.legacy import claim_folder, translate
+from targetprop.utils.errors import UserError
 
 PUBLISHED = shlex.split(
     "--batch-size 128 --C 128 128 256 256 512 --iter 20 30 35 55 20 --epochs 90 --lr_b 1e-4 3.5e-4 8e-3 8e-3 0.18 "

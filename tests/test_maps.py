@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from targetprop.maps import Convolution, Dense, linear_map
+from targetprop.layers.maps import Convolution, Dense, linear_map
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

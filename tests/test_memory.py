@@ -10,7 +10,7 @@ import pytest
 
 CODE = """
 import resource
-from targetprop.memory import keep_freed_memory
+from targetprop.execution.memory import keep_freed_memory
 import torch
 
 def faults():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from targetprop import Pair, PairedNetwork, Reshape, UserError
-from targetprop.cut import cut, output_shape
+from targetprop.network.blocks import cut, output_shape
 
 
 def kinds(model: nn.Sequential) -> list[str]:

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from targetprop import PairedNetwork, Residual, UserError
-from targetprop.networks import lenet, mlp, norm_vgg, resnet, simple_vgg
-from targetprop.networks.activations import ACTIVATIONS
+from targetprop.models import lenet, mlp, norm_vgg, resnet, simple_vgg
+from targetprop.models.activations import ACTIVATIONS
 
 Network = Callable[..., nn.Sequential]
 

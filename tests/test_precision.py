@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from targetprop import AMORTISED_DTP, DTP, Learner, Recipe, Residual, Step, UserError
-from targetprop.backprop import Backprop
-from targetprop.maps import Convolution
-from targetprop.metrics import angle
+from targetprop.baselines.backprop import Backprop
+from targetprop.feedback.rules import local_loss
+from targetprop.layers.maps import Convolution
+from targetprop.measure import angle
 from targetprop.noise import NoiseKey
-from targetprop.rules import local_loss
 
 
 class OwnConv(nn.Conv2d):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from targetprop import twins
 from targetprop.data import digits
+from targetprop.layers import twins
 
 README = Path(__file__).parents[1] / "README.md"
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from targetprop import DTP, LEE_DTP, TP, VANILLA_DTP, OptimizerSpec, Recipe, UserError
-from targetprop.recipes import OPTIMIZERS, per_block
-from targetprop.rules import difference, direct, l_drl, reconstruction
+from targetprop.algorithms import OPTIMIZERS, per_block
+from targetprop.feedback.rules import difference, direct, l_drl, reconstruction
 
 NAN = float("nan")
 

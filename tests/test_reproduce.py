@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from targetprop.cli import CONF, check_overrides
-from targetprop.legacy import translate
+from targetprop.app.cli import CONF, check_overrides
+from targetprop.app.legacy import translate
 
 NOISE, FEEDBACK_RATES = [0.4, 0.4, 0.2, 0.2, 0.08], [1e-4, 3.5e-4, 8e-3, 8e-3, 0.18]
 ITERATIONS = {"cifar10": [20, 30, 35, 55, 20], "imagenet32": [25, 35, 40, 60, 25]}
@@ -64,7 +64,7 @@ def test_overrides_win_over_the_complete_settings() -> None:
     "options",
     [
         ["--config-path", "conf/reproduce", "--config-name", "cifar10_lenet_dtp"],
-        ["--config-path=targetprop/conf/reproduce", "--config-name=cifar10_lenet_dtp.yaml"],
+        ["--config-path=targetprop/app/conf/reproduce", "--config-name=cifar10_lenet_dtp.yaml"],
         ["-cp", "reproduce", "-cn", "cifar10_lenet_dtp"],
     ],
 )

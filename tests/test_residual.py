@@ -26,9 +26,9 @@ from targetprop import (
     explain,
     twin_of,
 )
-from targetprop.metrics import angle, backprop_gradients, block_gradients, feedback_angles
-from targetprop.networks import resnet
-from targetprop.rules import add_local_gradients, local_loss
+from targetprop.feedback.rules import add_local_gradients, local_loss
+from targetprop.measure import angle, backprop_gradients, block_gradients, feedback_angles
+from targetprop.models import resnet
 
 IMAGE, CLASSES = (3, 8, 8), 5
 

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from targetprop import Pair, Trace, twin_of
-from targetprop.noise import Kind
-from targetprop.rules import (
+from targetprop.feedback.rules import (
     FeedbackLoss,
     difference,
     direct,
@@ -17,6 +16,7 @@ from targetprop.rules import (
     output_difference,
     reconstruction,
 )
+from targetprop.noise import Kind
 
 FORWARD = torch.tensor([[2.0, 0.0], [1.0, -1.0], [0.0, 3.0]])
 FEEDBACK = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, -1.0]])

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from targetprop.cli import check_overrides, run
-from targetprop.errors import UserError
+from targetprop.app.cli import check_overrides, run
+from targetprop.utils.errors import UserError
 
 SMALL = [
     "network.hparams.channels=[4,6]",

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from targetprop import DTP, LEE_DTP, TP, VANILLA_DTP, Learner, OptimizerSpec, Pair, PairedNetwork, Recipe
-from targetprop.cut import cut
-from targetprop.encoding import Context
-from targetprop.networks import lenet, mlp, simple_vgg
-from targetprop.networks.activations import activation_layer
+from targetprop.layers.encoding import Context
+from targetprop.models import lenet, mlp, simple_vgg
+from targetprop.models.activations import activation_layer
+from targetprop.network.blocks import cut
 
 IMAGE, CLASSES = (2, 8, 8), 5
 SEEDS = [0, 1, 2]

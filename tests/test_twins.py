@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from targetprop import Learner, Reshape, Twin, UserError, encode, register_twin, twin_of
-from targetprop.twins import _FACTORIES
+from targetprop.layers.twins import _FACTORIES
 
 Two = tuple[int, int]
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from targetprop import DTP, TP, VANILLA_DTP, Learner, OptimizerSpec, PairedNetwork, Recipe, UserError
-from targetprop.metrics import feedback_angles
+from targetprop.feedback.rules import Draw
+from targetprop.feedback.updates import feedback_update, mean_update
+from targetprop.measure import feedback_angles
 from targetprop.noise import NoiseKey
-from targetprop.rules import Draw
-from targetprop.updates import feedback_update, mean_update
 
 
 def network() -> nn.Sequential:

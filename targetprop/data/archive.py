@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from targetprop.errors import UserError
+from targetprop.utils.errors import UserError
 
 
 @dataclass(frozen=True)

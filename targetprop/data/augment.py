@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from targetprop.check import is_number, require, require_whole
+from targetprop.utils.errors import is_number, require, require_whole
 
 
 def random_flip(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:

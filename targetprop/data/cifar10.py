@@ -10,7 +10,7 @@ import torch
 from targetprop.data.archive import Archive, locate
 from targetprop.data.images import Images, Splits
 from targetprop.data.pickles import load_arrays, load_batch
-from targetprop.errors import UserError
+from targetprop.utils.errors import UserError
 
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST_FILE = "test_batch"

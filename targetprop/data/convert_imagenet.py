@@ -27,10 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from targetprop.check import require
 from targetprop.data.imagenet32 import CLASSES, SHAPE, TEST_FILE, TEST_FOLDERS, TRAIN_FILES, TRAIN_FOLDERS
 from targetprop.data.whole import whole_file
-from targetprop.errors import UserError
+from targetprop.utils.errors import UserError, require
 
 SUFFIXES = {".jpeg", ".jpg", ".png"}
 LISTED = "classes.txt"

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from targetprop.data.images import Images, Splits
-from targetprop.errors import UserError
+from targetprop.utils.errors import UserError
 
 FILES = tuple(f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 """The published names: images and labels for training, images and labels of the test set."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from targetprop.data.images import Images, Splits
 from targetprop.data.mapped import mapped_images
 from targetprop.data.pickles import load_batch
-from targetprop.errors import UserError
+from targetprop.utils.errors import UserError
 
 TRAIN_FILES = tuple(f"train_data_batch_{number}" for number in range(1, 11))
 TEST_FILE = "val_data"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from targetprop.check import require
+from targetprop.utils.errors import require
 
 
 # eq=False: comparing tensors element by element has no single truth value.

@@ -10,7 +10,7 @@ from torch import Tensor
 from targetprop.data.augment import Augmentation, normalize
 from targetprop.data.images import Images, Selection
 from targetprop.data.keyed import Stream, keyed_generator
-from targetprop.errors import UserError
+from targetprop.utils.errors import UserError
 
 
 class EpochCounter:

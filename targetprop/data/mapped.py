@@ -22,7 +22,7 @@ from rich.progress import track
 from torch import Tensor
 
 from targetprop.data.whole import whole_file
-from targetprop.errors import UserError
+from targetprop.utils.errors import UserError
 
 Read = Callable[[Path], tuple[NDArray[np.uint8], NDArray[np.int64]]]
 

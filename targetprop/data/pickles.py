@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from targetprop.errors import UserError
+from targetprop.utils.errors import UserError
 
 
 class _DType:

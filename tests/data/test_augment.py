@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from targetprop.data import Augmentation, normalize, random_crop, random_flip
-from targetprop.errors import UserError
+from targetprop.utils.errors import UserError
 
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 7), st.integers(1, 7))
 SEEDS = st.integers(0, 2**32 - 1)

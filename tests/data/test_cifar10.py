@@ -23,7 +23,7 @@ from data_helpers import (
 )
 
 from targetprop.data import cifar10
-from targetprop.errors import UserError
+from targetprop.utils.errors import UserError
 
 Files = dict[str, bytes]
 Write = Callable[[Files], Path]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from targetprop.data import convert_imagenet, imagenet32
 from targetprop.data.convert_imagenet import convert, main
-from targetprop.errors import UserError
+from targetprop.utils.errors import UserError
 
 CLASSES = ["n01", "n02", "n10"]
 FILES = sorted([*imagenet32.TRAIN_FILES, imagenet32.TEST_FILE])

@@ -10,10 +10,10 @@ from hydra.utils import instantiate
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from torch import Tensor
 
-from targetprop.cli import check_overrides
+from targetprop.app.cli import check_overrides
+from targetprop.app.datamodule import ImageDataModule
 from targetprop.data import Augmentation, BatchLoader, Selection, Splits, digits, normalize
-from targetprop.errors import UserError
-from targetprop.training.datamodule import ImageDataModule
+from targetprop.utils.errors import UserError
 
 Make = Callable[..., ImageDataModule]
 

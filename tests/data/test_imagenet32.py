@@ -12,9 +12,9 @@ import pytest
 import torch
 from data_helpers import python2_batch
 
+from targetprop.app.datamodule import ImageDataModule
 from targetprop.data import imagenet32
-from targetprop.errors import UserError
-from targetprop.training.datamodule import ImageDataModule
+from targetprop.utils.errors import UserError
 
 FILES = (*imagenet32.TRAIN_FILES, imagenet32.TEST_FILE)
 Folder = Callable[[str], str]

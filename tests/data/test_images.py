@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from targetprop.data import Images, Selection
-from targetprop.errors import UserError
+from targetprop.utils.errors import UserError
 
 PIXELS = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
 LABELS = torch.tensor([0, 1, 1])

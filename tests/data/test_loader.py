@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from targetprop.data import Augmentation, BatchLoader, Images, normalize
-from targetprop.errors import UserError
+from targetprop.utils.errors import UserError
 
 MEAN, STD = (0.5, 0.4), (0.2, 0.3)
 

@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as numpy_st
 
 from targetprop.data import fashion_mnist, mnist
 from targetprop.data.idx import FILES, load_idx
-from targetprop.errors import UserError
+from targetprop.utils.errors import UserError
 
 Files = dict[str, bytes]
 

@@ -10,7 +10,7 @@ import pytest
 from data_helpers import python2_array, python2_batch, python2_dict, text
 
 from targetprop.data import load_arrays
-from targetprop.errors import UserError
+from targetprop.utils.errors import UserError
 
 PIXELS = np.arange(24, dtype=np.uint8).reshape(2, 12)
 

@@ -1,0 +1,95 @@
+"""Angles and norm ratios between target propagation and backprop, measured during training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from targetprop.learner import Learner
+from targetprop.measure import angle, backprop_gradients, block_gradients, feedback_angles, norm_ratio
+from targetprop.utils.errors import UserError, require_whole
+
+
+class Alignment(L.Callback):
+    """Logs every `every_n_steps` steps, for block n = 1, 2, ...:
+
+    - `angle/block{n}`: degrees between its update and backprop's gradient on the same batch and weights;
+    - `norm_ratio/block{n}`: norm of its update over beta times the norm of backprop's gradient;
+    - `feedback_angle/block{n}`: degrees between feedback and forward weights (mean over its linear layers).
+
+    The backprop pass runs beside the training step, on copies of buffers, with the step's random state.
+    """
+
+    def __init__(self, every_n_steps: int = 25) -> None:
+        require_whole("callbacks.alignment.every_n_steps", every_n_steps, least=1)
+        self.every_n_steps = every_n_steps
+        self.rows: list[dict[str, float]] = []
+        self._batch: tuple[Tensor, Tensor] | None = None
+        self._random_state: list[Tensor] = []
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse to compare the sum of several batches' gradients with that of one."""
+        if trainer.accumulate_grad_batches != 1:
+            raise UserError(
+                "callbacks.alignment: it compares the gradients of one batch; "
+                f"with trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} set callbacks.alignment=null."
+            )
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the batch of a step that is due, and the random state its dropout masks come from."""
+        learner = pl_module.learner
+        if not isinstance(learner, Learner) or (learner.parallel and learner.parallel.grid.column):
+            return  # the first process of every group measures, each on its own batch
+        if trainer.global_step % self.every_n_steps == 0:
+            self._batch, self._random_state = batch, _random_state(batch[0].device)
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Compare the gradients that the learner left with backprop's."""
+        if self._batch is None:
+            return
+        (x, y), self._batch = self._batch, None
+        learner = pl_module.learner
+        assert isinstance(learner, Learner)
+        updates = block_gradients(learner.network)
+        with torch.random.fork_rng([x.device] if x.is_cuda else []):
+            _restore(self._random_state, x.device)
+            gradients = backprop_gradients(learner.network, x, y, F.cross_entropy)
+        if learner.parallel:
+            learner.parallel.average(gradients)
+        values: dict[str, float] = {}
+        for n, (pair, update, gradient) in enumerate(zip(learner.network.pairs, updates, gradients, strict=True), 1):
+            values[f"angle/block{n}"] = float(angle(update, gradient))
+            values[f"norm_ratio/block{n}"] = float(norm_ratio(update, gradient)) / learner.recipe.beta
+            if angles := feedback_angles(pair):
+                values[f"feedback_angle/block{n}"] = float(torch.stack(angles).mean())
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
+        epoch = trainer.global_step / max(1, int(trainer.num_training_batches))
+        self.rows.append({"step": trainer.global_step, "epoch": epoch, **values})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The measurements so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after the measurements of the resumed run."""
+        self.rows = list(state_dict["rows"])
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    """Of the CPU and, if it is another one, of the device."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def _restore(states: list[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)

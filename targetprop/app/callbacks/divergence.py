@@ -1,0 +1,81 @@
+"""Stop a run that has diverged before it overwrites its last good checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from targetprop.app.module import Classifier
+from targetprop.learner import Learner
+from targetprop.step import Step
+from targetprop.utils.errors import UserError
+
+
+class DivergenceError(UserError):
+    """A loss or a weight is no longer a finite number."""
+
+
+class StopOnDivergence(L.Callback):
+    """Raises `DivergenceError`, naming step and block, once an activation or a loss is infinite or not a number.
+
+    They are looked at every `every_n_steps` steps and before each checkpoint, so that a GPU is seldom waited for;
+    the first bad step and block are known exactly all the same.
+    """
+
+    def __init__(self, every_n_steps: int = 20) -> None:
+        self.every_n_steps = every_n_steps
+        self._pending: list[tuple[int, Tensor]] = []
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember one number of everything that can go wrong in the step, in the order of cause and effect."""
+        values = [outputs["loss"].detach().reshape(1)]
+        step = pl_module.last_step
+        if isinstance(step, Step):
+            values = [step.activities, *values, step.feedback_losses, step.local_losses.flip(0)]
+        self._pending.append((trainer.global_step, torch.cat(values)))
+        if len(self._pending) >= self.every_n_steps:
+            self._check(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look at what is left of the epoch, and at the weights that a checkpoint would keep."""
+        self._check(trainer, pl_module)
+        for pair in cast(Classifier, pl_module).learner.network.pairs:
+            if not all(bool(p.isfinite().all()) for p in pair.parameters()):
+                raise self._error(trainer, f"the weights of block {pair.name}", trainer.global_step)
+
+    def _check(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        bad = torch.stack([values for _, values in pending]).isfinite().logical_not().nonzero()
+        if len(bad):
+            row, column = bad[0].tolist()
+            raise self._error(trainer, _causes(cast(Classifier, pl_module))[column], pending[row][0])
+
+    @staticmethod
+    def _error(trainer: L.Trainer, what: str, step: int) -> DivergenceError:
+        kept = [each.best_model_path for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
+        hint = f"The last good checkpoint is {kept[-1]}." if kept and kept[-1] else "There was no checkpoint yet."
+        return DivergenceError(
+            f"Training diverged at step {step} (epoch {trainer.current_epoch + 1}): {what} is not finite. {hint} "
+            "Lower learning rates (model.hparams.f_optim.lr, model.hparams.b_optim.lr) often help."
+        )
+
+
+def _causes(module: Classifier) -> list[str]:
+    """What the remembered numbers of a step are of, in their order."""
+    blocks = [pair.name for pair in module.learner.network.pairs]
+    if not isinstance(module.learner, Learner):
+        return ["the loss"]
+    return [
+        *(f"the output of block {name}" for name in blocks),
+        "the loss",
+        *(f"the feedback loss of block {pair.name}" for pair in module.learner.network.trained),
+        *(f"the local loss of block {name}" for name in reversed(blocks)),
+    ]

@@ -1,0 +1,76 @@
+"""A picture of how the feedback learns within one batch."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from targetprop.app.report import FeedbackCourse, draw_feedback
+from targetprop.learner import Learner
+from targetprop.measure import feedback_angles, feedback_distances
+from targetprop.network.pair import Pair
+from targetprop.utils.errors import UserError, require_whole
+
+
+class FeedbackFigure(L.Callback):
+    """Draws `folder`/step-N.png every `plot_every` steps: angle and distance between V and W^T, and the feedback loss.
+
+    They are of the very updates that the step makes, made once more on a copy of the learner: weights, optimisers and
+    random numbers of the run stay as they are. It costs a copy of the network and the time of its feedback learning.
+    """
+
+    def __init__(self, folder: str | Path, plot_every: int = 100) -> None:
+        require_whole("callbacks.feedback_figure.plot_every", plot_every, least=1)
+        self.folder = Path(folder)
+        self.plot_every = plot_every
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse a run that has nothing to draw."""
+        learner = pl_module.learner
+        if not isinstance(learner, Learner) or not learner.iterated.optimizers:
+            raise UserError(
+                "callbacks.feedback_figure: no feedback of this run learns in iterations on a loss; "
+                "choose feedback=exact, expected or textbook, or set callbacks.feedback_figure=null."
+            )
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure and draw, if it is time."""
+        learner = pl_module.learner
+        if trainer.global_step % self.plot_every == 0 and trainer.is_global_zero and isinstance(learner, Learner):
+            courses = feedback_courses(learner, batch[0])
+            self.folder.mkdir(parents=True, exist_ok=True)
+            title = f"Feedback learning on one batch, at step {trainer.global_step}"
+            draw_feedback(self.folder / f"step-{trainer.global_step:06d}.png", title, courses)
+
+
+def feedback_courses(learner: Learner, x: Tensor) -> dict[int, FeedbackCourse]:
+    """How the feedback of each block would learn on a batch x, by number of the block (from 2 on).
+
+    Only of blocks that learn by a loss and have weights to compare. The learner stays as it is.
+    """
+    probe = copy.deepcopy(learner, {id(learner.parallel): None})  # alone, whatever processes it belongs to
+    courses: dict[int, FeedbackCourse] = {}
+    with torch.random.fork_rng([x.device] if x.is_cuda else []), torch.no_grad():
+        traces = probe.network.trace(x)
+        for number, (pair, trace) in enumerate(zip(probe.network.pairs, traces, strict=True)):
+            if number not in probe.iterated.optimizers or not pair.weights():
+                continue
+            course = courses[number + 1] = FeedbackCourse()
+            _measure(pair, course)
+            for loss in probe.iterated.updates(number, trace.detach(), probe.noise, probe.steps):
+                course.losses.append(float(loss))
+                _measure(pair, course)
+    return courses
+
+
+def _measure(pair: Pair, course: FeedbackCourse) -> None:
+    """Angle and distance now, means over the pair's linear layers."""
+    course.angles.append(float(torch.stack(feedback_angles(pair)).mean()))
+    course.distances.append(float(torch.stack(feedback_distances(pair)).mean()))

@@ -1,0 +1,93 @@
+"""The course of a run: one row an epoch, a line in the log for each, and the curves."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+
+from targetprop.app.callbacks.alignment import Alignment
+from targetprop.app.callbacks.find import find_callback
+from targetprop.app.module import Classifier
+from targetprop.app.report import draw_curves
+
+log = logging.getLogger(__name__)
+
+
+class History(L.Callback):
+    """Keeps every epoch's metrics and training time, through resumes too, and draws `curves.png` from them.
+
+    The picture is drawn at the end, also of a run that fails, and in between at most once in `redraw_seconds`.
+    """
+
+    def __init__(self, path: str | Path, redraw_seconds: float = 60.0) -> None:
+        self.path = Path(path)
+        self.redraw_seconds = redraw_seconds
+        self.epochs: list[dict[str, float]] = []
+        self._epoch_start = self._drawn = time.monotonic()
+        self._validation_seconds = self._validation_start = 0.0
+        self._validated = False
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._epoch_start, self._validation_seconds = time.monotonic(), 0.0
+        self._validated = False
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Validation is not training time."""
+        self._validation_start = time.monotonic()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop the validation's clock."""
+        self._validation_seconds = time.monotonic() - self._validation_start
+        self._validated = True
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Add the epoch's row; the module's own metrics of the epoch are not yet among the logged ones."""
+        metrics = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("feedback_loss/") or (self._validated and name.startswith("val/"))
+        }
+        module = cast(Classifier, pl_module)
+        metrics["train/loss"] = float(module.train_loss.compute())
+        metrics["train/accuracy"] = float(module.train_accuracy.compute())
+        metrics["epoch"] = trainer.current_epoch + 1
+        metrics["seconds"] = time.monotonic() - self._epoch_start - self._validation_seconds
+        self.epochs.append(metrics)
+        log.info(_line(metrics, trainer.max_epochs))
+        if time.monotonic() - self._drawn > self.redraw_seconds:
+            self._draw(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the final curves."""
+        self._draw(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Draw what there is."""
+        self._draw(trainer)
+
+    def _draw(self, trainer: L.Trainer) -> None:
+        self._drawn = time.monotonic()
+        if self.epochs and trainer.is_global_zero:
+            alignment = find_callback(trainer, Alignment)
+            draw_curves(self.path, self.epochs, alignment.rows if alignment else [])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after the rows of the resumed run."""
+        self.epochs = list(state_dict["epochs"])
+
+
+def _line(row: dict[str, float], epochs: int | None) -> str:
+    validation = f", validation {100 * row['val/accuracy']:.2f} %" if "val/accuracy" in row else ""
+    return (
+        f"Epoch {row['epoch']:.0f}/{epochs}: loss {row['train/loss']:.4f}, "
+        f"training accuracy {100 * row['train/accuracy']:.2f} %{validation}, {row['seconds']:.1f} s"
+    )

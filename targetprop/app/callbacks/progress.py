@@ -1,0 +1,72 @@
+"""How far the run is: a bar on a terminal, now and then a line where there is none."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Any, cast
+
+import lightning as L
+from lightning.pytorch.callbacks import RichProgressBar
+
+from targetprop.app.callbacks.find import find_callback
+from targetprop.app.callbacks.step_losses import StepLosses
+from targetprop.app.module import Classifier
+
+log = logging.getLogger(__name__)
+
+
+class ProgressBar(RichProgressBar):
+    """Batches, time left, and the epoch so far: loss, training accuracy, feedback loss, last validation accuracy.
+
+    Numbers are read back from the device only when the bar is redrawn, every `refresh_rate` batches.
+    """
+
+    def __init__(self, refresh_rate: int = 10) -> None:
+        super().__init__(refresh_rate=refresh_rate, leave=False)
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """What stands at the right of the bar."""
+        return dict(epoch_so_far(trainer, cast(Classifier, pl_module)))
+
+
+class ProgressLines(L.Callback):
+    """Where the output is no terminal, so that no bar is seen: a line in the log about every `seconds`."""
+
+    def __init__(self, seconds: float = 60.0) -> None:
+        self.seconds = seconds
+        self._epoch_start = self._last = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._epoch_start = self._last = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write a line if one is due."""
+        now = time.monotonic()
+        if now - self._last < self.seconds or sys.stdout.isatty() or not trainer.is_global_zero:
+            return
+        self._last = now
+        done, total = batch_idx + 1, int(trainer.num_training_batches)
+        left = (now - self._epoch_start) * (total - done) / done
+        numbers = ", ".join(
+            f"{name} {value}" for name, value in epoch_so_far(trainer, cast(Classifier, pl_module)).items()
+        )
+        log.info("Epoch %d, batch %d/%d, %.0f s left of it: %s", trainer.current_epoch + 1, done, total, left, numbers)
+
+
+def epoch_so_far(trainer: L.Trainer, module: Classifier) -> dict[str, str]:
+    """Loss, training accuracy and feedback loss of this epoch, and the last validation accuracy, as text."""
+    shown: dict[str, str] = {}
+    if trainer.training and module.train_loss.update_count:
+        shown["loss"] = f"{float(module.train_loss.compute()):.3f}"
+        shown["accuracy"] = f"{100 * float(module.train_accuracy.compute()):.1f}%"
+        losses = find_callback(trainer, StepLosses)
+        if losses and (feedback := losses.feedback_loss()) is not None:
+            shown["feedback loss"] = f"{feedback:.3g}"
+    if "val/accuracy" in trainer.callback_metrics:
+        shown["validation"] = f"{100 * float(trainer.callback_metrics['val/accuracy']):.1f}%"
+    return shown

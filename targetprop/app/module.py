@@ -1,0 +1,161 @@
+"""The Lightning module: a learner, its forward optimiser, and the metrics of classification."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from targetprop.algorithms import OptimizerSpec
+from targetprop.baselines.backprop import Backprop
+from targetprop.execution.graph import GraphedStep, Outcome
+from targetprop.learner import Learner
+from targetprop.step import Step
+
+Batch = tuple[Tensor, Tensor]
+ALONE: dict[str, Any] = {"sync_on_compute": False, "compute_with_cache": False}
+"""Metrics are read by one process at a time: of layer-parallel ones, all of a group see the same batches."""
+
+
+class Classifier(L.LightningModule):
+    """Trains a network on labelled images, with cross-entropy, by target propagation or by backprop.
+
+    Optimisation is Lightning's automatic one: only `backward` differs, where `Learner.backward` stands for
+    `loss.backward()`.
+
+    Args:
+        learner: a `Learner` or `Backprop`.
+        f_optim: optimiser of the forward blocks.
+        classes: names of the classes.
+        scheduler: makes a learning-rate scheduler, stepped once an epoch, from the forward optimiser.
+        graphed: the learner's training step as CUDA graphs; None trains step by step.
+        loss: what is minimised: (logits, labels) -> mean over the batch. Evaluation reports cross-entropy in any case.
+    """
+
+    def __init__(
+        self,
+        learner: Learner | Backprop,
+        f_optim: OptimizerSpec,
+        classes: Sequence[str],
+        scheduler: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
+        graphed: GraphedStep | None = None,
+        loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    ) -> None:
+        super().__init__()
+        self.learner = learner
+        self.f_optim = f_optim
+        self.classes = list(classes)
+        self.scheduler = scheduler
+        self.graphed = graphed
+        self.loss = loss
+        self._outcome: Outcome | None = None  # of a graph, between training_step and backward
+        self.last_step: Step | None = None
+        count = len(self.classes)
+        self.train_loss = MeanMetric(nan_strategy="disable", **ALONE)
+        # Validation of its arguments would wait for the device in every step.
+        self.train_accuracy: Metric = MulticlassAccuracy(count, average="micro", validate_args=False, **ALONE)
+        self.val_metrics = _eval_metrics(count)
+        self.test_metrics = _eval_metrics(count)
+        self.per_class: dict[str, list[float]] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (batch, classes) of images (batch, channels, height, width)."""
+        return self.learner(x)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean loss of the batch."""
+        x, y = batch
+        if self.graphed is None:
+            logits = self.learner(x)
+            loss = self.loss(logits, y)
+        else:
+            self.learner.zero_grad()  # Lightning does so only between this and `backward`
+            self._outcome = self.graphed.run(x, y)
+            logits, loss = self._outcome.output, self._outcome.loss
+        self.train_loss.update(loss.detach())
+        self.train_accuracy.update(logits.detach(), y)
+        return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """The learner's, in place of backprop; of a graph, which has done it, only the results."""
+        if self.graphed is None or self._outcome is None:
+            self.last_step = self.learner.backward(loss)
+        else:
+            self.graphed.hand_over(self._outcome)
+            self.last_step, self._outcome = self._outcome.step, None
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Let go of the step, which the callbacks have seen: its activations would double the next one's memory.
+
+        With an epoch's last batch, processes that train on other batches add theirs to the epoch's means.
+        """
+        self.last_step = None
+        parallel = self.learner.parallel if isinstance(self.learner, Learner) else None
+        if parallel and parallel.grid.rows > 1 and batch_idx + 1 == self.trainer.num_training_batches:
+            for metric in (self.train_loss, self.train_accuracy):
+                metric.sync(process_group=parallel.grid.same_pairs)
+                metric._is_synced = False  # else the first reader of several would undo it
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means."""
+        self.log("train/loss", self.train_loss)
+        self.log("train/accuracy", self.train_accuracy)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the validation metrics."""
+        self._evaluate(self.val_metrics, batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the test metrics."""
+        self._evaluate(self.test_metrics, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self._log_evaluation("val", self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self._log_evaluation("test", self.test_metrics)
+
+    def _evaluate(self, metrics: MetricCollection, batch: Batch) -> None:
+        x, y = batch
+        metrics.update(self.learner(x), y)
+
+    def _log_evaluation(self, part: str, metrics: MetricCollection) -> None:
+        values = metrics.compute()
+        metrics.reset()
+        self.per_class[part] = values.pop("per_class").tolist()
+        self.log_dict({f"{part}/{name}": value for name, value in values.items()})
+
+    def configure_optimizers(self) -> Any:
+        """The forward optimiser and its schedule."""
+        optimizer = self.f_optim.build(self.learner.optimizer_parameters())
+        if self.scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
+
+
+class MeanCrossEntropy(MeanMetric):
+    """Mean cross-entropy over samples, as a metric of logits and labels."""
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:  # type: ignore[override]
+        super().update(F.cross_entropy(logits, labels, reduction="none"))
+
+
+def _eval_metrics(classes: int) -> MetricCollection:
+    return MetricCollection(
+        {
+            "loss": MeanCrossEntropy(nan_strategy="disable", **ALONE),
+            "accuracy": MulticlassAccuracy(classes, average="micro", **ALONE),
+            "top5": MulticlassAccuracy(classes, average="micro", top_k=min(5, classes), **ALONE),
+            "per_class": MulticlassAccuracy(classes, average="none", **ALONE),
+        },
+        compute_groups=False,
+    )

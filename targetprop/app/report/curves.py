@@ -1,0 +1,72 @@
+"""The curves of a run as one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from targetprop.app.report.save import save_figure
+
+Rows = Sequence[Mapping[str, float]]
+
+
+def draw_curves(path: Path, epochs: Rows, alignment: Rows) -> None:
+    """Draw loss and accuracy, and where there is feedback also its loss and the updates' angles, into `path` (PNG).
+
+    Args:
+        epochs: one row an epoch, with "epoch", "train/loss", "train/accuracy" and whatever else was logged.
+        alignment: one row a measurement, with "epoch" (fractional) and "angle/block{n}".
+    """
+    panels: list[Callable[[Axes], None]] = [
+        lambda axes: _both(axes, epochs, "loss", 1.0, "cross-entropy"),
+        lambda axes: _both(axes, epochs, "accuracy", 100.0, "accuracy (%)"),
+    ]
+    if any(key.startswith("feedback_loss/") for key in epochs[-1]):
+        panels.append(lambda axes: _blocks(axes, epochs, "feedback_loss/", "feedback loss", wide=True))
+    if alignment:
+        panels.append(lambda axes: _blocks(axes, alignment, "angle/", "angle of update to backprop (degrees)"))
+    rows, columns = (len(panels) + 1) // 2, 2
+    figure = Figure(figsize=(5.5 * columns, 3.6 * rows), layout="constrained")
+    for position, panel in enumerate(panels, start=1):
+        axes = figure.add_subplot(rows, columns, position)
+        panel(axes)
+        axes.set_xlabel("epoch")
+        axes.set_xlim(0, 1.03 * epochs[-1]["epoch"])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path)
+
+
+def _both(axes: Axes, rows: Rows, name: str, scale: float, label: str) -> None:
+    """Training and validation curve of one metric."""
+    for part, shown, color in (("train", "training", "tab:blue"), ("val", "validation", "tab:orange")):
+        points = [(row["epoch"], scale * row[f"{part}/{name}"]) for row in rows if f"{part}/{name}" in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=shown, color=color, marker="o", markersize=3)
+    axes.set_ylabel(label)
+    axes.legend(frameon=False)
+
+
+def _blocks(axes: Axes, rows: Rows, prefix: str, label: str, wide: bool = False) -> None:
+    """One curve a block, from dark (lowest) to light."""
+    if wide and any(abs(value) > 10 for row in rows for key, value in row.items() if key.startswith(prefix)):
+        axes.set_yscale("symlog")  # the blocks' losses lie orders of magnitude apart
+    names = sorted({key for row in rows for key in row if key.startswith(prefix)}, key=_block_number)
+    for name in names:
+        color = colormaps["viridis"](0.9 * _block_number(name) / _block_number(names[-1]))
+        points = [(row["epoch"], row[name]) for row in rows if name in row]
+        axes.plot(
+            *zip(*points, strict=True), label=f"block {_block_number(name)}", color=color, marker="o", markersize=3
+        )
+    axes.set_ylabel(label)
+    axes.legend(frameon=False, fontsize="small", ncols=2)
+
+
+def _block_number(name: str) -> int:
+    return int(name.rsplit("block", 1)[1])

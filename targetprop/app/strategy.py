@@ -1,0 +1,82 @@
+"""Lightning's view of the processes of a layer-parallel run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any, TypeVar
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.utilities import rank_zero_only
+
+from targetprop.execution.parallel import Grid
+from targetprop.learner import Learner
+from targetprop.utils.errors import UserError
+
+_T = TypeVar("_T")
+
+
+class LayerParallelStrategy(SingleDeviceStrategy):
+    """One device for every process; `Learner` talks to the others. Process 0 decides, logs and writes.
+
+    Args:
+        device: of this process.
+        grid: where this process stands among the others.
+    """
+
+    strategy_name = "layer_parallel"
+
+    def __init__(self, device: torch.device, grid: Grid) -> None:
+        super().__init__(device)
+        self.grid = grid
+        self.global_rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self.local_rank = int(os.environ.get("LOCAL_RANK", self.global_rank))
+        rank_zero_only.rank = self.global_rank  # type: ignore[attr-defined]
+
+    @property
+    def is_global_zero(self) -> bool:
+        return self.global_rank == 0
+
+    @property
+    def learner(self) -> Learner:
+        """The learner of the module that is trained."""
+        assert self.lightning_module is not None
+        learner = self.lightning_module.learner
+        if not isinstance(learner, Learner):
+            raise UserError("trainer: backprop cannot be trained layer-parallel; use trainer=default.")
+        return learner
+
+    def setup(self, trainer: L.Trainer) -> None:
+        """Divide the training between the processes, once the module is on its device."""
+        super().setup(trainer)
+        if trainer.state.fn == "fit":
+            self.learner.distribute(self.grid)
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: it holds the feedback optimisers of all processes, so any number can go on."""
+        self.learner.gather()
+        return super().lightning_module_state_dict()
+
+    def broadcast(self, obj: _T, src: int = 0) -> _T:
+        objects = [obj]
+        dist.broadcast_object_list(objects, src=src)
+        return objects[0]
+
+    def barrier(self, *args: Any, **kwargs: Any) -> None:
+        dist.barrier()
+
+    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
+        """Process 0 decides for all: they have the same metrics, but not to the last bit on every kind of machine."""
+        return self.broadcast(decision)
+
+    def on_train_start(self) -> None:
+        """Let a process that is told to end do so at once.
+
+        Lightning puts it off to the end of the batch, which never comes if the process waits for one that has died.
+        """
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    on_validation_start = on_test_start = on_train_start

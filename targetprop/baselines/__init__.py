@@ -1,0 +1,1 @@
+"""What target propagation is compared with."""

@@ -1,0 +1,1 @@
+"""How a training step is executed; none of it changes a result."""

@@ -1,0 +1,1 @@
+"""How the feedback learns, a file for each way."""

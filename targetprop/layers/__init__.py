@@ -1,0 +1,1 @@
+"""What is known of each type of layer, a file for each family."""

@@ -1,0 +1,9 @@
+"""Networks by name: functions (image_shape, num_classes, ...) -> nn.Sequential, one block a child."""
+
+from targetprop.models.lenet import lenet
+from targetprop.models.mlp import mlp
+from targetprop.models.norm_vgg import norm_vgg
+from targetprop.models.resnet import resnet
+from targetprop.models.simple_vgg import simple_vgg
+
+__all__ = ["lenet", "mlp", "norm_vgg", "resnet", "simple_vgg"]

@@ -1,0 +1,1 @@
+"""A network as pairs of forward blocks and their feedback."""

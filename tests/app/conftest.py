@@ -1,0 +1,37 @@
+"""Runs as the command line makes them, small enough for a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from targetprop.app.cli import CONF
+
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture
+def compose(tmp_path: Path) -> Compose:
+    """Compose a configuration from overrides: a tiny network, few batches, files below tmp_path."""
+
+    def _compose(*overrides: str, output: str = "run") -> DictConfig:
+        GlobalHydra.instance().clear()
+        small = [
+            f"output_dir={tmp_path / output}",
+            "network.hparams.channels=[4,6]",
+            "trainer.max_epochs=1",
+            "trainer.limit_train_batches=3",
+            "trainer.enable_progress_bar=false",
+            "logger=csv",
+        ]
+        if "model=backprop" not in overrides:
+            small.append("model.hparams.feedback_training_iterations=2")
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return hydra.compose("config", [*small, *overrides])
+
+    return _compose

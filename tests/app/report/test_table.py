@@ -1,0 +1,39 @@
+"""The table of results."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from targetprop.app.report import Result, results_table
+
+
+def lines(results: dict[str, Result], classes: list[str]) -> list[list[str]]:
+    """The cells of each line that has some."""
+    text = io.StringIO()
+    Console(file=text, width=100).print(results_table(results, classes))
+    printed = [line for line in text.getvalue().splitlines() if line.startswith("│")]
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in printed]
+
+
+def test_few_classes_have_a_row_each() -> None:
+    results = {"validation": Result(0.5, 0.9, [0.25, 1.0]), "test": Result(0.625, 1.0, [0.125, 0.75])}
+    assert lines(results, ["cat", "dog"]) == [
+        ["top-1", "50.00", "62.50"],
+        ["top-5", "90.00", "100.00"],
+        ["cat", "25.00", "12.50"],
+        ["dog", "100.00", "75.00"],
+    ]
+
+
+def test_of_many_classes_the_best_and_worst_of_the_test_are_shown() -> None:
+    accuracies = [(number * 7 % 1000) / 1000 for number in range(1000)]
+    results = {"validation": Result(0.5, 0.9, [0.5] * 1000), "test": Result(0.1, 0.2, accuracies)}
+    shown = lines(results, [f"class {number}" for number in range(1000)])
+    assert shown[:2] == [["top-1", "50.00", "10.00"], ["top-5", "90.00", "20.00"]]
+    assert [row[0] for row in shown if not row[1]] == ["best 5 of 1000 (test)", "worst 5 of 1000 (test)"]
+    assert len(shown) == 2 + 2 * (1 + 5)
+    assert shown[3] == ["class 857", "50.00", "99.90"]
+    assert [row[2] for row in shown[3:8]] == ["99.90", "99.80", "99.70", "99.60", "99.50"]
+    assert shown[-1] == ["class 0", "50.00", "0.00"]

@@ -1,0 +1,181 @@
+"""A run from configuration to results, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from targetprop.app.run import train
+from targetprop.app.trainer import build_trainer
+from targetprop.utils.errors import UserError
+
+Compose = Callable[..., DictConfig]
+
+
+def test_a_run_leaves_config_metrics_checkpoints_curves_and_results(
+    compose: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = train(compose("trainer.max_epochs=2", "logger=default", "callbacks.alignment.every_n_steps=2"))
+    run = tmp_path / "run"
+    assert OmegaConf.load(run / "config.yaml").model.hparams.noise == [0.2, 0.1]
+    header = (run / "csv" / "metrics.csv").read_text().splitlines()[0].split(",")
+    expected = {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/top5", "angle/block1"}
+    assert expected | {"norm_ratio/block3", "feedback_angle/block2", "feedback_loss/block2"} <= set(header)
+    assert list((run / "tensorboard").glob("events.out.tfevents*"))
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    results = json.loads((run / "results.json").read_text())
+    assert results["test"]["accuracy"] == metrics["test/accuracy"]
+    assert len(results["validation"]["per_class"]) == 10
+    assert len(results["epoch_seconds"]) == 2
+    printed = capsys.readouterr().out
+    assert "configuration" in printed
+    assert "top-5" in printed
+    assert "2 epochs" in printed
+
+
+def test_the_checkpoint_that_was_best_in_validation_is_evaluated(compose: Compose, tmp_path: Path) -> None:
+    train(compose("trainer.max_epochs=3"))
+    best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=False)
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=False)
+    scores = [row["val/accuracy"] for row in last["callbacks"]["History"]["epochs"]]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert scores[best["epoch"]] == max(scores)
+    assert len(results["epoch_seconds"]) == len(scores) == 3
+    assert results["validation"]["accuracy"] == pytest.approx(max(scores), abs=1e-6)
+
+
+def test_without_validation_the_last_weights_are_tested(compose: Compose, tmp_path: Path) -> None:
+    metrics = train(compose("datamodule.val_fraction=0", "trainer.max_epochs=2"))
+    assert set(metrics) == {"test/accuracy"}
+    (kept,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert kept.name == "last.ckpt"
+    assert torch.load(kept, weights_only=False)["epoch"] == 1
+
+
+def test_a_checkpoint_can_be_evaluated_alone(compose: Compose, tmp_path: Path) -> None:
+    trained = train(compose(output="trained"))
+    path = tmp_path / "trained" / "checkpoints" / "best.ckpt"
+    assert train(compose("train=false", f"ckpt_path='{path}'", output="evaluated")) == trained
+
+
+def test_backprop_trains_the_same_network_from_the_same_weights_on_the_same_batches(
+    compose: Compose, tmp_path: Path
+) -> None:
+    runs = {}
+    for model in ("dtp", "backprop"):
+        train(compose(f"model={model}", "model.hparams.f_optim.lr=0", output=model))
+        runs[model] = torch.load(tmp_path / model / "checkpoints" / "last.ckpt", weights_only=False)
+    for name, weight in runs["backprop"]["state_dict"].items():
+        if ".block." in name:
+            assert torch.equal(weight, runs["dtp"]["state_dict"][name]), name
+    losses = [run["callbacks"]["History"]["epochs"][0]["train/loss"] for run in runs.values()]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        (
+            "model.hparams.noise=[0.1,0.2,0.3]",
+            ["model.hparams.noise", "2 (Conv2d, ELU, MaxPool2d)", "3 (Flatten, Linear)"],
+        ),
+        ("model.hparams.b_optim.lr=[0.1]", ["model.hparams.b_optim.lr", "expected 2 values", "got 1"]),
+        ("model.hparams.beta=-1", ["model.hparams.beta", "-1"]),
+        ("model.hparams.f_optim.type=sdg", ["model.hparams.f_optim.type", "'sdg'", "Did you mean 'sgd'"]),
+        ("model.recipe=dpt", ["model.recipe", "Did you mean 'dtp'"]),
+        ("network.hparams.activation=eluu", ["network.hparams.activation", "'elu'"]),
+        ("network.hparams.channels=[4,4,4,4,4]", ["conv4", "too small"]),
+        ("trainer.max_epochs=soon", ["trainer.max_epochs", "'soon'"]),
+        ("trainer.gpus=-1", ["trainer.gpus", "-1"]),
+        ("trainer.precision=16-mixed", ["trainer.precision", "32-true", "bf16-mixed", "'16-mixed'"]),
+        ("trainer.precision=bf16-mixed", ["autocast", "feedback.rule=amortised", "trainer.precision=32-true"]),
+        ("trainer.matmul_precision=tf32", ["trainer.matmul_precision", "highest or high or medium", "'tf32'"]),
+        ("trainer.cuda_graph=1.5", ["trainer.cuda_graph", "true or false", "1.5"]),
+        ("network.hparams.channels=32", ["network.hparams.channels", "a list", "32"]),
+        ("network.hparams.channels=[-1,3]", ["network.hparams.channels", "-1"]),
+        ("+network.hparams.foo=1", ["network.hparams", "foo"]),
+        ("+model.hparams.foo=1", ["model.hparams", "foo"]),
+        ("+model.hparams.f_optim.nesterov=true", ["model.hparams.f_optim", "nesterov"]),
+        ("model.hparams.f_optim.lr=[0.1,0.2]", ["model.hparams.f_optim.lr", "one number"]),
+        ("feedback.rule=exakt", ["feedback.rule", "'exact'"]),
+        ("callbacks.alignment.every_n_steps=0", ["callbacks.alignment.every_n_steps", "0"]),
+        ("seed=-1", ["seed", "-1"]),
+        ("train=false", ["ckpt_path", "train=false"]),
+        ("+trainer.no_such_option=1", ["no_such_option"]),
+        ("ckpt_path=nowhere.ckpt", ["ckpt_path", "nowhere.ckpt"]),
+        ("datamodule.batch_size=5000", ["datamodule.batch_size", "5000"]),
+    ],
+)
+def test_bad_values_are_named(compose: Compose, override: str, words: list[str]) -> None:
+    with pytest.raises(Exception) as caught:  # Hydra wraps errors of what it instantiates
+        train(compose(override))
+    error = caught.value if isinstance(caught.value, UserError) else caught.value.__cause__
+    assert isinstance(error, UserError)
+    for word in words:
+        assert word in str(error)
+
+
+@pytest.mark.parametrize(("network", "rate"), [("simple_vgg", 0.04), ("lenet", 0.03618)])
+def test_amortised_learning_has_a_forward_rate_of_its_own_where_the_network_names_one(
+    compose: Compose, network: str, rate: float
+) -> None:
+    assert compose("model=amortised_dtp", f"network={network}").model.hparams.f_optim.lr == rate
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(compose: Compose, tmp_path: Path) -> None:
+    train(compose(output="other"))
+    path = tmp_path / "other" / "checkpoints" / "last.ckpt"
+    for misfit in ("network.hparams.channels=[4,8]", "model=backprop"):
+        with pytest.raises(UserError, match=r"ckpt_path.*other settings"):
+            train(compose(misfit, f"ckpt_path='{path}'"))
+    junk = tmp_path / "junk.ckpt"
+    junk.write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match=r"junk.ckpt is no checkpoint"):
+        train(compose(f"ckpt_path='{junk}'"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["trainer.max_epochs=0", "trainer.limit_train_batches=0", "trainer.limit_val_batches=0", "callbacks=none",
+     "scheduler=none", "logger=none", "debug=default", "debug=overfit", "feedback=expected",
+     "feedback=textbook", "trainer.precision=64-true", "feedback=kolen_pollack", "feedback=amortised"],
+)  # fmt: skip
+def test_unusual_runs_end_well(compose: Compose, override: str) -> None:
+    settings = [override] if override != "debug=overfit" else [override, "trainer.max_epochs=2"]
+    assert "test/accuracy" in train(compose(*settings))
+
+
+@pytest.mark.parametrize("model", [["model=amortised_dtp"], ["feedback=kolen_pollack"], ["model=backprop"]])
+def test_mixed_precision_is_bfloat16_and_learns_as_float32(compose: Compose, tmp_path: Path, model: list[str]) -> None:
+    losses = []
+    for precision in ("32-true", "bf16-mixed"):
+        train(compose(*model, f"trainer.precision={precision}", "scheduler=none", output=precision))
+        checkpoint = torch.load(tmp_path / precision / "checkpoints" / "last.ckpt", weights_only=False)
+        weights = [value for value in checkpoint["state_dict"].values() if isinstance(value, torch.Tensor)]
+        assert not any(weight.dtype == torch.bfloat16 for weight in weights)
+        losses.append(checkpoint["callbacks"]["History"]["epochs"][0]["train/loss"])
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def test_precision_of_products_holds_for_convolutions_too(recwarn: pytest.WarningsRecorder) -> None:
+    for precision, fast in (("high", True), ("highest", False)):
+        build_trainer(matmul_precision=precision)
+        assert torch.get_float32_matmul_precision() == precision
+        assert torch.backends.cudnn.allow_tf32 == fast
+    assert not any("TF32" in str(warning.message) for warning in recwarn)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"), [("model=backprop", "false for model=backprop"), ("model=amortised_dtp", "run is on the CPU")]
+)
+def test_graphs_are_refused_where_there_can_be_none(compose: Compose, model: str, words: str) -> None:
+    with pytest.raises(Exception, match=r"trainer\.cuda_graph") as caught:
+        train(compose(model, "trainer.cuda_graph=true", "trainer.gpus=0"))
+    assert words in str(caught.value)
