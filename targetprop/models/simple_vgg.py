@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from targetprop.models.activations import activation_layer
+from targetprop.models.shapes import output_shape
 from targetprop.models.sizes import require_sizes
-from targetprop.network.blocks import output_shape
 
 
 def simple_vgg(

@@ -61,9 +61,18 @@ def is_number(given: object) -> TypeGuard[float]:
     return isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
 
 
+def no_such(key: str, valid: Iterable[str]) -> UserError:
+    """An error for a setting that there is not: names it, the nearest and all valid ones."""
+    return UserError(f"there is no such setting.{_nearest(key, valid)}", key=key)
+
+
 def unknown(key: str, given: object, valid: Iterable[str]) -> UserError:
     """An error for a name that is not among `valid`: names `key`, the value, the nearest and all valid names."""
+    return UserError(f"unknown value {given!r}.{_nearest(given, valid)}", key=key)
+
+
+def _nearest(given: object, valid: Iterable[str]) -> str:
     names = sorted(valid)
     nearest = difflib.get_close_matches(str(given), names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
-    return UserError(f"unknown value {given!r}.{hint} Valid: {', '.join(names)}.", key=key)
+    return f"{hint} Valid: {', '.join(names)}."
