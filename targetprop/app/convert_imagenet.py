@@ -173,9 +173,11 @@ def _unreadable(messages: list[str]) -> UserError:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> None:
+    """The command, with what follows its name."""
+    parser = argparse.ArgumentParser(
+        "targetprop convert_imagenet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", metavar="SOURCE", type=Path)
     parser.add_argument("target", metavar="TARGET", type=Path)
     options = parser.parse_args(arguments)
@@ -185,7 +187,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
         sys.exit("Stopped. Start it again to go on.")
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from targetprop.app.report import FeedbackCourse, draw_feedback
+from targetprop.app.report.feedback import FeedbackCourse, draw_feedback
 from targetprop.learner import Learner
 from targetprop.measure import feedback_angles, feedback_distances
 from targetprop.network.pair import Pair
@@ -25,7 +25,7 @@ class FeedbackFigure(L.Callback):
     """
 
     def __init__(self, folder: str | Path, plot_every: int = 100) -> None:
-        require_whole("callbacks.feedback_figure.plot_every", plot_every, least=1)
+        require_whole("plot_every", plot_every, least=1)
         self.folder = Path(folder)
         self.plot_every = plot_every
 
