@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from targetprop.app import legacy
 from targetprop.app.moved import AMORTISED, refuse_moved
-from targetprop.utils.errors import UserError, did_you_mean, unknown
+from targetprop.utils.errors import UserError, no_such, unknown
 
 log = logging.getLogger(__name__)
 CONF = Path(__file__).parent / "conf"
@@ -135,10 +135,6 @@ def _unknown_key(message: str, overrides: list[str]) -> UserError:
         reached.append(key)
     if not isinstance(node, DictConfig):
         return UserError(message)
-    names = [str(key) for key in node]
-    where = ".".join([*reached, last])
-    place = f"{'.'.join(reached)} has" if reached else "there are"
+    explained = no_such(last, [str(key) for key in node])
     adds = "" if reached[:1] == ["model"] else " A + before it adds a key."  # there, what is added is refused
-    return UserError(
-        f"no such key.{did_you_mean(last, names)} In its place {place}: {', '.join(sorted(names))}.{adds}", key=where
-    )
+    return UserError(explained.message + adds, key=".".join([*reached, last]))

@@ -10,11 +10,12 @@ from hydra.utils import get_object
 from torch import nn
 
 from targetprop.algorithms import Algorithm, named
+from targetprop.app.objects import refuse_unknown
 from targetprop.baselines.backprop import Backprop
 from targetprop.baselines.notebook import AsPrinted
 from targetprop.feedback.base import OptimizerSpec
 from targetprop.learner import Learner
-from targetprop.utils.errors import UserError, is_number, prefixed, refuse_unknown_keys, require
+from targetprop.utils.errors import UserError, is_number, prefixed, require
 
 
 def target_propagation(network: nn.Module, hparams: Mapping[str, Any], *, seed: int, algorithm: str) -> Learner:
@@ -33,7 +34,7 @@ def target_propagation(network: nn.Module, hparams: Mapping[str, Any], *, seed: 
         chosen = find_algorithm(algorithm)
     numbers = {key: value for key, value in hparams.items() if key != "f_optim"}
     with prefixed("model.hparams"):
-        refuse_unknown_keys(numbers, [*chosen.numbers, "f_optim"])
+        refuse_unknown(numbers, [*chosen.numbers, "f_optim"])
         if "b_optim" in numbers:
             numbers["b_optim"] = optimizer_spec("b_optim", hparams)
         return Learner(network, chosen.with_numbers(**numbers), seed=seed)
@@ -85,7 +86,7 @@ def optimizer_spec(name: str, hparams: Mapping[str, Any]) -> OptimizerSpec:
     if not isinstance(given, Mapping):
         raise UserError(f"expected an optimiser (type, lr, ...), got {given!r}", key=name)
     with prefixed(name):
-        refuse_unknown_keys(given, [each.name for each in fields(OptimizerSpec)])
+        refuse_unknown(given, [each.name for each in fields(OptimizerSpec)])
         return OptimizerSpec(**given)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from targetprop.utils.errors import UserError, prefixed, refuse_unknown_keys
+from targetprop.utils.errors import UserError, no_such, prefixed
 
 
 def build(config: DictConfig, **others: Any) -> Any:
@@ -42,7 +42,7 @@ def call(place: str, config: DictConfig, *arguments: Any) -> Any:
     """
     target, hparams = get_method(config._target_), plain(config.hparams)
     with prefixed(place):
-        refuse_unknown_keys(hparams, _names(target, len(arguments)) or hparams)
+        refuse_unknown(hparams, _names(target, len(arguments)) or hparams)
         try:
             return target(*arguments, **hparams)
         except TypeError as error:
@@ -53,6 +53,14 @@ def _names(target: Callable[..., Any], given: int) -> list[str]:
     """What can be given by name behind so many arguments; empty if any name can."""
     parameters = list(inspect.signature(target).parameters.values())[given:]
     return [] if any(each.kind is each.VAR_KEYWORD for each in parameters) else [each.name for each in parameters]
+
+
+def refuse_unknown(given: Iterable[str], valid: Iterable[str]) -> None:
+    """Raise `UserError` for the first of the settings given that is not a valid one: names it, and the nearest."""
+    names = list(valid)
+    for key in given:
+        if key not in names:
+            raise no_such(key, names)
 
 
 def plain(config: DictConfig | ListConfig | dict[str, Any]) -> dict[str, Any]:

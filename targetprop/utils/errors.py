@@ -61,21 +61,18 @@ def is_number(given: object) -> TypeGuard[float]:
     return isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
 
 
-def did_you_mean(given: object, names: Iterable[str]) -> str:
-    """The names that are nearest to what was given, as a question with a space before it; empty if none is near."""
-    nearest = difflib.get_close_matches(str(given), list(names), n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
+def no_such(key: str, valid: Iterable[str]) -> UserError:
+    """An error for a setting that there is not: names it, the nearest and all valid ones."""
+    return UserError(f"there is no such setting.{_nearest(key, valid)}", key=key)
 
 
 def unknown(key: str, given: object, valid: Iterable[str]) -> UserError:
     """An error for a name that is not among `valid`: names `key`, the value, the nearest and all valid names."""
-    names = sorted(valid)
-    return UserError(f"unknown value {given!r}.{did_you_mean(given, names)} Valid: {', '.join(names)}.", key=key)
+    return UserError(f"unknown value {given!r}.{_nearest(given, valid)}", key=key)
 
 
-def refuse_unknown_keys(given: Iterable[str], valid: Iterable[str]) -> None:
-    """Raise `UserError` for the first key that is not among `valid`: names it, the nearest and all valid ones."""
+def _nearest(given: object, valid: Iterable[str]) -> str:
     names = sorted(valid)
-    for key in given:
-        if key not in names:
-            raise UserError(f"no such key.{did_you_mean(key, names)} Valid: {', '.join(names)}.", key=key)
+    nearest = difflib.get_close_matches(str(given), names, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
+    return f"{hint} Valid: {', '.join(names)}."
