@@ -26,7 +26,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.distributed.rendezvous import rendezvous
 
-from targetprop.app.callbacks.divergence import DivergenceError
+from targetprop.app.errors import DivergenceError
 from targetprop.app.quiet import quiet_warnings
 from targetprop.utils.errors import UserError
 

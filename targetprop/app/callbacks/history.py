@@ -12,7 +12,7 @@ import lightning as L
 from targetprop.app.callbacks.alignment import Alignment
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.module import Classifier
-from targetprop.app.report import draw_curves
+from targetprop.app.report.curves import draw_curves
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +14,7 @@ from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.history import History
 from targetprop.app.module import Classifier
 from targetprop.utils.errors import is_number, require
+from targetprop.utils.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ class AccuracyFloor(L.Callback):
     """Ends training after an epoch whose training accuracy is below `least`, a fraction."""
 
     def __init__(self, least: float) -> None:
-        require(is_number(least) and 0 <= least <= 1, "callbacks.accuracy_floor.least", "a number in [0, 1]", least)
+        require(is_number(least) and 0 <= least <= 1, "least", "a number in [0, 1]", least)
         self.least = least
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -59,6 +59,4 @@ class TrialRecord(L.Callback):
 
     def _write(self, trainer: L.Trainer) -> None:
         if trainer.is_global_zero:
-            partial = self.path.with_suffix(".part.json")
-            partial.write_text(json.dumps(self.record, indent=2) + "\n")
-            os.replace(partial, self.path)
+            write_text(self.path, json.dumps(self.record, indent=2) + "\n")

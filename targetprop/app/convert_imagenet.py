@@ -1,6 +1,6 @@
 """Make ImageNet32 from ImageNet: files in the published format from a tree of folders.
 
-    python -m targetprop.data.convert_imagenet SOURCE TARGET
+    targetprop convert_imagenet SOURCE TARGET
 
 SOURCE holds train/CLASS/*.JPEG and val/CLASS/*.JPEG. TARGET gets Imagenet32_train/train_data_batch_1 to 10 and
 Imagenet32_val/val_data, so that data_dir=TARGET trains on them, and classes.txt, whose line k names the class of label
@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from targetprop.data.imagenet32 import CLASSES, SHAPE, TEST_FILE, TEST_FOLDERS, TRAIN_FILES, TRAIN_FOLDERS
-from targetprop.data.whole import whole_file
 from targetprop.utils.errors import UserError, require
+from targetprop.utils.files import whole_file
 
 SUFFIXES = {".jpeg", ".jpg", ".png"}
 LISTED = "classes.txt"
@@ -49,8 +49,9 @@ class Part:
 def convert(source: Path, target: Path) -> None:
     """Write those files of ImageNet32 below `target` that are not there yet.
 
-    Raises `UserError` if `source` is no such tree, if `target` holds files of other classes or of another origin, or
-    if images cannot be read: it names them, when all files without such images have been written.
+    Raises:
+        UserError: `source` is no such tree, `target` holds files of other classes or of another origin, or images
+            cannot be read. The message names these, once all files without such images have been written.
     """
     classes = _class_names(source)
     parts = [*_train_parts(source / "train", target, classes), _test_part(source / "val", target, classes)]
@@ -131,8 +132,8 @@ def _list_classes(classes: Sequence[str], target: Path, parts: Sequence[Part]) -
         raise UserError(f"{placed[0]} is of another origin: there is no {listed}. Choose another TARGET.")
     for part in parts:
         part.file.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(listed) as file:
-        file.write(text)
+    with whole_file(listed) as partial:
+        partial.write_bytes(text)
 
 
 def _read(path: Path) -> NDArray[np.uint8] | str:
@@ -160,7 +161,7 @@ def _stack(images: Iterable[NDArray[np.uint8] | str], count: int) -> tuple[NDArr
 
 def _write(path: Path, rows: NDArray[np.uint8], labels: list[int]) -> None:
     """A file of the published keys: 'mean' is that of its own images."""
-    with whole_file(path) as file:
+    with whole_file(path) as partial, partial.open("wb") as file:
         pickle.dump({"data": rows, "labels": labels, "mean": rows.mean(axis=0)}, file, protocol=4)
 
 
@@ -172,9 +173,11 @@ def _unreadable(messages: list[str]) -> UserError:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> None:
+    """The command, with what follows its name."""
+    parser = argparse.ArgumentParser(
+        "targetprop convert_imagenet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", metavar="SOURCE", type=Path)
     parser.add_argument("target", metavar="TARGET", type=Path)
     options = parser.parse_args(arguments)
@@ -184,7 +187,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
         sys.exit("Stopped. Start it again to go on.")
-
-
-if __name__ == "__main__":
-    main()
