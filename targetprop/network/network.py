@@ -153,12 +153,12 @@ class PairedNetwork(nn.Module):
         return tuple(seen)
 
     def _to_channels_last(self) -> None:
-        """Put kernels into that memory order, too, where all layers are known.
+        """Put kernels into that memory order, too, where all layers take it.
 
-        Beside a layer that we do not know forward kernels stay as they are: they set the memory order of what the
+        Beside a layer that may not forward kernels stay as they are: they set the memory order of what the
         network gives when its owner calls it, and that layer may use `view`.
         """
-        foreign = any(isinstance(rule_of(each), Opaque) for pair in self.pairs for each in _layers(pair.block))
+        foreign = any(not rule_of(each).any_memory_order for pair in self.pairs for each in _layers(pair.block))
         for pair in self.pairs:
             for module in (None if foreign else pair.block, pair.feedback):
                 if module is not None:
