@@ -307,6 +307,6 @@ def not_in_place(layer: nn.Module) -> None:
 
 
 def sizes(value: int | tuple[int, ...] | None, dims: int) -> tuple[int, ...]:
-    """A setting of a layer of so many spatial dimensions, one number for each, that may have been given as one number."""
+    """A setting, one number for each of so many spatial dimensions, that may have been given as one number."""
     assert value is not None
     return (value,) * dims if isinstance(value, int) else tuple(value)
