@@ -1,38 +1,71 @@
 """Train deep networks by target propagation instead of backprop."""
 
-from targetprop.algorithms import AMORTISED_DTP, DTP, LEE_DTP, TP, VANILLA_DTP, OptimizerSpec, Recipe
-from targetprop.feedback.updates import explain
-from targetprop.layers.encoding import encode
+from targetprop.algorithms import (
+    ALGORITHMS,
+    DELTA_MIRROR,
+    DTP,
+    FIXED_DTP,
+    KOLEN_POLLACK,
+    LEE_DTP,
+    PARALLEL_DTP,
+    TP,
+    VANILLA_DTP,
+    Algorithm,
+)
+from targetprop.feedback.base import FeedbackLearning, FeedbackRule, OptimizerSpec
+from targetprop.feedback.by_loss import ByLoss
+from targetprop.feedback.delta_mirror import DeltaMirror
+from targetprop.feedback.fixed import Fixed
+from targetprop.feedback.kolen_pollack import KolenPollack
+from targetprop.layers.activation import register_elementwise
+from targetprop.layers.base import FeedbackLayer, LayerRule, register, rule_of
 from targetprop.layers.residual import Residual
 from targetprop.layers.shape import Reshape
-from targetprop.layers.twins import Twin, register_twin, twin_of
-from targetprop.learner import Learner
-from targetprop.network.network import PairedNetwork, Trace
+from targetprop.learner import Learner, Step, Trainable, explain
+from targetprop.network.network import PairedNetwork
 from targetprop.network.pair import Pair
-from targetprop.step import Step
+from targetprop.network.passes import Pass, Trace
+from targetprop.targets import DifferenceTargets, OutputSignal, PlainTargets, TargetRule
 from targetprop.utils.errors import UserError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
-    "AMORTISED_DTP",
+    "ALGORITHMS",
+    "DELTA_MIRROR",
     "DTP",
+    "FIXED_DTP",
+    "KOLEN_POLLACK",
     "LEE_DTP",
+    "PARALLEL_DTP",
     "TP",
     "VANILLA_DTP",
+    "Algorithm",
+    "ByLoss",
+    "DeltaMirror",
+    "DifferenceTargets",
+    "FeedbackLayer",
+    "FeedbackLearning",
+    "FeedbackRule",
+    "Fixed",
+    "KolenPollack",
+    "LayerRule",
     "Learner",
     "OptimizerSpec",
+    "OutputSignal",
     "Pair",
     "PairedNetwork",
-    "Recipe",
+    "Pass",
+    "PlainTargets",
     "Reshape",
     "Residual",
     "Step",
+    "TargetRule",
     "Trace",
-    "Twin",
+    "Trainable",
     "UserError",
-    "encode",
     "explain",
-    "register_twin",
-    "twin_of",
+    "register",
+    "register_elementwise",
+    "rule_of",
 ]

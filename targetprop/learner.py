@@ -2,116 +2,128 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from copy import deepcopy
-from functools import partial
-from typing import Any, cast
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from targetprop.algorithms import DTP, Recipe
-from targetprop.execution.parallel import Grid, LayerParallel
-from targetprop.execution.schedule import is_recorded, side_by_side
-from targetprop.feedback.budget import Amortised
-from targetprop.feedback.by_loss import Iterated
-from targetprop.feedback.rules import (
-    add_local_gradients,
-    adjoint_difference,
-    local_loss,
-    mirror_gradient,
-    output_difference,
-)
-from targetprop.feedback.updates import maps_for
-from targetprop.network.network import PairedNetwork, Trace
-from targetprop.network.pair import Pair
+from targetprop import local
+from targetprop.algorithms import DTP, Algorithm, named
+from targetprop.network.network import PairedNetwork
+from targetprop.network.passes import Pass, StoredPass
 from targetprop.noise import GaussianNoise, NoiseSource
-from targetprop.step import Step, sample_gradients
-from targetprop.utils.errors import UserError
+from targetprop.targets import OutputSignal
+from targetprop.utils.errors import UserError, require
+from targetprop.utils.inputs import Unchanged, check_batch, refuse_replicas
 from targetprop.utils.precision import Autocast, wide
 
-CHANGES_WITH_EVERY_PASS = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.modules.batchnorm._NormBase)
+FORMAT = 2
+"""Of a learner's state."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one training step saw, detached; in forward order.
+
+    Attributes:
+        feedback_losses: for each block with feedback, the mean over its updates; of a block that learns by the delta
+            rule, the share of the response to noise that its feedback does not predict; 0 without a loss.
+        local_losses: for each block, before the update, (blocks,).
+        activities: mean output of each block, (blocks,).
+        outputs, targets: of each block, (batch, ...); empty unless `backward` was told to keep them.
+    """
+
+    feedback_losses: Tensor
+    local_losses: Tensor
+    activities: Tensor
+    outputs: list[Tensor]
+    targets: list[Tensor]
+
+
+class Trainable(Protocol):
+    """What a trainer trains: a `Learner`, and whatever stands in its place."""
+
+    network: PairedNetwork
+
+    @property
+    def update_scale(self) -> float | None:
+        """What its gradients are times those of backprop, about; None where there is nothing to compare."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Output of the network for x (batch, ...); in training mode also what `backward` needs."""
+
+    def backward(
+        self,
+        loss: Tensor,
+        *,
+        labels: Tensor | None = None,
+        loss_of: Callable[[Tensor], Tensor] | None = None,
+        keep: bool = False,
+    ) -> Step | None:
+        """Add gradients to the `.grad` of the parameters; what it saw, if it saw more than the loss."""
+
+    def optimizer_parameters(self) -> list[nn.Parameter]:
+        """What the forward optimiser trains."""
 
 
 class Learner(nn.Module):
     """Trains a network by target propagation.
 
-    Its `state_dict` holds all that a later run needs to go on: weights, feedback optimisers and the step count.
-    The forward optimiser is yours.
+    >>> learner = Learner(network, "dtp")
+    >>> loss = F.cross_entropy(learner(x), y)
+    >>> learner.backward(loss)
+
+    Its `state_dict` holds all that a later run needs to go on: weights, state of the feedback learning and the step
+    count. The forward optimiser is yours.
 
     Args:
-        network: a Sequential, cut into blocks as `PairedNetwork.of` says, or a PairedNetwork.
-        recipe: the algorithm and its numbers, for good.
+        network: a Sequential or a list of layers, cut into blocks as `PairedNetwork.of` says, or a PairedNetwork.
+        algorithm: an `Algorithm`, or the name of one in `ALGORITHMS`.
         seed: of the noise.
         noise: another source of standard-normal noise.
-        recompute: keep the activations of one block at a time and compute them anew from the input for each, in
-            blocks / 2 times the forward passes. Results are the same, and memory does not grow with depth.
+
+    Attributes:
+        learning: the feedback while it learns; `targetprop.execution` wraps it to execute it in other ways.
+        keep_pass: makes the `Pass` that a forward call keeps for `backward`.
 
     Raises:
-        UserError: a layer without feedback twin, or a list in the recipe that does not fit the blocks.
+        UserError: what is given is no such network or algorithm, a layer has no feedback, or a list among the
+            algorithm's numbers does not fit the blocks.
     """
 
     def __init__(
         self,
-        network: nn.Sequential | PairedNetwork,
-        recipe: Recipe = DTP,
+        network: nn.Sequential | Sequence[nn.Module] | PairedNetwork,
+        algorithm: Algorithm | str = DTP,
         *,
         seed: int = 0,
         noise: NoiseSource | None = None,
-        recompute: bool = False,
     ) -> None:
         super().__init__()
-        if isinstance(network, nn.Sequential):
-            network = PairedNetwork.of(network, recipe.twin, top=recipe.output == "target")
-        self.network = network
-        self.recipe = recipe
+        if isinstance(algorithm, str):
+            algorithm = named(algorithm)
+        require(isinstance(algorithm, Algorithm), "algorithm", "an Algorithm or the name of one", algorithm)
+        self.network = _paired(network, algorithm)
+        self.algorithm = algorithm
         self.noise = noise or GaussianNoise(seed)
         self.steps = 0
-        if recipe.feedback == "amortised" and self.network.style not in ("linear", "matched", "own"):
-            raise UserError('network: feedback="amortised" needs twins in the style "linear" or "matched".')
-        pairs = self.network.pairs
-        amortised = {n: maps for n, pair in enumerate(pairs) if (maps := maps_for("amortised", recipe, pair))}
-        self._mirrored = {n: maps for n, pair in enumerate(pairs) if (maps := maps_for("kolen_pollack", recipe, pair))}
-        self.iterated = Iterated(self.network, recipe, others=amortised.keys() | self._mirrored.keys())
-        self._amortised = Amortised(self.network, amortised, recipe.budget, adaptive=recipe.adaptive)
-        if recompute and (changing := [m for m in self.network.modules() if isinstance(m, CHANGES_WITH_EVERY_PASS)]):
-            raise UserError(f"recompute: {type(changing[0]).__name__} does not give the same activations twice.")
-        if recipe.init_symmetric_weights:
-            self.network.make_symmetric()
-        self.recompute = recompute
-        self.parallel: LayerParallel | None = None
-        self._autocast: Autocast | None = None
-        self._x: Tensor | None = None
-        self._traces: list[Trace] = []  # none, if they are recomputed
-        self._output: Tensor | None = None
-        self._earlier: Tensor | None = None
+        self.learning = algorithm.feedback.start(self.network, algorithm.targets)
+        self.keep_pass: Callable[[PairedNetwork, Tensor, NoiseSource, int], Pass] = StoredPass
+        self._call: _Call | None = None
+        self._earlier: _Call | None = None
 
-    def distribute(self, grid: Grid) -> None:
-        """From now on train feedback on the processes of a grid, all of which call this; their weights become equal.
-
-        Raises:
-            UserError: more columns than pairs with feedback, or noise of the user's own for several rows.
-        """
-        if grid.rows > 1:
-            if not isinstance(self.noise, GaussianNoise):
-                raise UserError("noise: a source of your own cannot be divided between the rows of a grid.")
-            self.noise = self.noise.part(grid.row, grid.rows)
-        self.parallel = LayerParallel(grid, len(self.network.trained))
-        self.parallel.equal([*self.parameters(), *self.buffers()])
-
-    def gather(self) -> None:
-        """Bring the state of every pair's feedback optimiser here from where it is trained; all processes call this."""
-        if self.parallel is None or self.parallel.owners is None:
-            return
-        own = self.iterated.states(self.parallel.own)
-        for states in self.parallel.gather(own):
-            self.iterated.load_states({number: state for number, state in states.items() if number not in own})
+    @property
+    def update_scale(self) -> float:
+        """What its gradients are times those of backprop, about: beta."""
+        return self.algorithm.targets.beta
 
     def optimizer_parameters(self) -> list[nn.Parameter]:
-        """What your optimiser trains: the forward parameters, by Kolen-Pollack the feedback weights, too."""
-        mirrored = [each.map.map.weight for maps in self._mirrored.values() for each in maps]
-        return self.network.forward_parameters() + cast(list[nn.Parameter], mirrored)
+        """What your optimiser trains, each once: the forward parameters, and feedback weights that follow them."""
+        both = self.network.forward_parameters() + self.learning.parameters_for_the_user()
+        return list({id(p): p for p in both}.values())
 
     def forward(self, x: Tensor) -> Tensor:
         """Network output for x (batch, ...); in training mode also what `backward` needs.
@@ -119,26 +131,33 @@ class Learner(nn.Module):
         Under autocast to bfloat16 the output is float32, as the loss should be, and `backward` works as this pass did.
 
         Raises:
-            UserError: autocast to float16, or of feedback that learns from, or carries, differences too small for it.
+            UserError: x is no batch that the network takes, autocast to a type that the feedback cannot learn in, or a
+                gradient of the last output went elsewhere than through `backward`.
         """
         if not (self.training and torch.is_grad_enabled()):
             return self.network(x)
-        self._autocast = self._sound_autocast(x.device)
-        self._earlier = self._output
-        self._x = x
-        with self._autocast.again():
-            if self.recompute:
-                self._traces = []
-                with torch.no_grad():
-                    y = self.network(x)
-            else:
-                self._traces = self.network.trace(x)
-                y = self._traces[-1].y
-        y = y.detach()
-        self._output = (y if self._autocast.dtype is None else y.to(wide(y.dtype))).requires_grad_()
-        return self._output
+        refuse_replicas(self)
+        parameters = self.network.forward_parameters()
+        check_batch(x, self.network.dims, parameters)
+        autocast = self._sound_autocast(x.device)
+        with autocast.again():
+            seen = self.keep_pass(self.network, x, self.noise, self.steps)
+        if len(seen.output) != len(x):
+            raise UserError(f"the network gives {len(seen.output)} outputs for a batch of {len(x)}.", key="network")
+        output = seen.output if autocast.dtype is None else seen.output.to(wide(seen.output.dtype))
+        output = output.detach().requires_grad_()
+        watch = output.register_post_accumulate_grad_hook(_refuse_lost_gradient)
+        self._earlier, self._call = self._call, _Call(seen, output, autocast, Unchanged.now(x, parameters), watch)
+        return output.clone()  # which the caller may change in place
 
-    def backward(self, loss: Tensor, *, keep: bool = False) -> Step:
+    def backward(
+        self,
+        loss: Tensor,
+        *,
+        labels: Tensor | None = None,
+        loss_of: Callable[[Tensor], Tensor] | None = None,
+        keep: bool = False,
+    ) -> Step:
         """Train the feedback on this batch, then add every block's local gradient to the `.grad` of its parameters.
 
         The gradients approximate beta times those of `loss.backward()`; a forward optimiser may follow.
@@ -146,208 +165,216 @@ class Learner(nn.Module):
         Args:
             loss: computed from the output of the latest call: one value per sample (batch,), or their mean.
                 Parameters of its own (a temperature, a penalty) get the gradients that `loss.backward()` gives.
+            labels: of the batch, (batch,), for target rules that use them.
+            loss_of: the loss as a function of the output, for target rules that evaluate it again.
             keep: whether to keep outputs and targets in the Step; else they are let go on the way down.
 
         Raises:
-            UserError: there was no forward pass in training mode since the last `backward`, or the loss is of another.
+            UserError: there was no forward pass in training mode since the last `backward`, the loss is of another, or
+                the batch or a weight has changed since.
         """
-        step = self.compute(loss, keep=keep)
+        step = self.compute(loss, labels=labels, loss_of=loss_of, keep=keep)
         self.finish(step)
         return step
 
-    def compute(self, loss: Tensor, *, keep: bool = False) -> Step:
-        """What `backward` does on the device: from the second step on it waits for nothing, and can be recorded."""
-        if self._x is None or self._output is None:
-            raise UserError("backward: call the learner on a batch first, in training mode and with gradients on.")
-        x, traces, output, earlier = self._x, self._traces, self._output, self._earlier
-        self._x = self._output = self._earlier = None
-        self._traces = []
-        gradient = sample_gradients(loss, output)
-        if earlier is not None and earlier.grad is not None:
-            raise UserError("backward: the loss depends on an earlier call, too; give each call a backward of its own.")
-        assert self._autocast is not None
-        with self._autocast.again():
-            step = self._descend(x, traces, output_difference(gradient, self._output_step), keep)
-        if self.parallel is not None:
-            self.parallel.share_gradients(self.optimizer_parameters())
-            self.parallel.average([step.local_losses])
+    def compute(
+        self,
+        loss: Tensor,
+        *,
+        labels: Tensor | None = None,
+        loss_of: Callable[[Tensor], Tensor] | None = None,
+        keep: bool = False,
+    ) -> Step:
+        """What `backward` does on the device: from the second step on it waits for nothing."""
+        call, earlier = self._call, self._earlier
+        if call is None:
+            raise UserError(
+                "call the learner on a batch first, in training mode and with gradients on.", key="backward"
+            )
+        self._call = self._earlier = None
+        call.unchanged.check(call.seen.x, self.network.forward_parameters())
+        for each in (call, earlier):
+            if each is not None:
+                each.watch.remove()
+        gradient = sample_gradients(loss, call.output)
+        if earlier is not None and earlier.output.grad is not None:
+            raise UserError("the loss depends on an earlier call, too; give each call its own.", key="backward")
+        with call.autocast.again(), torch.no_grad():
+            step = self._sweep(call.seen, OutputSignal(gradient, labels, loss_of), keep)
+        if call.seen.x.requires_grad:
+            torch.autograd.backward(call.seen.x, call.seen.input_gradient)
         return step
 
     def finish(self, step: Step) -> None:
-        """What `backward` does on the host after `compute`: decide about the effort of later steps, and count."""
-        self._amortised.watch(step.feedback_losses, self.steps)
+        """What `backward` does on the host after `compute`."""
+        self.learning.between_steps(self.steps, step.feedback_losses)
         self.steps += 1
 
     @property
-    def plan(self) -> tuple[float, ...]:
-        """By what `compute` differs from step to step after the first: the efforts of amortised feedback learning."""
-        return tuple(self._amortised.efforts)
+    def plan(self) -> Hashable:
+        """By what `compute` differs from step to step, but for numbers on the device."""
+        return self.learning.plan
 
-    @torch.no_grad()
-    def _descend(self, x: Tensor, traces: list[Trace], difference: Tensor, keep: bool) -> Step:
-        """From the output down: a block's feedback learns, its forward weights get their gradient, its target goes on.
-
-        Args:
-            traces: emptied on the way, so that activations are let go.
-        """
-        self._amortised.begin(x, self.steps)
-        published: dict[int, Tensor] = {}  # losses of feedback that has learned before the way down
-        if self.parallel is not None:
-            published = self._learn_in_parallel(self.parallel, x, traces)
-        elif is_recorded(x) and not self.recompute and self._pairs_are_apart:
-            published = self._learn_side_by_side(traces)
-        feedback_losses, local_losses, activities = [], [], []
-        outputs: list[Tensor] = []
-        targets: list[Tensor] = []
-        for number in reversed(range(len(self.network.pairs))):
-            trace = self._recomputed(x, number) if self.recompute else traces.pop()
-            clean, pair = trace.detach(), self.network.pairs[number]
-            if self._has_feedback(number):
-                learned = published[number] if published else self._learn_feedback(number, pair, clean)
-                feedback_losses.append(learned)
-            local_losses.append(local_loss(difference))
-            activities.append(clean.y.mean(dtype=wide(clean.y.dtype)))
-            if keep:
-                outputs.append(clean.y)
-                targets.append(clean.y + difference)
-            at_map = add_local_gradients(pair, trace, difference)
-            if number:
-                difference = self._below(number, clean, difference, at_map)
-        for maps in self._mirrored.values():  # now that weights that blocks share have all of their gradient
-            for each in maps:
-                mirror_gradient(each)
-        losses = torch.stack(feedback_losses[::-1]) if feedback_losses else x.new_zeros(0)
-        local, activity = torch.stack(local_losses[::-1]), torch.stack(activities[::-1])
-        return Step(losses, local, activity, outputs[::-1], targets[::-1])
-
-    @property
-    def _output_step(self) -> float:
-        """Step size at the output, where what follows the loss itself takes a whole gradient."""
-        return self.recipe.beta if self.recipe.output == "target" else 1.0
-
-    def _below(self, number: int, trace: Trace, difference: Tensor, at_map: Tensor | None) -> Tensor:
-        """The difference d^{n-1} of the target below a block, counted from 0."""
-        pair = self.network.pairs[number]
-        if self.recipe.output == "loss" and number == len(self.network.pairs) - 1:
-            return self.recipe.beta * adjoint_difference(pair, trace, difference)
-        return self.recipe.targets(pair, trace, difference, at_map)
-
-    @torch.enable_grad()
-    def _recomputed(self, x: Tensor, number: int) -> Trace:
-        return self.network.trace_block(x, number)
-
-    def _learn_side_by_side(self, traces: Sequence[Trace]) -> dict[int, Tensor]:
-        """The feedback of all pairs at a time, started in the order of the way down: noise is drawn in the same one."""
-        pairs = dict(enumerate(self.network.trained, start=1))
-        works = {n: partial(self._learn_feedback, n, pairs[n], traces[n].detach()) for n in reversed(pairs)}
-        return side_by_side(works)
-
-    @property
-    def _pairs_are_apart(self) -> bool:
-        """Whether no two pairs change the same tensors while they learn."""
-        learned = [id(each) for pair in self.network.trained for each in _learned(pair)]
-        return len(set(learned)) == len(learned)
-
-    def _learn_in_parallel(self, parallel: LayerParallel, x: Tensor, traces: Sequence[Trace]) -> dict[int, Tensor]:
-        """The feedback of this process's pairs, then that of all others; returns the losses of all."""
-        trained = dict(enumerate(self.network.trained, start=1))
-
-        def learn(number: int) -> Tensor:
-            trace = self._recomputed(x, number) if self.recompute else traces[number]
-            return self._learn_feedback(number, trained[number], trace.detach())
-
-        if parallel.owners is None:
-            parallel.share_out(self._seconds(x, learn) if parallel.grid.is_first else [])
-        losses = {number: learn(number) for number in parallel.own}
-        return parallel.publish({number: _learned(pair) for number, pair in trained.items()}, losses)
-
-    def _seconds(self, x: Tensor, learn: Callable[[int], Tensor]) -> list[float]:
-        """What each pair's feedback learning takes on this batch, tried out alone: afterwards all is as it was."""
-        # Forward weights are not touched, not even by writing the same into them: autograd needs them as they were.
-        learned = [each for pair in self.network.trained for each in _learned(pair)]
-        before, state = [each.clone() for each in learned], deepcopy(self.get_extra_state())
-        parallel, self.parallel = self.parallel, None
-        self._amortised.begin(x, self.steps + 1)  # the first step is not like the others
-
-        def once(number: int) -> float:
-            start = time.perf_counter()
-            float(learn(number))  # waits for the device
-            return time.perf_counter() - start
-
-        # The better of two: the first one of a kind loads code, which on a GPU takes longer than running it.
-        seconds = [min(once(number), once(number)) for number in range(1, 1 + len(self.network.trained))]
-        self._amortised.begin(x, self.steps)
-        for each, was in zip(learned, before, strict=True):
-            each.copy_(was)
-        self.set_extra_state(state)
-        self.parallel = parallel
-        return seconds
-
-    def _learn_feedback(self, number: int, pair: Pair, trace: Trace) -> Tensor:
-        """The updates of a pair's feedback on this batch, by the rule that it learns by; returns their loss."""
-        if number not in self._amortised.maps:
-            return self.iterated.learn(number, trace, self.noise, self.steps, self._average)
-        loss = self._amortised.learn(number, trace, self.noise)
-        self._average(pair.feedback_parameters())
-        return loss
-
-    def _average(self, tensors: Sequence[Tensor]) -> None:
-        if self.parallel is not None:
-            self.parallel.average(tensors)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Learner:
-        """What `to`, `double`, `cuda` and the like call."""
-        super()._apply(fn, recurse)
-        self.iterated.move()
-        return self
-
-    def _has_feedback(self, number: int) -> bool:
-        """Whether this pair, counted from 0, carries a target down by its feedback."""
-        return 0 < number <= len(self.network.trained)
+    def _sweep(self, seen: Pass, output: OutputSignal, keep: bool) -> Step:
+        """From the output down: a block's feedback learns, its forward weights get their gradient, its target goes on."""
+        record = _Record(keep)
+        self.learning.before_sweep(seen)
+        for block, difference in self.algorithm.targets.sweep(seen, output):
+            if self.algorithm.scope == "block":
+                seen.release(block + 1)  # nothing looks at the block above any more
+            if block in self.network.fed_numbers:
+                record.feedback_losses[block] = self.learning.learn(seen, block)
+            record.add(block, seen.trace(block).y.detach(), difference)
+            local.add_gradients(seen, block, difference)
+        step = record.step(len(self.network.pairs), self.network.fed_numbers, seen.x)
+        self.learning.after_sweep(seen, step.local_losses)
+        return step
 
     def _sound_autocast(self, device: torch.device) -> Autocast:
         """The autocast that stands, if this network can learn under it."""
         autocast = Autocast.current(device)
-        for number, pair in enumerate(self.network.pairs if autocast.dtype is not None else ()):
-            by_loss = number in self.iterated.optimizers
-            if by_loss or (self._has_feedback(number) and not pair.carries_differences):
+        for number, pair in self.network.fed.items() if autocast.dtype is not None else ():
+            if not (self.learning.takes_narrow_types(number) and pair.carries_differences):
                 raise UserError(
-                    f"autocast: the feedback of block {pair.name} needs differences of nearly equal numbers, which "
-                    "bfloat16 does not hold: set feedback.rule=amortised and feedback.twin=linear "
-                    "(model=amortised_dtp), or train without autocast (trainer.precision=32-true)."
+                    f"the feedback of block {pair.name} needs differences of nearly equal numbers, which bfloat16 does "
+                    "not hold: use the algorithm 'delta_mirror', or train without autocast, in float32.",
+                    key="autocast",
                 )
         return autocast
 
     @property
     def _rule(self) -> str:
         """What a state must have in common with the learner that takes it over."""
-        name = self.recipe.feedback if self.recipe.feedback in ("amortised", "kolen_pollack") else "by a loss"
-        return f"{name}, with {self.network.style} twins"
+        return f"{type(self.algorithm.feedback).__name__} with feedback in the style {self.network.style!r}"
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Step count and feedback optimisers, beside the weights in `state_dict`."""
-        numbers = range(1, 1 + len(self.network.trained))
-        states = self.iterated.states(numbers)
+        """Step count and state of the feedback learning, beside the weights in `state_dict`."""
         return {
+            "format": FORMAT,
             "steps": self.steps,
             "rule": self._rule,
-            "feedback_optimizers": [states.get(number) for number in numbers],
-            "amortised": self._amortised.state_dict(),
+            "blocks": len(self.network.pairs),
+            "feedback": self.learning.state_dict(),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        saved = dict(enumerate(state["feedback_optimizers"], start=1))
-        blocks, others = len(self.network.pairs), len(saved) - len(self.network.trained)
-        if others:
-            raise UserError(f"The state is of a network with {blocks + others} blocks, this one has {blocks}.")
+        if state.get("format") != FORMAT:
+            raise UserError("the state was written by another edition of targetprop, and cannot be read: train anew.")
+        if state["blocks"] != len(self.network.pairs):
+            raise UserError(
+                f"the state is of a network with {state['blocks']} blocks, this one has {len(self.network.pairs)}."
+            )
         if state["rule"] != self._rule:
-            raise UserError(f"The state is of feedback learning {state['rule']}, this one is {self._rule}.")
+            raise UserError(f"the state is of feedback learning by {state['rule']}, this one is by {self._rule}.")
         self.steps = state["steps"]
-        self._amortised.load_state_dict(state["amortised"])
-        self.iterated.forget()
-        self.iterated.load_states({number: each for number, each in saved.items() if each is not None})
+        self.learning.load_state_dict(state["feedback"])
 
 
-def _learned(pair: Pair) -> list[Tensor]:
-    """What feedback learning changes: the twin, and buffers that noisy passes change, if layers are the user's own."""
-    return [*pair.feedback_parameters(), *pair.buffers()]
+@dataclass(frozen=True)
+class _Call:
+    """A forward call that waits for its `backward`: its pass, the leaf that its output is a copy of, and the rest."""
+
+    seen: Pass
+    output: Tensor
+    autocast: Autocast
+    unchanged: Unchanged
+    watch: RemovableHandle
+
+
+def _refuse_lost_gradient(output: Tensor) -> None:
+    raise UserError(
+        "a gradient reached the output by loss.backward(), which trains nothing here: use learner.backward(loss) in its "
+        "place.",
+        key="backward",
+    )
+
+
+class _Record:
+    """What a sweep sees, block by block, until it is a `Step`."""
+
+    def __init__(self, keep: bool) -> None:
+        self.keep = keep
+        self.feedback_losses: dict[int, Tensor] = {}
+        self.local_losses: dict[int, Tensor] = {}
+        self.activities: dict[int, Tensor] = {}
+        self.outputs: dict[int, Tensor] = {}
+        self.targets: dict[int, Tensor] = {}
+
+    def add(self, block: int, y: Tensor, difference: Tensor) -> None:
+        """A block's output and the difference of its target to it."""
+        self.local_losses[block] = local.local_loss(difference)
+        self.activities[block] = y.mean(dtype=wide(y.dtype))
+        if self.keep:
+            self.outputs[block], self.targets[block] = y, y + difference
+
+    def step(self, blocks: int, fed: Sequence[int], x: Tensor) -> Step:
+        """All of it, in forward order."""
+        learned = [self.feedback_losses[block] for block in fed]
+        return Step(
+            torch.stack(learned) if learned else x.new_zeros(0),
+            torch.stack([self.local_losses[block] for block in range(blocks)]),
+            torch.stack([self.activities[block] for block in range(blocks)]),
+            [self.outputs[block] for block in range(blocks) if self.keep],
+            [self.targets[block] for block in range(blocks) if self.keep],
+        )
+
+
+def sample_gradients(loss: Tensor, output: Tensor) -> Tensor:
+    """dL/ds^N of each sample's own loss, (batch, ...): with what a step begins.
+
+    Args:
+        loss: one value per sample (batch,), or their mean; its own parameters get their gradients.
+        output: s^N, a leaf that the loss was computed from.
+
+    Raises:
+        UserError: the loss has another shape, or is of another output.
+    """
+    require(isinstance(loss, Tensor), "backward", "a loss, computed from the output", type(loss).__name__)
+    if loss.dim() and len(loss) != len(output):
+        raise UserError(
+            f"expected one loss for each of {len(output)} samples, or their mean; got {tuple(loss.shape)}.",
+            key="backward",
+        )
+    if loss.requires_grad:
+        loss.mean().backward()
+    if output.grad is None:
+        raise UserError("the loss must be computed from the output of the latest call.", key="backward")
+    return output.grad * len(output)
+
+
+def explain(learner: Learner) -> list[str]:
+    """For each block, how its feedback learns, and why so."""
+    lines = []
+    for number, pair in enumerate(learner.network.pairs):
+        fed = number in learner.network.fed_numbers
+        how = learner.learning.explain(number) if fed else "no feedback, no target goes down through it"
+        lines.append(f"Block {pair.name}: {how}")
+    return lines
+
+
+def _paired(network: Any, algorithm: Algorithm) -> PairedNetwork:
+    rule, targets = algorithm.feedback, algorithm.targets
+    if isinstance(network, PairedNetwork):
+        needed = [n for n in range(len(network.pairs)) if targets.needs_feedback(n, len(network.pairs))]
+        if network.style not in ("own", rule.style) or network.fed_numbers != needed:
+            raise UserError(
+                f"its feedback is in the style {network.style!r} on blocks {_numbers(network.fed_numbers)}, and the "
+                f"algorithm needs {rule.style!r} on {_numbers(needed)}: give the Sequential itself.",
+                key="network",
+            )
+        return network
+    if isinstance(network, (list, tuple, nn.ModuleList)) and all(isinstance(each, nn.Module) for each in network):
+        network = nn.Sequential(*network)
+    if not isinstance(network, nn.Sequential):
+        compiled = type(network).__name__ == "OptimizedModule"
+        given = "a compiled one" if compiled else type(network).__name__
+        hint = "give the network that was compiled" if compiled else "give its layers in sequence"
+        raise UserError(
+            f"expected an nn.Sequential or a list of layers, got {given}: the learner must see every layer; {hint}.",
+            key="network",
+        )
+    return PairedNetwork.of(network, rule.style, targets.feedback_layer)
+
+
+def _numbers(blocks: Sequence[int]) -> str:
+    return ", ".join(str(block + 1) for block in blocks) or "none"

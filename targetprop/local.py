@@ -5,13 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from targetprop.network.network import Trace
-from targetprop.network.pair import Pair
+from targetprop.layers.conv import Convolution
+from targetprop.network.pair import Chain
+from targetprop.network.passes import Pass, Trace
 from targetprop.utils.precision import wide
 
 
 def local_loss(difference: Tensor) -> Tensor:
-    """1/2 ||t^n - s^n||^2, summed over units, mean over the batch. Ernoult et al. 2022."""
+    """1/2 ||t^n - s^n||^2, summed over units, mean over the batch.
+
+    Ernoult et al., "Towards Scaling Difference Target Propagation by Learning Backprop Targets", 2022,
+    https://arxiv.org/abs/2201.13415.
+    """
     if difference.dtype != wide(difference.dtype):
         power = torch.linalg.vector_norm(difference, dtype=wide(difference.dtype)).square()
     else:
@@ -21,15 +26,49 @@ def local_loss(difference: Tensor) -> Tensor:
     return power / (2 * len(difference))
 
 
-def add_local_gradients(pair: Pair, trace: Trace, difference: Tensor) -> Tensor | None:
-    """Add the gradients of the local loss, with the target held fixed, to the `.grad` of the block's parameters.
+def add_gradients(seen: Pass, block: int, difference: Tensor) -> None:
+    """Add the gradients of a block's local loss, its target held fixed, to the `.grad` of the block's parameters.
 
-    Returns:
-        J^T difference at the output of the block's linear map, where that is known on the way.
+    By the rules of its layers where they are known, else by autograd; if the network's input asks for a gradient, the
+    first block leaves it at its trace's x.
+
+    Args:
+        difference: t^n - s^n, (batch, *output of the block).
     """
-    part, scale = pair.forward_part, -1 / len(difference)
-    if part is not None:
-        return part.add_gradients(trace.x, trace.context, difference, scale)
-    if trace.y.requires_grad:
-        torch.autograd.backward(trace.y, scale * difference)
-    return None
+    trace, scale = seen.trace(block), -1 / len(difference)
+    if trace.chain is not None and not trace.y.requires_grad:
+        seen.at_map[block] = _add_by_rules(trace.chain, trace, difference, scale)
+    elif trace.y.requires_grad:
+        # The graph is kept, since layers without a rule carry errors down by it, too; it goes with the trace.
+        torch.autograd.backward(trace.y, scale * difference, retain_graph=True)
+
+
+def _add_by_rules(chain: Chain, trace: Trace, delta: Tensor, scale: float) -> Tensor:
+    """Add the gradients of scale <delta, F(x)>; returns J^T delta down to the output of the map, not scaled."""
+    rule, position = chain.rule, chain.position
+    summed = delta  # has the same sums over a channel's positions as delta, and fewer of them
+    for i in range(len(rule.layers) - 1, position, -1):
+        layer = rule.layers[i]
+        delta, own = rule.rules[i].gradients(layer, delta, trace.context[i])
+        for name, gradient in own.items():
+            _add(layer.get_parameter(name) if getattr(layer, name) is not None else None, gradient, scale)
+        if not (rule.rules[i].facts(layer).keeps_sums and isinstance(chain.map, Convolution)):
+            summed = delta
+    layer = rule.layers[position]
+    weight, bias = layer.weight, layer.bias
+    if weight.requires_grad:
+        x = rule.run_before(position, trace.x, trace.context)
+        _add(weight, chain.map.correlate(x, delta), scale)
+    if bias is not None and bias.requires_grad:
+        _add(bias, chain.map.rows(summed).sum(1, dtype=bias.dtype).flatten(), scale)
+    return delta
+
+
+def _add(parameter: Tensor | None, gradient: Tensor, scale: float) -> None:
+    if parameter is None or not parameter.requires_grad:
+        return
+    if parameter.grad is None:
+        # In the memory order of the parameter, as autograd gives it: fused optimisers rely on that.
+        parameter.grad = torch.mul(gradient, scale, out=torch.empty_like(parameter, requires_grad=False))
+    else:
+        parameter.grad.add_(gradient, alpha=scale)

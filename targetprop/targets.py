@@ -1,21 +1,143 @@
-"""Targets: where they start, at the output, and how the feedback carries them down.
+"""Target rules: where targets start, at the output, and how they come down to every block.
 
 A target t^n is kept as its difference d^n = t^n - s^n to what the block put out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from targetprop.network.linear_feedback import LinearPart
-from targetprop.network.network import Trace
+from targetprop.layers.base import FeedbackLayer, Style
+from targetprop.layers.sequence import feedback_of
 from targetprop.network.pair import Pair
+from targetprop.network.passes import Pass, Trace
+from targetprop.utils.errors import is_number, require
 
-Propagation = Callable[[Pair, Trace, Tensor, Tensor | None], Tensor]
-"""(pair n, its trace, d^n, J^T d^n at the output of its linear map if that is known) -> d^{n-1}."""
+Scope = Literal["block", "network"]
+"""How far a rule looks: at one block and its feedback, or further. Execution modes that take blocks apart need "block"."""
+
+
+@dataclass(frozen=True)
+class OutputSignal:
+    """What a target rule is told at the output.
+
+    Attributes:
+        gradient: dL/ds^N of each sample's own loss, (batch, ...).
+        labels: (batch,), if the caller gave them.
+        loss: the loss as a function of the output, if the caller gave it: a rule may evaluate it again.
+    """
+
+    gradient: Tensor
+    labels: Tensor | None = None
+    loss: Callable[[Tensor], Tensor] | None = None
+
+
+class TargetRule(ABC):
+    """How targets start and come down. A value: a frozen dataclass with its own numbers.
+
+    Attributes:
+        scope: how far the rule looks.
+        beta: step size of the first target; updates approximate beta times backprop's gradient.
+    """
+
+    scope: ClassVar[Scope]
+    beta: float
+
+    @abstractmethod
+    def needs_feedback(self, block: int, blocks: int) -> bool:
+        """Whether block number `block`, from 0, of so many carries a target by feedback."""
+
+    def feedback_layer(self, blocks: Sequence[nn.Sequential], block: int, style: Style) -> FeedbackLayer | None:
+        """The feedback of one of the blocks: here, from its output space to its input space; None if it needs none.
+
+        Raises:
+            UserError: a layer of it has no feedback.
+        """
+        return feedback_of(blocks[block], style) if self.needs_feedback(block, len(blocks)) else None
+
+    @abstractmethod
+    def sweep(self, seen: Pass, output: OutputSignal) -> Iterator[tuple[int, Tensor]]:
+        """Yield (block, d^n) from the output down.
+
+        Whoever iterates trains the feedback of that block, and takes its forward update, before asking for the next.
+        """
+
+
+@dataclass(frozen=True)
+class LayerwiseTargets(TargetRule):
+    """Targets that come down block by block, each from the one above.
+
+    Args:
+        beta: step size of the output target.
+        output_follows_loss: whether the output block follows the loss itself; the first target is then one below,
+            t^{N-1} = s^{N-1} - beta dL/ds^{N-1}, as in Lee et al. 2015.
+    """
+
+    beta: float = 0.7
+    output_follows_loss: bool = False
+    scope: ClassVar[Scope] = "block"
+
+    def __post_init__(self) -> None:
+        require(is_number(self.beta) and self.beta > 0, "beta", "a number above 0", self.beta)
+        follows = self.output_follows_loss
+        require(isinstance(follows, bool), "output_follows_loss", "true or false", follows)
+
+    def needs_feedback(self, block: int, blocks: int) -> bool:
+        return 0 < block < blocks - self.output_follows_loss
+
+    def sweep(self, seen: Pass, output: OutputSignal) -> Iterator[tuple[int, Tensor]]:
+        last = len(seen.network.pairs) - 1
+        difference = output_difference(output.gradient, 1.0 if self.output_follows_loss else self.beta)
+        for block in range(last, 0, -1):
+            yield block, difference
+            difference = self._below(seen, block, difference, follows_loss=self.output_follows_loss and block == last)
+        yield 0, difference
+
+    def _below(self, seen: Pass, block: int, difference: Tensor, *, follows_loss: bool) -> Tensor:
+        pair, clean = seen.network.pairs[block], seen.trace(block).detach()
+        if follows_loss:
+            return self.beta * adjoint_difference(pair, clean, difference)
+        return self.carry(pair, clean, difference, seen.at_map.get(block))
+
+    @abstractmethod
+    def carry(self, pair: Pair, trace: Trace, difference: Tensor, at_map: Tensor | None = None) -> Tensor:
+        """d^n to d^{n-1}.
+
+        Args:
+            trace: the pair's part of the clean pass.
+            at_map: J^T d^n at the output of the pair's linear map, where the forward update found it on its way.
+        """
+
+
+@dataclass(frozen=True)
+class DifferenceTargets(LayerwiseTargets):
+    """Difference target propagation: t^{n-1} = s^{n-1} + G^n(t^n) - G^n(s^n).
+
+    Lee et al., "Difference Target Propagation", 2015, equation 15, https://arxiv.org/abs/1412.7525.
+    """
+
+    def carry(self, pair: Pair, trace: Trace, difference: Tensor, at_map: Tensor | None = None) -> Tensor:
+        if at_map is not None and pair.linear is not None and pair.linear.adjoint_above:
+            return pair.linear.feed_back(at_map, trace.context)
+        return pair.decode_difference(trace.y, difference, trace.context)
+
+
+@dataclass(frozen=True)
+class PlainTargets(LayerwiseTargets):
+    """Target propagation without the difference: t^{n-1} = G^n(t^n).
+
+    Bengio, "How Auto-Encoders Could Provide Credit Assignment in Deep Networks via Target Propagation", 2014,
+    https://arxiv.org/abs/1407.7906.
+    """
+
+    def carry(self, pair: Pair, trace: Trace, difference: Tensor, at_map: Tensor | None = None) -> Tensor:
+        return pair.decode(trace.y + difference, trace.context) - trace.x
 
 
 def output_difference(gradient: Tensor, beta: float) -> Tensor:
@@ -23,25 +145,12 @@ def output_difference(gradient: Tensor, beta: float) -> Tensor:
     return -beta * gradient
 
 
-def adjoint_difference(pair: Pair, trace: Trace, difference: Tensor, at_map: Tensor | None = None) -> Tensor:
+def adjoint_difference(pair: Pair, trace: Trace, difference: Tensor) -> Tensor:
     """J^T d^n, by the transposed Jacobian of the block itself, on the clean batch.
 
-    Below an output block that follows the loss, d = -dL/ds^N, this is -dL/ds^{N-1}: the first target is
-    t^{N-1} = s^{N-1} - beta dL/ds^{N-1}. Lee et al. 2015, whose targets start there.
+    Below an output block that follows the loss, d = -dL/ds^N, this is -dL/ds^{N-1}.
     """
     with torch.enable_grad():
         x = trace.x.detach().requires_grad_()
         y, _ = pair.encode(x, trace.context)
         return torch.autograd.grad(y, x, difference)[0]
-
-
-def direct(pair: Pair, trace: Trace, difference: Tensor, at_map: Tensor | None = None) -> Tensor:
-    """Target propagation: t^{n-1} = G(t^n). Bengio 2014, Lee et al. 2015."""
-    return pair.decode(trace.y + difference, trace.context) - trace.x
-
-
-def difference(pair: Pair, trace: Trace, difference: Tensor, at_map: Tensor | None = None) -> Tensor:
-    """Difference target propagation: t^{n-1} = s^{n-1} + G(t^n) - G(s^n). Lee et al. 2015."""
-    if at_map is not None and isinstance(pair.linear, LinearPart) and pair.linear.adjoint_above:
-        return pair.linear.feed_back(at_map, trace.context)
-    return pair.decode_difference(trace.y, difference, trace.context)

@@ -1,24 +1,29 @@
-"""Backprop: the baseline, with the interface of `Learner`."""
+"""Backprop: the baseline, which stands wherever a `Learner` does."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
-from targetprop.network.blocks import cut, pool_first
 from targetprop.network.network import PairedNetwork
-from targetprop.network.pair import Pair
+from targetprop.utils.errors import UserError
 
 
 class Backprop(nn.Module):
-    """Trains a network by backprop; it stands wherever a `Learner` does, so that both train in the same way.
+    """Trains a network by backprop, cut into the same blocks as for a `Learner`, but without feedback.
 
     Args:
-        network: a Sequential, cut into the same blocks as for a `Learner`, but without feedback twins.
+        network: a Sequential.
     """
+
+    update_scale = None
 
     def __init__(self, network: nn.Sequential) -> None:
         super().__init__()
-        self.network = PairedNetwork(Pair(pool_first(block), None) for block in cut(network))
+        if not isinstance(network, nn.Sequential):
+            raise UserError(f"expected an nn.Sequential, got {type(network).__name__}.", key="network")
+        self.network = PairedNetwork.of(network, feedback=lambda blocks, number, style: None)
 
     def optimizer_parameters(self) -> list[nn.Parameter]:
         """What your optimiser trains."""
@@ -28,6 +33,13 @@ class Backprop(nn.Module):
         """Network output for x (batch, ...)."""
         return self.network(x)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(
+        self,
+        loss: Tensor,
+        *,
+        labels: Tensor | None = None,
+        loss_of: Callable[[Tensor], Tensor] | None = None,
+        keep: bool = False,
+    ) -> None:
         """Add the gradients of the mean loss to the parameters' `.grad`."""
         loss.mean().backward()

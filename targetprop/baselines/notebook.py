@@ -9,27 +9,30 @@ describes; this is what it does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from targetprop.algorithms import OptimizerSpec, Recipe
-from targetprop.execution.parallel import Grid
-from targetprop.feedback.rules import reconstruction
-from targetprop.learner import Learner
-from targetprop.network.network import Trace
-from targetprop.noise import NoiseKey, NoiseSource
-from targetprop.step import Step
+from targetprop.feedback.base import OptimizerSpec
+from targetprop.feedback.by_loss import ByLoss
+from targetprop.feedback.losses import reconstruction
+from targetprop.learner import Step
+from targetprop.network.network import PairedNetwork
+from targetprop.network.passes import Trace
+from targetprop.noise import GaussianNoise, NoiseKey, NoiseSource
+from targetprop.targets import DifferenceTargets
 from targetprop.utils.errors import UserError
 
-RECIPE = Recipe(
-    feedback_loss=reconstruction,
-    beta=0.327736332653,
+TARGETS = DifferenceTargets(beta=0.327736332653, output_follows_loss=True)
+FEEDBACK = ByLoss(
+    reconstruction,
     feedback_training_iterations=1,
     noise=0.359829566008 / 2,  # the notebook writes c**1/2, which is c / 2
     b_optim=OptimizerSpec("rmsprop", lr=0.01),
-    twin="map",
-    output="loss",
+    style="map",
 )
 """The notebook's numbers. Its forward layers have an RMSprop each, with the same rate, too."""
 
@@ -39,22 +42,36 @@ def negative_probability(logits: Tensor, labels: Tensor) -> Tensor:
     return F.nll_loss(logits.softmax(1), labels)
 
 
-class AsPrinted(Learner):
+class AsPrinted(nn.Module):
     """The notebook's two passes, all by autograd, through targets that are not held fixed.
 
     Feedback steps before your forward optimiser does; all gradients are taken before any step.
 
     Args:
         network: of linear blocks, each but the last with its activation.
-        seed, noise: as for `Learner`.
+        seed: of the noise.
+        noise: another source of standard-normal noise.
+
+    Raises:
+        UserError: a block is not linear.
     """
 
+    update_scale = None
+
     def __init__(self, network: nn.Sequential, *, seed: int = 0, noise: NoiseSource | None = None) -> None:
-        super().__init__(network, RECIPE, seed=seed, noise=noise)
+        super().__init__()
+        self.network = PairedNetwork.of(network, FEEDBACK.style, TARGETS.feedback_layer)
         for pair in self.network.trained:
             if not isinstance(_linear(pair.block), nn.Linear):
-                raise UserError(f"network: the notebook's learner is for network=mlp; block {pair.name} is not linear.")
-        self._passed: list[Trace] = []  # as Learner's, but in one graph from end to end
+                raise UserError(f"the notebook's network is an MLP; block {pair.name} is not linear.", key="network")
+        self.learning = FEEDBACK.start(self.network, TARGETS)
+        self.noise = noise or GaussianNoise(seed)
+        self.steps = 0
+        self._passed: list[Trace] = []
+
+    def optimizer_parameters(self) -> list[nn.Parameter]:
+        """What your optimiser trains."""
+        return self.network.forward_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (batch, classes); in training mode also what `backward` needs."""
@@ -67,34 +84,35 @@ class AsPrinted(Learner):
             x = y
         return x
 
-    def distribute(self, grid: Grid) -> None:
-        """Refused: all layers share one graph here.
-
-        Raises:
-            UserError: always.
-        """
-        raise UserError("trainer: the notebook's learner has one graph from end to end; use trainer=default.")
-
-    def compute(self, loss: Tensor, *, keep: bool = False) -> Step:
-        """As `Learner.compute`; the Step's outputs and targets are those of the hidden blocks."""
+    def backward(
+        self,
+        loss: Tensor,
+        *,
+        labels: Tensor | None = None,
+        loss_of: Callable[[Tensor], Tensor] | None = None,
+        keep: bool = False,
+    ) -> Step:
+        """As `Learner.backward`; the Step's outputs and targets are those of the hidden blocks."""
         if not self._passed:
-            raise UserError("backward: call the learner on a batch first, in training mode and with gradients on.")
+            raise UserError(
+                "call the learner on a batch first, in training mode and with gradients on.", key="backward"
+            )
         traces, self._passed = self._passed, []
         loss = loss.mean()
         hidden = [trace.y for trace in traces[:-1]]
         targets = self._targets(traces, loss)
         local_losses = [F.mse_loss(h, t) for h, t in zip(hidden, targets, strict=True)]
-        feedback_losses = [self._feedback_loss(index, trace) for index, trace in enumerate(traces[1:-1])]
+        feedback_losses = {number: self._feedback_loss(number, traces[number]) for number in self.network.fed}
 
         for pair, local_loss in zip(self.network.pairs, [*local_losses, loss], strict=True):
             local_loss.backward(inputs=list(pair.block.parameters()), retain_graph=True)
-        for number, feedback_loss in enumerate(feedback_losses, start=1):
-            if optimizer := self.iterated.optimizers.get(number):
-                feedback_loss.backward(inputs=self.network.pairs[number].feedback_parameters())
-                optimizer.step()
-                optimizer.zero_grad()
+        for number, optimizer in self.learning.optimizers.items():
+            feedback_losses[number].backward(inputs=self.network.pairs[number].feedback_parameters())
+            optimizer.step()
+            optimizer.zero_grad()
+        self.steps += 1
         return Step(
-            torch.stack(feedback_losses).detach(),
+            torch.stack(list(feedback_losses.values())).detach(),
             torch.stack([*local_losses, loss]).detach(),
             torch.stack([trace.y.mean() for trace in traces]).detach(),
             [h.detach() for h in hidden] if keep else [],
@@ -105,20 +123,28 @@ class AsPrinted(Learner):
         """Of the hidden blocks, in forward order, and each with its graph: this is what the notebook overlooks."""
         top = traces[-2].y
         (gradient,) = torch.autograd.grad(loss, top, retain_graph=True)
-        targets = [top - self.recipe.beta * gradient]
+        targets = [top - TARGETS.beta * gradient]
         for pair, trace in zip(reversed(self.network.trained), reversed(traces[1:-1]), strict=True):
             h = trace.x
             targets.append(h - pair.decode(trace.y, trace.context) + pair.decode(targets[-1], trace.context))
         return targets[::-1]
 
-    def _feedback_loss(self, index: int, trace: Trace) -> Tensor:
+    def _feedback_loss(self, number: int, trace: Trace) -> Tensor:
         """Mean over all elements of (G(W (h + noise) + b) - (h + noise))^2: the pre-activation, where 2015 has tanh."""
-        pair = self.network.trained[index]
-        key = NoiseKey(self.steps, index + 1, 0, "input")
-        noisy = trace.x.detach() + self.iterated.sigmas[index + 1] * self.noise(key, trace.x)
+        pair = self.network.pairs[number]
+        key = NoiseKey(self.steps, number, 0, "input")
+        noisy = trace.x.detach() + self.learning.numbers[number].sigma * self.noise(key, trace.x)
         with torch.no_grad():
             pre_activation = _linear(pair.block)(noisy)
         return F.mse_loss(pair.decode(pre_activation, trace.context), noisy)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Step count and feedback optimisers, beside the weights in `state_dict`."""
+        return {"steps": self.steps, "feedback": self.learning.state_dict()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+        self.learning.load_state_dict(state["feedback"])
 
 
 def _linear(block: nn.Module) -> nn.Module:

@@ -29,9 +29,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from targetprop.learner import Learner
+from targetprop.execution.schedule import SideBySide, Wrapper
+from targetprop.learner import Learner, Step
 from targetprop.noise import GaussianNoise, StepNoise
-from targetprop.step import Step
 from targetprop.utils.errors import UserError
 from targetprop.utils.precision import Autocast
 
@@ -114,17 +114,18 @@ class GraphedStep:
     def __init__(
         self, learner: Learner, loss: Callable[..., Tensor], *, graph: Callable[[], Graph] | None = None
     ) -> None:
-        self._optimizers = list(learner.iterated.optimizers.values())
-        for optimizer in self._optimizers:
-            if not isinstance(optimizer, torch.optim.SGD):
-                raise UserError(
-                    f"cuda_graph: the feedback optimiser {type(optimizer).__name__} counts its steps on the host, and "
-                    "a graph cannot hold that: set model.hparams.b_optim.type=sgd, or trainer.cuda_graph=false."
-                )
+        if not isinstance(learner, Learner):
+            raise UserError(f"graphs are of a Learner's steps, got {type(learner).__name__}.", key="cuda_graph")
+        if isinstance(learner.learning, Wrapper) and not isinstance(learner.learning, SideBySide):
+            raise UserError("processes exchange feedback within a step, and a graph cannot.", key="cuda_graph")
+        learner.learning.held_by_a_graph()
         if not isinstance(learner.noise, GaussianNoise):
-            raise UserError("cuda_graph: a graph draws its noise itself; give the learner a seed, but no noise.")
+            raise UserError("a graph draws its noise itself; give the learner a seed, but no noise.", key="cuda_graph")
+        if learner.algorithm.scope == "block":
+            learner.learning = SideBySide(learner.learning.bare)
         self.learner = learner
         self.loss = loss
+        self._learning = learner.learning
         self._seed = learner.noise.seed
         self._graph = graph
         self._noise: StepNoise | None = None
@@ -139,8 +140,8 @@ class GraphedStep:
 
     def run(self, *batch: Tensor) -> Outcome:
         """The same, but leave the parameters' `.grad` as it is."""
-        if self.learner.parallel is not None:
-            raise UserError("cuda_graph: processes exchange feedback within a step, and a graph cannot; train without.")
+        if self.learner.learning is not self._learning:
+            raise UserError("the learner is executed in another way by now, which a graph cannot.", key="cuda_graph")
         noise, key, first = self._noise_on(batch[0].device), self._key(batch), self.learner.steps == 0
         self._take_back()
         recording = self._recordings.get(key)
@@ -180,7 +181,7 @@ class GraphedStep:
 
     def _noise_on(self, device: torch.device) -> StepNoise:
         if self._graph is None and device.type != "cuda":
-            raise UserError(f"cuda_graph: only a GPU has graphs; the batch is on the {device}.")
+            raise UserError(f"only a GPU has graphs; the batch is on the {device}.", key="cuda_graph")
         if self._noise is None or self._noise.generator.device != device:
             self._noise = StepNoise(self._seed, device)
         return self._noise
@@ -188,7 +189,7 @@ class GraphedStep:
     def _key(self, batch: tuple[Tensor, ...]) -> Hashable:
         """What a graph is for."""
         tensors = tuple((each.shape, each.dtype, each.device) for each in batch)
-        held = tuple(_held(optimizer) for optimizer in self._optimizers)
+        held = self.learner.learning.held_by_a_graph()
         return tensors, Autocast.current(batch[0].device), self.learner.plan, held
 
     def _remember(self, key: Hashable, recording: Recording | None) -> None:
@@ -214,7 +215,7 @@ class GraphedStep:
             with Autocast.current(batch[0].device).again():
                 output = learner(batch[0])
                 loss = self.loss(output, *batch[1:])
-            step = learner.compute(loss)
+            step = learner.compute(loss, labels=batch[1] if len(batch) > 1 else None)
             made = {parameter: parameter.grad for parameter in parameters if parameter.grad is not None}
             return Outcome(output.detach(), loss.detach(), step, made)
         finally:
@@ -225,13 +226,6 @@ class GraphedStep:
     def _parameters(self) -> list[nn.Parameter]:
         own = self.loss.parameters() if isinstance(self.loss, nn.Module) else ()
         return [*self.learner.parameters(), *own]
-
-
-def _held(optimizer: torch.optim.Optimizer) -> Hashable:
-    """What a graph holds of an optimiser: its numbers, and where its state is."""
-    numbers = [item for group in optimizer.param_groups for item in group.items() if item[0] != "params"]
-    states = [each for state in optimizer.state.values() for each in state.values()]
-    return tuple(numbers), tuple(each.data_ptr() for each in states if isinstance(each, Tensor))
 
 
 def _kept(outcome: Outcome) -> Outcome:

@@ -10,7 +10,9 @@ on batches of their own, and gradients are averaged over them.
 
 from __future__ import annotations
 
+import copy
 import io
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +21,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from targetprop.execution.schedule import Wrapper
+from targetprop.feedback.base import FeedbackLearning
+from targetprop.learner import Learner
+from targetprop.network.passes import Pass
+from targetprop.noise import GaussianNoise
 from targetprop.utils.errors import UserError
 
 
@@ -47,9 +54,7 @@ class Grid:
         """
         world, rank = dist.get_world_size(), dist.get_rank()
         if world % rows:
-            raise UserError(
-                f"trainer.data_parallel: expected a divisor of the {world} processes there are, got {rows}."
-            )
+            raise UserError(f"expected a divisor of the {world} processes there are, got {rows}.", key="data_parallel")
         columns = world // rows
         ranks = [list(range(row * columns, (row + 1) * columns)) for row in range(rows)]
         same_batch, _ = dist.new_subgroups_by_enumeration(ranks)
@@ -62,57 +67,84 @@ class Grid:
         return self.row == self.column == 0
 
 
-class LayerParallel:
-    """What one process of the grid does for a network, and what it sends to the others.
+class Distributed(Wrapper):
+    """Every process trains the feedback of its own blocks, then all of them get that of all.
 
     Args:
-        trained: number of pairs with feedback.
-        owners: for each of them the column that trains it; None until `share_out` is told what they cost. Where
-            every pair has a column of its own there is nothing to find out.
+        owners: for each block with feedback the column that trains it; None until `share_out` is told what they cost.
+            Where every block has a column of its own there is nothing to find out.
 
     Raises:
-        UserError: more columns than pairs.
+        UserError: more columns than blocks with feedback.
     """
 
-    def __init__(self, grid: Grid, trained: int, owners: Sequence[int] | None = None) -> None:
-        if grid.columns > trained:
+    def __init__(self, inner: FeedbackLearning, grid: Grid, owners: Sequence[int] | None = None) -> None:
+        super().__init__(inner)
+        fed = len(self.network.fed_numbers)
+        if grid.columns > fed:
             raise UserError(
-                f"trainer.processes: expected at most {trained}, one for each pair with trained feedback, "
-                f"got {grid.columns} (for each of {grid.rows} groups of trainer.data_parallel)."
+                f"expected at most {fed}, one for each block with trained feedback, "
+                f"got {grid.columns} (for each of {grid.rows} groups on batches of their own).",
+                key="processes",
             )
         self.grid = grid
-        self.owners = list(range(trained)) if owners is None and grid.columns == trained else owners
+        self.owners = list(range(fed)) if owners is None and grid.columns == fed else owners
+        self._losses: dict[int, Tensor] = {}
+        if grid.rows > 1:
+            inner.bare.average = self.average_over_rows
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FeedbackLearning:
+        """A copy is alone, whatever processes the original belongs to."""
+        alone: FeedbackLearning = copy.deepcopy(self.inner, {**memo, id(self.inner.bare.average): None})
+        alone.bare.average = None
+        return alone
 
     @property
     def own(self) -> list[int]:
-        """The pairs that this process trains, counted from 0 at the first block, which has no feedback."""
+        """The blocks that this process trains."""
         assert self.owners is not None
-        return [number for number, owner in enumerate(self.owners, start=1) if owner == self.grid.column]
+        owned = zip(self.network.fed_numbers, self.owners, strict=True)
+        return [block for block, owner in owned if owner == self.grid.column]
+
+    def before_sweep(self, seen: Pass) -> None:
+        self.inner.before_sweep(seen)
+        if self.owners is None:
+            self.share_out(self._seconds(seen) if self.grid.is_first else [])
+        losses = {block: self.inner.learn(seen, block) for block in self.own}
+        self._losses = self.publish({block: self.learned(block) for block in self.network.fed_numbers}, losses)
+
+    def learn(self, seen: Pass, block: int) -> Tensor:
+        return self._losses.pop(block)
+
+    def after_sweep(self, seen: Pass, local_losses: Tensor) -> None:
+        self.inner.after_sweep(seen, local_losses)
+        self.share_gradients([*self.network.forward_parameters(), *self.parameters_for_the_user()])
+        self.average_over_rows([local_losses])
 
     def share_out(self, costs: Sequence[float]) -> None:
-        """Divide the pairs by what each costs, as process 0 has measured it; a collective call."""
+        """Divide the blocks by what each costs, as process 0 has measured it; a collective call."""
         owners: list[Any] = [share_out(costs, self.grid.columns)]
         dist.broadcast_object_list(owners, src=0)
         self.owners = owners[0]
 
     def publish(self, learned: Mapping[int, Sequence[Tensor]], losses: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """What every owner's pairs have learned, and their losses, to all processes of its row: one broadcast an owner.
+        """What every owner's blocks have learned, and their losses, to all processes of its row: one broadcast an owner.
 
         Args:
-            learned: the tensors of all pairs with feedback that learning may change, by number; written in place.
-            losses: of this process's own pairs.
+            learned: the tensors of all blocks with feedback that learning may change, by block; written in place.
+            losses: of this process's own blocks.
 
         Returns:
-            The losses of all pairs.
+            The losses of all blocks.
         """
         assert self.owners is not None
         like = next(iter(losses.values()))
-        published = {number: losses[number] if number in losses else torch.empty_like(like) for number in learned}
+        published = {block: losses[block] if block in losses else torch.empty_like(like) for block in learned}
         for owner in range(self.grid.columns):
-            numbers = [number for number in learned if self.owners[number - 1] == owner]
-            tensors = [each for number in numbers for each in learned[number]]
-            self._send([*tensors, *(published[number] for number in numbers)], owner)
-        self.average(list(published.values()))
+            blocks = [block for block, theirs in zip(learned, self.owners, strict=True) if theirs == owner]
+            tensors = [each for block in blocks for each in learned[block]]
+            self._send([*tensors, *(published[block] for block in blocks)], owner)
+        self.average_over_rows(list(published.values()))
         return published
 
     def share_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -122,10 +154,10 @@ class LayerParallel:
         GPU from one run to the next; without this, processes would drift apart.
         """
         gradients = [p.grad for p in parameters if p.grad is not None]
-        self.average(gradients)
+        self.average_over_rows(gradients)
         self._send(gradients, 0)
 
-    def average(self, tensors: Sequence[Tensor]) -> None:
+    def average_over_rows(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors of one type by their mean over the rows."""
         if self.grid.rows == 1 or not tensors:
             return
@@ -142,14 +174,19 @@ class LayerParallel:
             dist.broadcast(flat, src=self.grid.column, group=self.grid.same_pairs)
             _spread(flat, tensors)
 
-    def gather(self, own: Any) -> list[Any]:
-        """What every process of the row has, by column."""
+    def gather(self) -> None:
+        """Bring the state of every block's feedback here from where it is trained; all processes call this."""
+        if self.owners is None:
+            return
+        own = self.states(self.own)
         sent = io.BytesIO()
         torch.save(own, sent)
         gathered: list[Any] = [None] * self.grid.columns
         dist.all_gather_object(gathered, sent.getvalue(), group=self.grid.same_batch)
-        # By way of the CPU: another machine's GPU may have a number that there is none of here.
-        return [torch.load(io.BytesIO(each), map_location="cpu", weights_only=True) for each in gathered]
+        for each in gathered:
+            # By way of the CPU: another machine's GPU may have a number that there is none of here.
+            states = torch.load(io.BytesIO(each), map_location="cpu", weights_only=True)
+            self.load_states({block: state for block, state in states.items() if block not in own})
 
     def _send(self, tensors: Sequence[Tensor], column: int) -> None:
         """Overwrite the tensors of all processes of the row by those of one column, in one broadcast."""
@@ -159,6 +196,75 @@ class LayerParallel:
         dist.broadcast(flat, src=self.grid.row * self.grid.columns + column, group=self.grid.same_batch)
         if column != self.grid.column:
             _spread(flat, tensors)
+
+    def _seconds(self, seen: Pass) -> list[float]:
+        """What each block's feedback learning takes on this batch, tried out alone: afterwards all is as it was."""
+        # Forward weights are not touched, not even by writing the same into them: a block's graph needs them as they were.
+        learned = [each for block in self.network.fed_numbers for each in self.learned(block)]
+        before, state = [each.clone() for each in learned], copy.deepcopy(self.state_dict())
+        average, self.inner.bare.average = self.inner.bare.average, None
+        seen.step += 1  # the first step is not like the others
+        self.inner.before_sweep(seen)
+
+        def once(block: int) -> float:
+            start = time.perf_counter()
+            float(self.inner.learn(seen, block))  # waits for the device
+            return time.perf_counter() - start
+
+        # The better of two: the first one of a kind loads code, which on a GPU takes longer than running it.
+        seconds = [min(once(block), once(block)) for block in self.network.fed_numbers]
+        seen.step -= 1
+        self.inner.before_sweep(seen)
+        for each, was in zip(learned, before, strict=True):
+            each.copy_(was)
+        self.load_state_dict(state)
+        self.inner.bare.average = average
+        return seconds
+
+
+def distribute(learner: Learner, grid: Grid) -> None:
+    """From now on train a learner's feedback on the processes of a grid, all of which call this.
+
+    Their weights become equal.
+
+    Raises:
+        UserError: what is trained has no feedback that could be divided, its algorithm looks beyond one block, there are
+            more columns than blocks with feedback, or noise of the user's own for several rows.
+    """
+    if not isinstance(learner, Learner):
+        raise UserError(f"{type(learner).__name__} has no feedback that processes could divide between them.")
+    if learner.algorithm.scope == "network":
+        raise UserError(
+            "the algorithm looks beyond one block, so that its blocks cannot learn in processes of their own: train it in "
+            "one process.",
+            key="algorithm",
+        )
+    if grid.rows > 1:
+        if not isinstance(learner.noise, GaussianNoise):
+            raise UserError("a source of your own cannot be divided between the rows of a grid.", key="noise")
+        learner.noise = learner.noise.part(grid.row, grid.rows)
+    distributed = Distributed(learner.learning.bare, grid)
+    learner.learning = distributed
+    distributed.equal([*learner.parameters(), *learner.buffers()])
+
+
+def distributed_of(learner: object) -> Distributed | None:
+    """What divides a learner's feedback between processes; None if it is trained in one."""
+    learning = learner.learning if isinstance(learner, Learner) else None
+    return learning if isinstance(learning, Distributed) else None
+
+
+def grid_of(learner: object) -> Grid | None:
+    """The grid that trains a learner; None if it is trained in one process."""
+    distributed = distributed_of(learner)
+    return None if distributed is None else distributed.grid
+
+
+def gather(learner: object) -> None:
+    """Bring the state of all feedback to every process, as before a checkpoint; all processes call this."""
+    distributed = distributed_of(learner)
+    if distributed is not None:
+        distributed.gather()
 
 
 def share_out(costs: Sequence[float], processes: int) -> list[int]:

@@ -1,15 +1,100 @@
-"""Work that a CUDA graph holds, side by side: layers of one batch seldom fill a GPU by themselves."""
+"""When the feedback of which block learns: wrappers that stand where a `FeedbackLearning` does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import cache
-from typing import TypeVar
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from functools import cache, partial
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-Key = TypeVar("Key")
+from targetprop.feedback.base import FeedbackLearning
+from targetprop.network.passes import Pass, StoredPass
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Wrapper(FeedbackLearning):
+    """Does what `inner` does; modes of execution override what they do in another way."""
+
+    def __init__(self, inner: FeedbackLearning) -> None:
+        super().__init__(inner.network)
+        self.inner = inner
+
+    @property
+    def bare(self) -> FeedbackLearning:
+        return self.inner.bare
+
+    def before_sweep(self, seen: Pass) -> None:
+        self.inner.before_sweep(seen)
+
+    def learn(self, seen: Pass, block: int) -> Tensor:
+        return self.inner.learn(seen, block)
+
+    def after_sweep(self, seen: Pass, local_losses: Tensor) -> None:
+        self.inner.after_sweep(seen, local_losses)
+
+    def between_steps(self, step: int, losses: Tensor) -> None:
+        self.inner.between_steps(step, losses)
+
+    @property
+    def plan(self) -> Hashable:
+        return self.inner.plan
+
+    def held_by_a_graph(self) -> Hashable:
+        return self.inner.held_by_a_graph()
+
+    def parameters_for_the_user(self) -> list[nn.Parameter]:
+        return self.inner.parameters_for_the_user()
+
+    def learned(self, block: int) -> list[Tensor]:
+        return self.inner.learned(block)
+
+    def takes_narrow_types(self, block: int) -> bool:
+        return self.inner.takes_narrow_types(block)
+
+    def explain(self, block: int) -> str:
+        return self.inner.explain(block)
+
+    def states(self, blocks: Iterable[int]) -> dict[int, Any]:
+        return self.inner.states(blocks)
+
+    def load_states(self, states: Mapping[int, Any]) -> None:
+        self.inner.load_states(states)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.inner.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.inner.load_state_dict(state)
+
+
+class SideBySide(Wrapper):
+    """In a CUDA graph, the feedback of all blocks at a time: layers of one batch seldom fill a GPU by themselves.
+
+    Outside a graph, and where two blocks change the same tensors, blocks learn in turn.
+    """
+
+    def __init__(self, inner: FeedbackLearning) -> None:
+        super().__init__(inner)
+        self._losses: dict[int, Tensor] = {}
+
+    def before_sweep(self, seen: Pass) -> None:
+        self.inner.before_sweep(seen)
+        self._losses = {}
+        if is_recorded(seen.x) and isinstance(seen, StoredPass) and self._are_apart:
+            # Started in the order of the sweep: noise is drawn in the same one.
+            works = {block: partial(self.inner.learn, seen, block) for block in reversed(self.network.fed_numbers)}
+            self._losses = side_by_side(works)
+
+    def learn(self, seen: Pass, block: int) -> Tensor:
+        return self._losses.pop(block) if block in self._losses else self.inner.learn(seen, block)
+
+    @property
+    def _are_apart(self) -> bool:
+        learned = [id(each) for block in self.network.fed_numbers for each in self.learned(block)]
+        return len(set(learned)) == len(learned)
 
 
 def is_recorded(x: Tensor) -> bool:

@@ -1,1 +1,1 @@
-"""How the feedback learns, a file for each way."""
+"""How the feedback learns: a file for each way."""

@@ -1,108 +1,273 @@
-"""Iterated feedback learning of a network: K_n updates of a pair on every batch, each by a loss on fresh noise."""
+"""Feedback that learns by a loss: K_n updates of a block on every batch, each on fresh noise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from targetprop.algorithms import Recipe, per_block
-from targetprop.feedback.rules import Draw
-from targetprop.feedback.updates import feedback_update, mean_update
-from targetprop.network.network import PairedNetwork, Trace
-from targetprop.noise import Kind, NoiseKey, NoiseSource
+from targetprop.feedback.base import FeedbackLearning, FeedbackRule, OptimizerSpec, each_of, per_block
+from targetprop.feedback.closed_form import l_drl_gradient
+from targetprop.feedback.losses import BlockLoss, Draw, FeedbackLoss, NetworkLoss, l_drl
+from targetprop.layers.base import STYLES, Style
+from targetprop.network.linear_feedback import LinearPart
+from targetprop.network.network import PairedNetwork
+from targetprop.network.pair import Pair
+from targetprop.network.passes import Pass, Trace
+from targetprop.noise import Kind, NoiseKey
+from targetprop.targets import Scope, TargetRule
+from targetprop.utils.errors import UserError, is_number, require, require_whole, unknown
 from targetprop.utils.precision import wide
 
-Average = Callable[[Sequence[Tensor]], None]
-"""Replaces tensors by their mean over all processes that train the same pair on batches of their own."""
+Update = Callable[[Draw], Tensor]
+"""Sets `.grad` of a feedback's weights for the noise that it draws, and returns the loss (a scalar)."""
+Gradient = Literal["closed_form", "autograd"]
 
 
-class Iterated:
-    """The feedback of all pairs of a network that learn by the loss of a recipe. Pairs are counted from 0.
+@dataclass(frozen=True)
+class ByLoss(FeedbackRule):
+    """Feedback learns by gradient steps on a loss. Numbers are spelt as in the published configurations.
+
+    Numbers per block are one number for all blocks with feedback, or a list with one for each, in forward order.
 
     Args:
-        others: pairs that learn by another rule.
-
-    Attributes:
-        optimizers: of each pair that learns here.
-        sigmas: standard deviation of the noise, of every pair with feedback.
+        loss: what the feedback is trained on (`feedback/losses.py`).
+        feedback_training_iterations: updates a batch, per block.
+        noise: standard deviation of input and output noise, per block.
+        noise_samples: samples of noise that the gradient of an update is averaged over.
+        b_optim: the feedback optimiser; each block has one of its own.
+        init_symmetric_weights: whether feedback weights start as the transposed forward weights.
+        gradient: "closed_form" computes the gradient of L-DRL without autograd where the feedback has a linear part;
+            "autograd" computes the same gradient as published code does, slowly.
+        style: of the feedback layers.
 
     Raises:
-        UserError: a list in the recipe that does not fit the blocks.
+        UserError: a value that does not fit.
     """
 
-    def __init__(self, network: PairedNetwork, recipe: Recipe, others: Container[int] = ()) -> None:
-        self.network = network
-        self.recipe = recipe
-        blocks = [pair.name for pair in network.trained]
-        key = "feedback_training_iterations"
-        self.sigmas = dict(enumerate(per_block("noise", recipe.noise, blocks), start=1))
-        self._counts = dict(enumerate(map(int, per_block(key, recipe.feedback_training_iterations, blocks)), start=1))
-        rates = dict(enumerate(per_block("b_optim.lr", recipe.b_optim.lr, blocks), start=1))
-        self.optimizers: dict[int, torch.optim.Optimizer] = {}
-        for number, pair in enumerate(network.trained, start=1):
-            learned = [p for p in pair.feedback_parameters() if p.requires_grad]
-            if learned and recipe.feedback_loss is not None and self._counts[number] and number not in others:
-                self.optimizers[number] = recipe.b_optim.build(learned, rates[number])
+    loss: FeedbackLoss = field(default=l_drl, metadata={"is_number": False})
+    feedback_training_iterations: int | Sequence[int] = 20
+    noise: float | Sequence[float] = 0.1
+    noise_samples: int = 1
+    b_optim: OptimizerSpec = field(default_factory=lambda: OptimizerSpec(lr=0.1, momentum=0.9))
+    init_symmetric_weights: bool = False
+    gradient: Gradient = "closed_form"
+    style: Style = "published"
+    styles: ClassVar[frozenset[Style]] = frozenset(STYLES)
 
-    def learn(self, number: int, trace: Trace, noise: NoiseSource, step: int, average: Average) -> Tensor:
-        """All updates of a pair on one batch; returns their mean loss, zero if there are none."""
+    def __post_init__(self) -> None:
+        require(callable(self.loss), "loss", "a function, as those of feedback/losses.py", self.loss)
+        require_whole("noise_samples", self.noise_samples, least=1)
+        symmetric = self.init_symmetric_weights
+        require(isinstance(symmetric, bool), "init_symmetric_weights", "true or false", symmetric)
+        if self.gradient not in ("closed_form", "autograd"):
+            raise unknown("gradient", self.gradient, ("closed_form", "autograd"))
+        for sigma in each_of(self.noise):
+            require(is_number(sigma) and sigma > 0, "noise", "numbers above 0", self.noise)
+        for count in each_of(self.feedback_training_iterations):
+            require_whole("feedback_training_iterations", count, least=0)
+        require(isinstance(self.b_optim, OptimizerSpec), "b_optim", "an OptimizerSpec", self.b_optim)
+        self.check_style()
+
+    @property
+    def scope(self) -> Scope:
+        return getattr(self.loss, "scope", "block")
+
+    def start(self, network: PairedNetwork, targets: TargetRule) -> ByLossLearning:
+        learning = ByLossLearning(network, self)
+        if self.init_symmetric_weights:
+            network.make_symmetric()
+        return learning
+
+
+class BlockNumbers(NamedTuple):
+    """What one block has of the numbers of a rule."""
+
+    iterations: int
+    sigma: float
+    rate: float
+
+
+class ByLossLearning(FeedbackLearning):
+    """The feedback of a network by one `ByLoss`."""
+
+    def __init__(self, network: PairedNetwork, rule: ByLoss) -> None:
+        super().__init__(network)
+        self.rule = rule
+        names = [pair.name for pair in network.trained]
+        key = "feedback_training_iterations"
+        counts = map(int, per_block(key, rule.feedback_training_iterations, names))
+        sigmas, rates = per_block("noise", rule.noise, names), per_block("b_optim.lr", rule.b_optim.lr, names)
+        each = map(BlockNumbers, counts, sigmas, rates)
+        self.numbers = dict(zip(network.fed, each, strict=True))
+        self._optimizers: dict[int, torch.optim.Optimizer] = {}
+        self._loaded: dict[int, Any] = {}  # states of optimisers that are not made yet
+
+    @property
+    def optimizers(self) -> dict[int, torch.optim.Optimizer]:
+        """The optimiser of each block whose feedback has updates to make."""
+        return {block: made for block in self.network.fed if (made := self.optimizer(block)) is not None}
+
+    def optimizer(self, block: int) -> torch.optim.Optimizer | None:
+        """The optimiser of a block; it follows its parameters to another device, or to others in their place."""
+        parameters = self.network.pairs[block].feedback_parameters()
+        if not parameters or not self.numbers[block].iterations:
+            return None
+        made = self._optimizers.get(block)
+        if made is None or not _fits(made, parameters):
+            state = self._loaded.pop(block, None) if made is None else made.state_dict()
+            made = self._optimizers[block] = self.rule.b_optim.build(parameters, self.numbers[block].rate)
+            if state is not None:
+                made.load_state_dict(deepcopy(state))  # which would take over the tensors themselves
+        return made
+
+    def learn(self, seen: Pass, block: int) -> Tensor:
+        trace = seen.trace(block)
         total = trace.x.new_zeros((), dtype=wide(trace.x.dtype))
-        for loss in self.updates(number, trace, noise, step, average):
+        for loss in self.updates(seen, block):
             total += loss
-        return total / max(1, self._counts[number])
+        return total / max(1, self.numbers[block].iterations)
 
     @torch.enable_grad()
-    def updates(
-        self, number: int, trace: Trace, noise: NoiseSource, step: int, average: Average | None = None
-    ) -> Iterator[Tensor]:
-        """Update a pair's feedback on one batch, time after time, and yield the loss of each update.
-
-        Args:
-            trace: the pair's part of the pass on the clean batch, detached.
-            step: of the training, for the noise.
-        """
-        pair, optimizer = self.network.pairs[number], self.optimizers.get(number)
-        sigma, samples = self.sigmas[number], self.recipe.noise_samples
-        update = feedback_update(self.recipe, pair, trace, sigma) if optimizer is not None else None
-        if update is None or optimizer is None:
+    def updates(self, seen: Pass, block: int) -> Iterator[Tensor]:
+        """Update a block's feedback on one batch, time after time, and yield the loss of each update."""
+        pair, optimizer = self.network.pairs[block], self.optimizer(block)
+        parameters = pair.feedback_parameters()
+        if optimizer is None or not any(p.requires_grad for p in parameters):
             return
+        update, sigma, samples = self._update(seen, block), self.numbers[block].sigma, self.rule.noise_samples
 
         def drawing(iteration: int) -> Draw:
             def draw(kind: Kind, like: Tensor) -> Tensor:
-                return noise(NoiseKey(step, number, iteration, kind), like).mul_(sigma)
+                return seen.noise(NoiseKey(seen.step, block, iteration, kind), like).mul_(sigma)
 
             return draw
 
-        parameters = pair.feedback_parameters()
-        for iteration in range(self._counts[number]):
+        for iteration in range(self.numbers[block].iterations):
             draws = [drawing(iteration * samples + sample) for sample in range(samples)]
-            loss = mean_update(update, parameters, draws)
-            if average is not None:
-                average([p.grad for p in parameters if p.grad is not None])
+            loss = _mean_update(update, parameters, draws)
+            if self.average is not None:
+                self.average([p.grad for p in parameters if p.grad is not None])
             optimizer.step()
             yield loss
         optimizer.zero_grad()
 
-    def move(self) -> None:
-        """After the network has gone to another device or type: the optimisers' state follows."""
-        for optimizer in self.optimizers.values():
-            optimizer.load_state_dict(optimizer.state_dict())
+    def _update(self, seen: Pass, block: int) -> Update:
+        pair = self.network.pairs[block]
+        if self.rule.scope == "network":
+            loss = cast(NetworkLoss, self.rule.loss)
+            return _by_autograd(lambda draw: loss(seen, block, draw), pair)
+        trace = seen.trace(block).detach()
+        if pair.linear is not None and self._has_closed_form:
+            return _by_closed_form(pair, pair.linear, trace)
+        of_block = cast(BlockLoss, self.rule.loss)
+        return _by_autograd(lambda draw: of_block(pair, trace, draw), pair)
 
-    def forget(self) -> None:
-        """Drop the optimisers' state."""
-        for optimizer in self.optimizers.values():
-            optimizer.state.clear()
+    @property
+    def _has_closed_form(self) -> bool:
+        return self.rule.loss is l_drl and self.rule.gradient == "closed_form"
 
-    def states(self, numbers: Iterable[int]) -> dict[int, dict[str, Any]]:
-        """The state of these pairs' optimisers; none of those that have none."""
-        return {number: self.optimizers[number].state_dict() for number in numbers if number in self.optimizers}
+    def held_by_a_graph(self) -> tuple[Any, ...]:
+        optimizers = list(self.optimizers.values())
+        for optimizer in optimizers:
+            if not isinstance(optimizer, torch.optim.SGD):
+                raise UserError(
+                    f"the feedback optimiser {type(optimizer).__name__} counts its steps on the host, and a CUDA graph "
+                    "cannot hold that: use sgd, or train without graphs.",
+                    key="b_optim.type",
+                )
+        return tuple(_held(optimizer) for optimizer in optimizers)
 
-    def load_states(self, states: Mapping[int, dict[str, Any]]) -> None:
-        """Go on from `states`."""
-        for number, state in states.items():
-            if number in self.optimizers:
-                self.optimizers[number].load_state_dict(deepcopy(state))  # which would take over the tensors themselves
+    def takes_narrow_types(self, block: int) -> bool:
+        return self.optimizer(block) is None  # a loss compares nearly equal numbers
+
+    def explain(self, block: int) -> str:
+        pair = self.network.pairs[block]
+        if not any(p.requires_grad for p in pair.feedback_parameters()):
+            return "feedback stays as it is, its weights are frozen"
+        if not self._has_closed_form:
+            return "autograd, because the rule asks for it or its loss has no closed form"
+        return "closed form" if pair.linear is not None else f"autograd, because {pair.not_linear}"
+
+    def states(self, blocks: Iterable[int]) -> dict[int, Any]:
+        made = {block: each.state_dict() for block, each in self._optimizers.items()}
+        return {block: state for block in blocks if (state := {**self._loaded, **made}.get(block)) is not None}
+
+    def load_states(self, states: Mapping[int, Any]) -> None:
+        for block, state in states.items():
+            if block in self.numbers:
+                self._optimizers.pop(block, None)
+                self._loaded[block] = deepcopy(state)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._optimizers.clear()
+        self._loaded.clear()
+        super().load_state_dict(state)
+
+
+def _mean_update(update: Update, parameters: Sequence[nn.Parameter], draws: Sequence[Draw]) -> Tensor:
+    """Set the `.grad` of a feedback's parameters to the mean over several draws of noise; returns the mean loss."""
+    loss = update(draws[0])
+    if len(draws) == 1:
+        return loss
+    learned = [p for p in parameters if p.grad is not None]
+    gradients = [cast(Tensor, p.grad) for p in learned]
+    for draw in draws[1:]:
+        loss = loss + update(draw)
+        for total, parameter in zip(gradients, learned, strict=True):
+            total.add_(cast(Tensor, parameter.grad))
+    for total, parameter in zip(gradients, learned, strict=True):
+        parameter.grad = total.div_(len(draws))
+    return loss / len(draws)
+
+
+def _by_closed_form(pair: Pair, part: LinearPart, trace: Trace) -> Update:
+    clean = part.features(trace.y, trace.context)
+    weight, bias = part.map.weight, part.map.bias
+
+    def update(draw: Draw) -> Tensor:
+        gradient, loss = l_drl_gradient(pair, part, trace, clean, draw)
+        if weight.requires_grad:
+            weight.grad = gradient
+        if bias is not None and bias.requires_grad:
+            bias.grad = torch.zeros_like(bias)
+        return loss
+
+    return update
+
+
+def _by_autograd(loss_of: Callable[[Draw], Tensor], pair: Pair) -> Update:
+    parameters = [p for p in pair.feedback_parameters() if p.requires_grad]
+
+    def update(draw: Draw) -> Tensor:
+        for parameter in parameters:
+            parameter.grad = None
+        loss = loss_of(draw)
+        torch.autograd.backward(loss, inputs=parameters)
+        return loss.detach()
+
+    return update
+
+
+def _fits(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> bool:
+    """Whether these are its parameters still, and its state lies where they lie."""
+    (group,) = optimizer.param_groups
+    if any(a is not b for a, b in zip(group["params"], parameters, strict=True)):
+        return False
+    for parameter, state in optimizer.state.items():
+        for each in state.values():
+            beside = isinstance(each, Tensor) and each.shape == parameter.shape and each.dim() > 0
+            if beside and (each.device != parameter.device or each.dtype != parameter.dtype):
+                return False
+    return True
+
+
+def _held(optimizer: torch.optim.Optimizer) -> tuple[Any, ...]:
+    """What a graph holds of an optimiser: its numbers, and where its state is."""
+    numbers = [item for group in optimizer.param_groups for item in group.items() if item[0] != "params"]
+    states = [each for state in optimizer.state.values() for each in state.values()]
+    return tuple(numbers), tuple(each.data_ptr() for each in states if isinstance(each, Tensor))

@@ -1,21 +1,18 @@
-"""L-DRL without autograd, for twins with a linear part; equal to the textbook path with the same noise."""
+"""L-DRL without autograd, for feedback with a linear part; equal to the autograd path with the same noise."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from targetprop.feedback.expected import OutputNoise
 from targetprop.feedback.losses import Draw
 from targetprop.network.linear_feedback import LinearPart
-from targetprop.network.network import Trace
 from targetprop.network.pair import Pair
+from targetprop.network.passes import Trace
 
 
 @torch.no_grad()
-def l_drl_gradient(
-    pair: Pair, part: LinearPart, trace: Trace, clean: Tensor, draw: Draw, expected: OutputNoise | None = None
-) -> tuple[Tensor, Tensor]:
+def l_drl_gradient(pair: Pair, part: LinearPart, trace: Trace, clean: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
     """Gradient of the L-DRL loss for the linear map V (in its weight's shape), and the loss itself (a scalar).
 
     2 corr(V D2, D2) - 2 corr(eps, D1), mean over the batch, with the responses D1 = a(F(s + eps)) - a(F(s)) and
@@ -24,20 +21,19 @@ def l_drl_gradient(
 
     Args:
         clean: a(F(s)), the same for all noise on this batch.
-        expected: the second term in expectation; None samples it, as published.
     """
     eps = draw("input", trace.x)
-    gradient, power = _sampled(part, trace, draw) if expected is None else expected.gradient(part, trace)
+    gradient, power = _output_term(part, trace, draw)
     noisy, noisy_context = pair.encode(trace.x + eps, trace.context)
     response = part.features(noisy, noisy_context) - clean
     gradient -= part.correlate(eps, response, trace.context)
     gradient *= 2 / len(eps)
-    loss = (part.map.map.weight * gradient).sum() - power / len(eps)
+    loss = (part.map.weight * gradient).sum() - power / len(eps)
     return gradient, loss
 
 
-def _sampled(part: LinearPart, trace: Trace, draw: Draw) -> tuple[Tensor, Tensor]:
-    """Half the gradient of ||V D2||^2, and ||V D2||^2 itself, with output noise as drawn."""
+def _output_term(part: LinearPart, trace: Trace, draw: Draw) -> tuple[Tensor, Tensor]:
+    """Half the gradient of ||V D2||^2, and ||V D2||^2 itself."""
     response = part.features_difference(trace.y, draw("output", trace.y), trace.context)
     feedback = part.feed_back(response, trace.context)
     return part.correlate(feedback, response, trace.context), torch.linalg.vector_norm(feedback).square()

@@ -1,30 +1,43 @@
-"""Losses that train the feedback, by autograd: the textbook path that every fast path is tested against.
+"""Losses that train the feedback, for autograd: the path that every fast path is tested against.
 
-A loss is a function of a pair and of its trace on the clean batch. It draws its noise with `draw(kind, like)`,
-already scaled. Only the twin's parameters get gradients.
+A loss draws its noise with `draw(kind, like)`, already scaled. Only the feedback's parameters get gradients. Most look
+at one block and are functions of its pair and of the pair's trace on the clean batch; one that looks further is marked
+with `@looks_at_network`, and is a function of the whole pass and of the block's number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from targetprop.network.network import Trace
 from targetprop.network.pair import Pair
+from targetprop.network.passes import Pass, Trace
 from targetprop.noise import Kind
 
 Draw = Callable[[Kind, Tensor], Tensor]
-FeedbackLoss = Callable[[Pair, Trace, Draw], Tensor]
+BlockLoss = Callable[[Pair, Trace, Draw], Tensor]
+NetworkLoss = Callable[[Pass, int, Draw], Tensor]
+FeedbackLoss = BlockLoss | NetworkLoss
+_F = TypeVar("_F", bound=NetworkLoss)
+
+
+def looks_at_network(loss: _F) -> _F:
+    """Mark a loss (seen, block, draw) -> scalar that looks beyond its own block."""
+    loss.scope = "network"  # type: ignore[attr-defined]
+    return loss
 
 
 def l_drl(pair: Pair, trace: Trace, draw: Draw) -> Tensor:
-    """Local difference reconstruction loss, Ernoult et al. 2022; drives G to the transposed Jacobian.
+    """Local difference reconstruction loss; drives G to the transposed Jacobian.
 
     -2 <eps, G(F(s + eps)) - G(F(s))> + ||G(F(s) + eta) - G(F(s))||^2
 
-    The noisy forward pass is decoded with its own pooling indices, the other two with the clean ones.
+    The noisy forward pass is decoded with its own pooling indices, the other two with the clean ones. Ernoult et al.,
+    "Towards Scaling Difference Target Propagation by Learning Backprop Targets", 2022,
+    https://arxiv.org/abs/2201.13415.
     """
     eps, eta = draw("input", trace.x), draw("output", trace.y)
     with torch.no_grad():
@@ -36,9 +49,11 @@ def l_drl(pair: Pair, trace: Trace, draw: Draw) -> Tensor:
 
 
 def reconstruction(pair: Pair, trace: Trace, draw: Draw) -> Tensor:
-    """Reconstruction loss, Lee et al. 2015; drives G to the inverse of F near the data.
+    """Reconstruction loss; drives G to the inverse of F near the data.
 
     ||G(F(s + eps)) - (s + eps)||^2
+
+    Lee et al., "Difference Target Propagation", 2015, https://arxiv.org/abs/1412.7525.
     """
     noisy_input = trace.x + draw("input", trace.x)
     with torch.no_grad():

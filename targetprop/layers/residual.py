@@ -1,29 +1,27 @@
-"""Residual: y = body(x) + skip(x), its feedback twin, and the linear maps in it, each of which can learn by itself.
+"""Residual: y = body(x) + skip(x), and its feedback.
 
-A block is a Residual and the layers behind it, such as the last activation of a ResNet's block (He et al. 2016); its
-pair is the whole block, with the skip inside. The twin sends y back through the twins of both branches and adds up:
+A block is a Residual and the layers behind it, such as the last activation of a ResNet's block (He et al., "Deep
+Residual Learning for Image Recognition", 2016, https://arxiv.org/abs/1512.03385); its pair is the whole block, with the
+skip inside. The feedback sends y back through the feedback of both branches and adds up:
 
     G(y) = B(y) + S(y)
 
-with feedback weights of its own for every convolution; a skip without layers is its own twin. In the published style
-the twins of the branches are the published ones. In the styles "linear" and "matched" they are the transposed
-Jacobians of the branches on the clean batch: slopes of the inner activations, adjoints of the batch norms, and the
-maps without bias, so that G is linear. (A "matched" twin integrates an activation's slope over that activation, which
-inside a branch is not what comes down.)
+with feedback weights of its own for every convolution; a skip without layers is its own feedback. In the published
+style the feedback of the branches is the published one. In the styles "linear" and "matched" it is the transposed
+Jacobian of the branches on the clean batch: slopes of the inner activations, adjoints of the batch norms, and the
+maps without bias, so that G is linear. (A "matched" activation integrates a slope over that activation, which inside a
+branch is not what comes down.)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from targetprop.layers.encoding import Context, encode
-from targetprop.layers.twins import STYLES, ChainTwin, LinearMapTwin, Twin, register_twin
-from targetprop.network.blocks import leaves
-from targetprop.network.linear_feedback import LINEAR_WITHOUT_WEIGHTS, FeedbackMap
+from targetprop.layers.base import Context, Facts, FeedbackLayer, LayerRule, Style, register, rule_of
+from targetprop.layers.maps import MapFeedback
+from targetprop.layers.sequence import FeedbackChain, SequenceRule, leaves
 from targetprop.utils.errors import UserError
 
 
@@ -64,43 +62,16 @@ class BranchContext(NamedTuple):
     inputs: tuple[Tensor | None, ...]
 
 
-@encode.register
-def _(layer: Residual, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
-    if type(layer).forward is not Residual.forward:  # its own rule is its forward, as for a Sequential
-        return layer(x), x.shape[1:]
-    (body, body_context), (skip, skip_context) = (
-        _encode_branch(branch, x, None if clean is None else clean[i]) for i, branch in enumerate(layer.branches)
-    )
-    return body + skip, (body_context, skip_context)
+class ResidualFeedback(FeedbackLayer):
+    """The sum of the feedback of both branches."""
 
-
-def _encode_branch(branch: nn.Sequential, x: Tensor, clean: BranchContext | None) -> tuple[Tensor, BranchContext]:
-    contexts, inputs = [], []
-    for i, layer in enumerate(branch):
-        inputs.append(x.detach() if any(p.dim() > 1 for p in layer.parameters()) else None)
-        x, context = encode(layer, x, None if clean is None else clean.layers[i])
-        contexts.append(context)
-    return x, BranchContext(tuple(contexts), tuple(inputs))
-
-
-class ResidualTwin(Twin):
-    """The sum of the twins of both branches."""
-
-    def __init__(self, layer: Residual, style: str) -> None:
-        super().__init__(layer)
-        if type(layer).forward is not Residual.forward:
-            name = type(layer).__name__
-            raise UserError(f"{name} is a Residual with a forward of its own: register a twin for {name}.")
-        style = "published" if style == "published" else "linear"
-        self.body, self.skip = (ChainTwin(branch, style) for branch in layer.branches)
-        if style == "linear":
-            for twin in self.modules():
-                if isinstance(twin, LinearMapTwin):
-                    twin.map.bias = None
+    def __init__(self, body: FeedbackChain, skip: FeedbackChain) -> None:
+        super().__init__()
+        self.body, self.skip = body, skip
 
     @property
-    def branches(self) -> tuple[ChainTwin, ChainTwin]:
-        """The twins of the body and of the skip."""
+    def branches(self) -> tuple[FeedbackChain, FeedbackChain]:
+        """The feedback of the body and of the skip."""
         return self.body, self.skip
 
     @property
@@ -108,56 +79,63 @@ class ResidualTwin(Twin):
         return self.body.is_linear and self.skip.is_linear
 
     def decode(self, y: Tensor, context: Context) -> Tensor:
-        body, skip = (twin.decode(y, each.layers) for twin, each in zip(self.branches, context, strict=True))
+        body, skip = (chain.decode(y, each.layers) for chain, each in zip(self.branches, context, strict=True))
         return body + skip
 
 
-for _style in STYLES:
-    register_twin(Residual, style=_style)(partial(ResidualTwin, style=_style))
-
-
-@dataclass(frozen=True)
-class BranchMap:
-    """A linear map within a Residual.
+@register(Residual)
+class ResidualRule(LayerRule[Residual]):
+    """The context is a `BranchContext` for each branch.
 
     Attributes:
-        layer, map: the layer, and the twin that holds its V.
-        position: of the Residual in its block.
-        branch, index: of the layer in the Residual: which branch, and where in it.
+        branches: the rules of body and skip; empty until the rule is bound.
     """
 
-    layer: nn.Module
-    map: LinearMapTwin
-    position: int
-    branch: int
-    index: int
+    any_memory_order = True
 
-    def map_input(self, x: Tensor, context: Context) -> Tensor:
-        """The input of the map in the pass of this context."""
-        return context[self.position][self.branch].inputs[self.index]
+    def __init__(self, branches: tuple[SequenceRule, ...] = ()) -> None:
+        self.branches = branches
+
+    def bound(self, layer: Residual) -> LayerRule[Any]:
+        rules = [rule_of(branch) for branch in layer.branches]
+        if not all(isinstance(rule, SequenceRule) for rule in rules):
+            raise UserError(f"{type(layer).__name__}: a hook on a whole branch is not seen; hook its layers instead.")
+        return ResidualRule(cast(tuple[SequenceRule, ...], tuple(rules)))
+
+    def facts(self, layer: Residual) -> Facts:
+        facts = [rule.facts(branch) for rule, branch in zip(self.branches, layer.branches, strict=True)]
+        return Facts(varies=any(each.varies for each in facts), dims=facts[0].dims)
+
+    def apply(self, layer: Residual, x: Tensor) -> Tensor:
+        body, skip = (rule.apply(branch, x) for rule, branch in zip(self.branches, layer.branches, strict=True))
+        return body + skip
+
+    def run(self, layer: Residual, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
+        (body, body_context), (skip, skip_context) = (
+            _run_branch(rule, x, None if clean is None else clean[i]) for i, rule in enumerate(self.branches)
+        )
+        return body + skip, (body_context, skip_context)
+
+    def feedback(self, layer: Residual, style: Style) -> ResidualFeedback:
+        style = "published" if style == "published" else "linear"
+        feedback = ResidualFeedback(
+            *(rule.feedback(b, style) for rule, b in zip(self.branches, layer.branches, strict=True))
+        )
+        if style == "linear":
+            for each in feedback.modules():
+                if isinstance(each, MapFeedback):
+                    each.map.bias = None
+        return feedback
+
+    @property
+    def knows_its_gradients(self) -> bool:
+        return False
 
 
-def branch_maps(block: nn.Module, twin: Twin | None) -> tuple[FeedbackMap, ...]:
-    """The linear maps of a block whose one layer with weights is a Residual of known maps; none of any other block."""
-    if not isinstance(block, nn.Sequential) or not isinstance(twin, ChainTwin):
-        return ()
-    layers = tuple(block)
-    learned = [i for i, each in enumerate(twin.twins) if _has_weights(each)]
-    if len(learned) != 1 or not all(isinstance(each, LINEAR_WITHOUT_WEIGHTS) for each in layers[: learned[0]]):
-        return ()
-    (position,) = learned
-    layer, part = layers[position], twin.twins[position]
-    if not isinstance(layer, Residual) or not isinstance(part, ResidualTwin):
-        return ()
-    maps = []
-    for number, (branch, chain) in enumerate(zip(layer.branches, part.branches, strict=True)):
-        for index, each in enumerate(chain.twins):
-            if isinstance(each, LinearMapTwin):
-                maps.append(BranchMap(branch[index], each, position, number, index))
-            elif _has_weights(each):
-                return ()
-    return tuple(maps)
-
-
-def _has_weights(twin: nn.Module) -> bool:
-    return any(True for _ in twin.parameters())
+def _run_branch(rule: SequenceRule, x: Tensor, clean: BranchContext | None) -> tuple[Tensor, BranchContext]:
+    contexts, inputs = [], []
+    for i, (layer, each) in enumerate(zip(rule.layers, rule.rules, strict=True)):
+        inputs.append(x.detach() if any(p.dim() > 1 for p in layer.parameters()) else None)
+        x, context = each.run(layer, x, None if clean is None else clean.layers[i])
+        contexts.append(context)
+    return x, BranchContext(tuple(contexts), tuple(inputs))

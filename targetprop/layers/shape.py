@@ -1,8 +1,10 @@
-"""Layers that torch lacks, and settings of layers that it has."""
+"""Layers that move units about without changing them."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
+
+from targetprop.layers.base import Context, Facts, LayerRule, register
 
 
 class Reshape(nn.Module):
@@ -19,21 +21,27 @@ class Reshape(nn.Module):
         return ", ".join(map(str, self.shape))
 
 
-def pair_of(value: int | tuple[int, ...] | str) -> tuple[int, int]:
-    """A setting of a two-dimensional layer, (height, width), that may have been given as one number."""
-    assert not isinstance(value, str)  # padding by name is for its caller to work out
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+@register(nn.Flatten, nn.Unflatten, Reshape)
+class ReshapingRule(LayerRule[nn.Module]):
+    """The way back is a reshape to the input's shape."""
+
+    any_memory_order = True
+
+    def facts(self, layer: nn.Module) -> Facts:
+        return Facts(linear=True, reshapes=True)
+
+    def vjp(self, layer: nn.Module, delta: Tensor, context: Context) -> Tensor:
+        return delta.reshape(len(delta), *context)
 
 
-def is_hooked(layer: nn.Module) -> bool:
-    """Whether code that its type does not tell of runs with it: hooks, also those by which torch prunes weights."""
-    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
-        return True
-    own = layer._parameters.values()
-    return any(p is not None and (p._backward_hooks or p._post_accumulate_grad_hooks) for p in own)
+@register(nn.Identity)
+class IdentityRule(LayerRule[nn.Identity]):
+    """Nothing to do, either way."""
 
+    any_memory_order = True
 
-def not_in_place(layer: nn.Module) -> None:
-    """Have a layer write to memory of its own: in place it would write over activations that the rules still read."""
-    if getattr(layer, "inplace", False):
-        setattr(layer, "inplace", False)  # noqa: B010
+    def facts(self, layer: nn.Identity) -> Facts:
+        return Facts(linear=True)
+
+    def vjp(self, layer: nn.Identity, delta: Tensor, context: Context) -> Tensor:
+        return delta

@@ -1,8 +1,8 @@
-"""The linear part of a twin: what makes its feedback learning a closed form, without autograd.
+"""The linear maps in the feedback of a block: what makes its learning a closed form, without autograd.
 
-Many twins are G(y) = P (V a(y) + c): a function `a` without weights (un-pooling, activation), one linear map V, and
-below it linear layers without weights P (a reshape, say). Then a feedback loss that is quadratic in G is quadratic
-in V, its gradient is a correlation, and a difference of targets needs one pass through V instead of two:
+The feedback of many blocks is G(y) = P (V a(y) + c): a function `a` without weights (un-pooling, activation), one
+linear map V, and below it linear layers without weights P (a reshape, say). Then a feedback loss that is quadratic in G
+is quadratic in V, its gradient is a correlation, and a difference of targets needs one pass through V instead of two:
 G(t) - G(s) = P V (a(t) - a(s)).
 """
 
@@ -13,21 +13,10 @@ from typing import Protocol, cast
 
 from torch import Tensor, nn
 
-from targetprop.layers.encoding import Context
-from targetprop.layers.shape import Reshape
-from targetprop.layers.twins import AdjointTwin, ChainTwin, IdentityTwin, LinearMapTwin, Twin
-from targetprop.network.blocks import overlaps
-from targetprop.network.forward_part import run_before
-
-LINEAR_WITHOUT_WEIGHTS = (
-    nn.Flatten, nn.Unflatten, Reshape, nn.Identity, nn.Dropout, nn.AvgPool2d, nn.AdaptiveAvgPool2d
-)  # fmt: skip
-"""Layers that are linear maps."""
-
-RESHAPING = (nn.Flatten, nn.Unflatten, Reshape, nn.Identity)
-"""Layers that move units about without changing them."""
-UNITWISE = (*RESHAPING, nn.ELU, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.GELU, nn.Dropout)
-"""Layers whose twins act on every unit by itself; so do non-overlapping max-pooling and the published batch norm."""
+from targetprop.layers.base import AdjointFeedback, Context, FeedbackLayer
+from targetprop.layers.maps import MapFeedback
+from targetprop.layers.residual import ResidualFeedback, ResidualRule
+from targetprop.layers.sequence import FeedbackChain, SequenceRule
 
 
 class FeedbackMap(Protocol):
@@ -38,100 +27,170 @@ class FeedbackMap(Protocol):
         """The forward layer."""
 
     @property
-    def map(self) -> LinearMapTwin:
-        """The twin that holds V."""
+    def map(self) -> MapFeedback:
+        """The feedback that holds V."""
+
+    @property
+    def known(self) -> bool:
+        """Whether the forward layer is its linear map and nothing else runs with it."""
 
     def map_input(self, x: Tensor, context: Context) -> Tensor:
         """The input of the forward layer for an input x of the block, which had this context."""
 
 
 @dataclass(frozen=True)
-class LinearPart:
-    """The twin of a chain of layers, as P (V a(y) + c): `map` is V and c, at this `position` in the chain."""
+class ChainMap:
+    """A linear map in a block of layers in sequence, at this `position`.
 
-    layers: tuple[nn.Module, ...]
-    twins: tuple[Twin, ...]
+    Attributes:
+        rule: of the layers.
+        parts: the feedback of each layer, in forward order.
+        known: whether the forward layer is its linear map and nothing else runs with it.
+    """
+
+    rule: SequenceRule
+    parts: tuple[FeedbackLayer, ...]
     position: int
+    known: bool
 
     @property
-    def map(self) -> LinearMapTwin:
-        """The twin that holds V and c."""
-        return cast(LinearMapTwin, self.twins[self.position])
+    def map(self) -> MapFeedback:
+        """The feedback that holds V and c."""
+        return cast(MapFeedback, self.parts[self.position])
 
     @property
     def layer(self) -> nn.Module:
-        """The forward layer that `map` is the twin of."""
-        return self.layers[self.position]
+        """The forward layer that `map` is the feedback of."""
+        return self.rule.layers[self.position]
 
-    @property
-    def unitwise(self) -> bool:
-        """Whether every feature depends on one unit of y, and P only reshapes: noise in y stays independent."""
-        above = zip(self.layers[self.position + 1 :], self.twins[self.position + 1 :], strict=True)
-        return all(isinstance(layer, RESHAPING) for layer in self.layers[: self.position]) and all(
-            isinstance(layer, UNITWISE)
-            or isinstance(twin, IdentityTwin)
-            or (isinstance(layer, nn.MaxPool2d) and not overlaps(layer))
-            for layer, twin in above
-        )
+    def map_input(self, x: Tensor, context: Context) -> Tensor:
+        """The input of the forward map for an input x of the block: x through the layers before it."""
+        return self.rule.run_before(self.position, x, context)
+
+
+@dataclass(frozen=True)
+class LinearPart(ChainMap):
+    """The feedback of a block as P (V a(y) + c), V and c at this `position` among its layers."""
 
     @property
     def adjoint_above(self) -> bool:
         """Whether `a` is the transposed Jacobian of the layers above the map, on the clean batch."""
-        return all(isinstance(twin, AdjointTwin) for twin in self.twins[self.position + 1 :])
+        return all(isinstance(part, AdjointFeedback) for part in self.parts[self.position + 1 :])
 
     def features(self, y: Tensor, context: Context) -> Tensor:
         """a(y), for y (batch, ...) in the block's output space."""
-        for i in range(len(self.twins) - 1, self.position, -1):
-            y = self.twins[i].decode(y, context[i])
+        for i in range(len(self.parts) - 1, self.position, -1):
+            y = self.parts[i].decode(y, context[i])
         return y
 
     def features_difference(self, y: Tensor, difference: Tensor, context: Context) -> Tensor:
-        """a(y + difference) - a(y): two passes down to the last twin that is not linear, one from there on."""
+        """a(y + difference) - a(y): two passes down to the last layer that is not linear, one from there on."""
         lowest = next(
-            (i for i in range(self.position + 1, len(self.twins)) if not isinstance(self.twins[i], AdjointTwin)), None
+            (i for i in range(self.position + 1, len(self.parts)) if not isinstance(self.parts[i], AdjointFeedback)),
+            None,
         )
         if lowest is not None:
             moved = y + difference
-            for i in range(len(self.twins) - 1, lowest - 1, -1):
-                moved, y = self.twins[i].decode(moved, context[i]), self.twins[i].decode(y, context[i])
+            for i in range(len(self.parts) - 1, lowest - 1, -1):
+                moved, y = self.parts[i].decode(moved, context[i]), self.parts[i].decode(y, context[i])
             difference = moved - y
-        for i in range((len(self.twins) if lowest is None else lowest) - 1, self.position, -1):
-            difference = self.twins[i].decode(difference, context[i])
+        for i in range((len(self.parts) if lowest is None else lowest) - 1, self.position, -1):
+            difference = self.parts[i].decode(difference, context[i])
         return difference
 
     def feed_back(self, features: Tensor, context: Context) -> Tensor:
         """P V features: a difference of features to the difference of feedback that it makes."""
         x = self.map.apply_map(features, context[self.position])
         for i in range(self.position - 1, -1, -1):
-            x = self.twins[i].decode(x, context[i])
+            x = self.parts[i].decode(x, context[i])
         return x
 
     def correlate(self, x: Tensor, features: Tensor, context: Context) -> Tensor:
         """Gradient of <x, feed_back(features)> for V, summed over the batch; x is in the block's input space."""
         return self.map.correlate(self.map_input(x, context), features)
 
+
+@dataclass(frozen=True)
+class BranchMap:
+    """A linear map within a Residual.
+
+    Attributes:
+        layer, map: the layer, and the feedback that holds its V.
+        position: of the Residual in its block.
+        branch, index: of the layer in the Residual: which branch, and where in it.
+        known: whether the layer is its linear map and nothing else runs with it.
+    """
+
+    layer: nn.Module
+    map: MapFeedback
+    position: int
+    branch: int
+    index: int
+    known: bool
+
     def map_input(self, x: Tensor, context: Context) -> Tensor:
-        """The input of the forward map for an input x of the block: x through the layers before it."""
-        return run_before(self.layers, self.position, x, context)
+        """The input of the map in the pass of this context."""
+        return context[self.position][self.branch].inputs[self.index]
 
 
-def linear_part(block: nn.Module, twin: Twin | None) -> LinearPart | str:
-    """The linear part of a block's twin, or in words why it has none."""
-    if not isinstance(block, nn.Sequential) or not isinstance(twin, ChainTwin):
-        return "its twin is not built from a chain of layers"
-    layers, twins = tuple(block), tuple(cast(Twin, each) for each in twin.twins)
-    with_weights = [i for i, each in enumerate(twins) if any(True for _ in each.parameters())]
-    if twin.order != sorted(twin.order, reverse=True):
-        return "its activation comes after its linear map"
+def linear_part(rule: object, feedback: FeedbackLayer | None) -> tuple[LinearPart | None, str]:
+    """The linear part of a block's feedback, or None and in words why it has none."""
+    if not isinstance(rule, SequenceRule) or not isinstance(feedback, FeedbackChain):
+        return None, "its feedback is not built from a chain of layers"
+    parts = tuple(feedback)
+    with_weights = [i for i, part in enumerate(parts) if has_weights(part)]
+    if feedback.order != sorted(feedback.order, reverse=True):
+        return None, "its activation comes after its linear map"
     if len(with_weights) != 1:
-        return f"its twin has {len(with_weights)} layers with weights"
+        return None, f"its feedback has {len(with_weights)} layers with weights"
     (position,) = with_weights
-    maps = sum(isinstance(each, LinearMapTwin) for each in twins[position].modules())
-    if maps > 1:
-        return f"the twin of {type(layers[position]).__name__} has {maps} linear maps"
-    if not isinstance(twins[position], LinearMapTwin):
-        return f"the twin of {type(layers[position]).__name__} is not known to be linear"
-    for layer in layers[:position]:
-        if not isinstance(layer, LINEAR_WITHOUT_WEIGHTS):
-            return f"{type(layer).__name__} stands before its linear map"
-    return LinearPart(layers, twins, position)
+    name, part = type(rule.layers[position]).__name__, parts[position]
+    if not isinstance(part, MapFeedback):
+        maps = sum(isinstance(each, MapFeedback) for each in part.modules())
+        return None, f"the feedback of {name} " + (
+            f"has {maps} linear maps" if maps > 1 else "is not known to be linear"
+        )
+    for each, layer in zip(rule.rules[:position], rule.layers[:position], strict=True):
+        if not each.facts(layer).linear:
+            return None, f"{type(layer).__name__} stands before its linear map"
+    return LinearPart(rule, parts, position, _is_known(rule, position)), ""
+
+
+def feedback_maps(rule: object, feedback: FeedbackLayer | None) -> tuple[FeedbackMap, ...]:
+    """The linear maps of a block, if all weights of its feedback are in such maps; else none."""
+    if not isinstance(rule, SequenceRule) or not isinstance(feedback, FeedbackChain):
+        return ()
+    maps: list[FeedbackMap] = []
+    parts = tuple(feedback)
+    for position, part in enumerate(parts):
+        inside = rule.rules[position]
+        if isinstance(part, MapFeedback):
+            maps.append(ChainMap(rule, parts, position, _is_known(rule, position)))
+        elif isinstance(part, ResidualFeedback) and isinstance(inside, ResidualRule):
+            found = _branch_maps(inside, part, position)
+            if found is None:
+                return ()
+            maps += found
+        elif has_weights(part):
+            return ()
+    return tuple(maps)
+
+
+def _branch_maps(rule: ResidualRule, feedback: ResidualFeedback, position: int) -> list[FeedbackMap] | None:
+    maps: list[FeedbackMap] = []
+    for number, (branch, chain) in enumerate(zip(rule.branches, feedback.branches, strict=True)):
+        for index, part in enumerate(chain):
+            if isinstance(part, MapFeedback):
+                maps.append(BranchMap(branch.layers[index], part, position, number, index, _is_known(branch, index)))
+            elif has_weights(part):
+                return None
+    return maps
+
+
+def _is_known(rule: SequenceRule, position: int) -> bool:
+    return rule.rules[position].linear_map(rule.layers[position]) is not None
+
+
+def has_weights(feedback: nn.Module) -> bool:
+    """Whether there is anything in it to learn."""
+    return any(True for _ in feedback.parameters())

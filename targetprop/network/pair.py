@@ -1,66 +1,83 @@
-"""Pair: a forward block and its feedback twin."""
+"""Pair: a forward block and its feedback."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 from torch import Tensor, nn
 
-from targetprop.layers.encoding import Context, encode
-from targetprop.layers.residual import Residual, ResidualTwin, branch_maps
-from targetprop.layers.twins import ChainTwin, LinearMapTwin, Twin
-from targetprop.network.forward_part import ForwardPart, forward_part
-from targetprop.network.linear_feedback import FeedbackMap, LinearPart, linear_part
+from targetprop.layers.base import Context, FeedbackLayer, LayerRule, rule_of
+from targetprop.layers.maps import LinearMap, MapFeedback
+from targetprop.layers.residual import Residual, ResidualFeedback
+from targetprop.layers.sequence import FeedbackChain, SequenceRule
+from targetprop.network.linear_feedback import FeedbackMap, LinearPart, feedback_maps, linear_part
 from targetprop.utils.errors import UserError
 from targetprop.utils.precision import wide
 
 
+@dataclass(frozen=True)
+class Chain:
+    """A block of layers in sequence with one linear map, at this `position`, whose gradients need no autograd."""
+
+    rule: SequenceRule
+    position: int
+    map: LinearMap
+
+
 class Pair(nn.Module):
-    """A forward block F^n and its feedback twin G^n.
+    """A forward block F^n and its feedback G^n.
 
     Args:
         block: the forward block; a layer or layers in sequence.
-        twin: its feedback twin; None for the first block, below which no target is needed.
+        feedback: None for a block that carries no target down.
         name: how messages call it, e.g. "2 (Conv2d, ELU, MaxPool2d)".
 
     Attributes:
-        linear: the linear part of the twin, or in words why it has none.
-        maps: its linear maps, if each can learn by itself: that of the linear part, or those of a residual block.
+        rule: of the block.
+        chain: the block as a chain whose gradients are known, or None.
+        linear: the linear part of the feedback, or None, and `not_linear` says why.
+        maps: the linear maps of the feedback, if it is made of such maps alone.
     """
 
-    def __init__(self, block: nn.Module, twin: Twin | None, name: str = "block") -> None:
+    rule: LayerRule[Any]
+    chain: Chain | None
+    linear: LinearPart | None
+    not_linear: str
+    maps: tuple[FeedbackMap, ...]
+
+    def __init__(self, block: nn.Module, feedback: FeedbackLayer | None, name: str = "block") -> None:
         super().__init__()
         self.block = block
-        self.twin = twin
+        self.feedback = feedback
         self.name = name
-        self.linear: LinearPart | str = linear_part(block, twin)
-        self.maps: tuple[FeedbackMap, ...] = (
-            (self.linear,) if isinstance(self.linear, LinearPart) else branch_maps(block, twin)
-        )
+        self.analyse()
 
-    @property
-    def forward_part(self) -> ForwardPart | None:
-        """The block as a chain whose gradients need no autograd, or None; found anew: it may be pruned, or hooked."""
+    def analyse(self) -> None:
+        """Look at the layers of the block and of its feedback, and at their hooks, as they are now."""
+        self.rule = rule_of(self.block)
         as_it_is = type(self).encode is Pair.encode  # else the context may be another
-        return forward_part(self.block) if as_it_is else None
+        self.chain = _chain(self.rule) if as_it_is else None
+        self.linear, self.not_linear = linear_part(self.rule, self.feedback)
+        self.maps = (self.linear,) if self.linear is not None else feedback_maps(self.rule, self.feedback)
 
     def encode(self, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
         """F(x) and the context of this pass; `clean` is the context of the clean pass if this one is noisy."""
-        return encode(self.block, x, clean)
+        return self.rule.run(self.block, x, clean)
 
     def decode(self, y: Tensor, context: Context) -> Tensor:
         """G(y): from the block's output space (batch, ...) to its input space, decoded with `context`."""
-        if self.twin is None:
-            raise UserError(f"Block {self.name} has no feedback twin.")
-        return self.twin.decode(y, context)
+        if self.feedback is None:
+            raise UserError(f"block {self.name} has no feedback.")
+        return self.feedback.decode(y, context)
 
     def decode_difference(self, y: Tensor, difference: Tensor, context: Context) -> Tensor:
-        """G(y + difference) - G(y), in one pass through the twin's linear part where it has one."""
-        if self.twin is not None and self.twin.is_linear:
+        """G(y + difference) - G(y), in one pass through the feedback's linear part where it has one."""
+        if self.feedback is not None and self.feedback.is_linear:
             return self.decode(difference, context)
         part = self.linear
-        if not isinstance(part, LinearPart):
+        if part is None:
             return self.decode(y + difference, context) - self.decode(y, context)
         if part.adjoint_above:
             return part.feed_back(part.features(difference, context), context)
@@ -69,24 +86,37 @@ class Pair(nn.Module):
 
     def weights(self) -> list[tuple[Tensor, Tensor]]:
         """Forward weight W and transposed feedback weight V^T of every linear layer, in one shape; detached views."""
-        return [] if self.twin is None else list(_weights(self.block, self.twin))
+        return [] if self.feedback is None else list(_weights(self.block, self.feedback))
 
     @property
     def carries_differences(self) -> bool:
         """Whether `decode_difference` forms no difference of nearly equal numbers in a narrow type."""
-        return isinstance(self.linear, LinearPart) or (self.twin is not None and self.twin.is_linear)
+        return self.linear is not None or (self.feedback is not None and self.feedback.is_linear)
 
     def feedback_parameters(self) -> list[nn.Parameter]:
-        """The weights of the twin, none without one."""
-        return [] if self.twin is None else list(self.twin.parameters())
+        """The weights of the feedback, none without one."""
+        return [] if self.feedback is None else list(self.feedback.parameters())
 
 
-def _weights(layer: nn.Module, twin: Twin) -> Iterator[tuple[Tensor, Tensor]]:
-    if isinstance(layer, nn.Sequential) and isinstance(twin, ChainTwin):
-        for child, part in zip(layer, twin.twins, strict=True):
-            yield from _weights(child, cast(Twin, part))
-    elif isinstance(layer, Residual) and isinstance(twin, ResidualTwin):
-        for branch, chain in zip(layer.branches, twin.branches, strict=True):
+def _chain(rule: LayerRule[Any]) -> Chain | None:
+    if not isinstance(rule, SequenceRule):
+        return None
+    layers = list(zip(rule.layers, rule.rules, strict=True))
+    maps = [(i, found) for i, (layer, each) in enumerate(layers) if (found := each.linear_map(layer)) is not None]
+    if len(maps) != 1:
+        return None
+    (position, found) = maps[0]
+    known = all(each.knows_its_gradients for i, each in enumerate(rule.rules) if i != position)
+    own_before = any(True for layer in rule.layers[:position] for _ in layer.parameters())
+    return Chain(rule, position, found) if known and not own_before else None
+
+
+def _weights(layer: nn.Module, feedback: FeedbackLayer) -> Iterator[tuple[Tensor, Tensor]]:
+    if isinstance(layer, nn.Sequential) and isinstance(feedback, FeedbackChain):
+        for child, part in zip(layer, feedback, strict=True):
+            yield from _weights(child, part)
+    elif isinstance(layer, Residual) and isinstance(feedback, ResidualFeedback):
+        for branch, chain in zip(layer.branches, feedback.branches, strict=True):
             yield from _weights(branch, chain)
-    elif isinstance(twin, LinearMapTwin):
-        yield cast(Tensor, layer.weight).detach(), twin.transposed.detach()
+    elif isinstance(feedback, MapFeedback):
+        yield cast(Tensor, layer.weight).detach(), feedback.transposed.detach()

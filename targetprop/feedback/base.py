@@ -1,0 +1,204 @@
+"""What every way to learn feedback has in common: a rule, which is a value, and its state, which learns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from targetprop.layers.base import Style
+from targetprop.network.network import PairedNetwork
+from targetprop.network.passes import Pass
+from targetprop.targets import Scope, TargetRule
+from targetprop.utils.errors import UserError, is_number, require, unknown
+
+Average = Callable[[Sequence[Tensor]], None]
+"""Replaces tensors by their mean over all processes that train the same block on batches of their own."""
+
+
+class FeedbackRule(ABC):
+    """A way to learn feedback. A value: a frozen dataclass with its own numbers.
+
+    Attributes:
+        style: of the feedback layers that it trains.
+        styles: those that it can train.
+    """
+
+    style: Style
+    styles: ClassVar[frozenset[Style]]
+
+    @property
+    def scope(self) -> Scope:
+        """How far it looks: at one block, or further."""
+        return "block"
+
+    @abstractmethod
+    def start(self, network: PairedNetwork, targets: TargetRule) -> FeedbackLearning:
+        """Begin to learn the feedback of a network; may set its feedback weights.
+
+        Raises:
+            UserError: numbers that do not fit the blocks, or a block whose feedback the rule cannot learn. The network
+                is then as it was.
+        """
+
+    def check_style(self) -> None:
+        """Raise `UserError` if the style is not one of those that the rule can train."""
+        if self.style not in self.styles:
+            raise unknown("style", self.style, self.styles)
+
+
+class FeedbackLearning(ABC):
+    """The feedback of a network while it learns. Blocks are counted from 0.
+
+    Attributes:
+        network: whose feedback learns.
+        average: set where several processes train the same blocks on other batches.
+    """
+
+    def __init__(self, network: PairedNetwork) -> None:
+        self.network = network
+        self.average: Average | None = None
+
+    @property
+    def bare(self) -> FeedbackLearning:
+        """This, without the wrappers that execute it in another way."""
+        return self
+
+    def before_sweep(self, seen: Pass) -> None:  # noqa: B027 - most rules have nothing to do
+        """Before the first block of a step learns."""
+
+    @abstractmethod
+    def learn(self, seen: Pass, block: int) -> Tensor:
+        """All updates of a block's feedback on this batch; returns their mean loss, a scalar (0 without a loss)."""
+
+    def after_sweep(self, seen: Pass, local_losses: Tensor) -> None:  # noqa: B027
+        """After every block has its forward gradients.
+
+        Args:
+            local_losses: (blocks,), as the step will report them; a wrapper may average them over processes, in place.
+        """
+
+    def between_steps(self, step: int, losses: Tensor) -> None:  # noqa: B027
+        """After a step, on the host: the one place that may wait for the device.
+
+        Args:
+            step: number of the step, from 0.
+            losses: what `learn` returned for the blocks with feedback, in forward order.
+        """
+
+    @property
+    def plan(self) -> Hashable:
+        """By what one step differs from another, but for numbers on the device: for each there is a graph."""
+        return ()
+
+    def held_by_a_graph(self) -> Hashable:
+        """Numbers and places of state that a recorded step would hold.
+
+        Raises:
+            UserError: a step of this learning cannot be recorded.
+        """
+        return ()
+
+    def parameters_for_the_user(self) -> list[nn.Parameter]:
+        """Feedback weights that the user's own optimiser must train."""
+        return []
+
+    def learned(self, block: int) -> list[Tensor]:
+        """What learning a block's feedback may change: its weights, and buffers that noisy passes may change."""
+        pair = self.network.pairs[block]
+        return [*pair.feedback_parameters(), *pair.buffers()]
+
+    def takes_narrow_types(self, block: int) -> bool:
+        """Whether a block's feedback can learn where activations are bfloat16."""
+        return True
+
+    @abstractmethod
+    def explain(self, block: int) -> str:
+        """In words, how a block's feedback learns, and why so."""
+
+    def states(self, blocks: Iterable[int]) -> dict[int, Any]:
+        """State that belongs to one of these blocks each, for blocks that have some."""
+        return {}
+
+    def load_states(self, states: Mapping[int, Any]) -> None:
+        """Take over what `states` returned, perhaps in another process."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All state beside the weights."""
+        return {"blocks": self.states(self.network.fed)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.load_states(state["blocks"])
+
+
+OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+}
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """An optimiser as a value.
+
+    Args:
+        type: one of `OPTIMIZERS`.
+        lr: learning rate; for the feedback one number for all blocks, or one for each block with feedback.
+        momentum: for sgd and rmsprop.
+        weight_decay: coefficient of the L2 penalty (decoupled for adamw).
+
+    Raises:
+        UserError: a value that is no such number.
+    """
+
+    type: str = "sgd"
+    lr: float | Sequence[float] = 0.1
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.type not in OPTIMIZERS:
+            raise unknown("type", self.type, OPTIMIZERS)
+        for rate in each_of(self.lr):
+            require(is_number(rate) and rate >= 0, "lr", "numbers, 0 or more", self.lr)
+        for key in ("momentum", "weight_decay"):
+            value = getattr(self, key)
+            require(is_number(value) and value >= 0, key, "a number, 0 or more", value)
+        if self.momentum and self.type not in ("sgd", "rmsprop"):
+            raise UserError(f"{self.type} has none, set momentum=0; got {self.momentum}.", key="momentum")
+
+    def build(self, parameters: Iterable[Tensor], lr: float | None = None) -> torch.optim.Optimizer:
+        """The torch optimiser, with `lr` in place of its own rate if given (the rate of one block)."""
+        options: dict[str, Any] = {"lr": self.lr if lr is None else lr, "weight_decay": self.weight_decay}
+        if self.type in ("sgd", "rmsprop"):
+            options["momentum"] = self.momentum
+        return OPTIMIZERS[self.type](parameters, **options)
+
+
+def each_of(value: float | Sequence[float]) -> Sequence[float]:
+    """The numbers of a setting that may be one number for all blocks."""
+    return value if isinstance(value, Sequence) else [value]
+
+
+def per_block(key: str, value: float | Sequence[float], blocks: Sequence[str]) -> list[float]:
+    """One value for each of the named blocks: a number stands for all of them, a list must fit exactly.
+
+    Raises:
+        UserError: a list of another length; names the key and the blocks.
+    """
+    if not isinstance(value, Sequence):
+        return [value] * len(blocks)
+    if len(value) != len(blocks):
+        raise UserError(
+            f"expected {len(blocks)} values, one for each block with trained feedback "
+            f"({'; '.join(blocks)}), or one number for all; got {len(value)}: {list(value)}.",
+            key=key,
+        )
+    return list(value)

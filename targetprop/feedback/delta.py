@@ -1,0 +1,116 @@
+"""The delta rule: feedback weights learn from the part of the response to noise that they do not predict.
+
+The feedback map V predicts the response of the forward map W to noise at its input, and learns from the residual:
+
+    R = W eps - V^T eps,    V += corr(eps, R) / (n + d)
+
+W eps is the change that noise makes in the block's activity before its activation; nothing else of W is used (both
+maps are linear, so where a layer is known the residual is one product with W - V^T). Forward weights move slowly, so
+V keeps up with little noise a batch, and at V = W^T the residual, and with it all noise in V, is zero. For n
+independent equations in d unknowns the mean squared error of V shrinks fastest, by d / (n + d) an update, with this
+step, for every n. At the border of an image a tap of a kernel meets fewer units: n is counted for each tap, d is the
+mean number of inputs that a unit sees.
+
+The setting is that of weight mirrors (Akrout et al., "Deep Learning without Weight Transport", 2019,
+https://arxiv.org/abs/1904.05391), whose own rule is Hebbian; the delta rule is ours.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from targetprop.feedback.budget import Allocation
+from targetprop.network.linear_feedback import FeedbackMap
+from targetprop.utils.precision import wide
+
+
+@torch.no_grad()
+def delta_rule(part: FeedbackMap, white: Tensor, shaped: Tensor, allocation: Allocation) -> Tensor:
+    """Update V from noise at the map's input.
+
+    Forward updates lie along activations, and so does what V lags behind by: hence noise shaped like activity beside
+    the white one.
+
+    Args:
+        white: isotropic noise, (rows, *input).
+        shaped: random mixtures of the batch's inputs, (mixtures, *input).
+
+    Returns:
+        ||R||^2 / ||W eps||^2 over the white noise (a scalar), the share of the response left over: zero when V is
+        learned. Where W is known the power of the response is the expected one.
+    """
+    eps = torch.cat((white, shaped))
+    patches = part.map.forward_map.patches(eps)
+    residual, response = _residual(part, eps, patches)
+    count = patches.shape[1] // len(eps) * len(white)
+    left = residual[:, :count]
+    power = _expected_power(part, allocation) if response is None else _power(response[:, :count])
+    share = _power(left) / power.clamp_min(torch.finfo(power.dtype).tiny)  # a map of zeros responds to nothing
+    weighted = patches[:, :count] * allocation.step  # V changes by the product of `left` and this
+    _, units, inputs = part.map.forward_map.matrix(part.map.transposed).shape
+    few = patches.shape[1] * (inputs + units) < 3 * inputs * units
+    add = _add_by_rows if few else _add_by_matrices
+    add(part, left, weighted, residual[:, count:], patches[:, count:])
+    return share
+
+
+# Two ways to the same change of V: by white noise, and by noise that is far from white, for which no fixed step is
+# safe. For that, each unit of the output takes the step that minimises what the first change leaves of its residual.
+
+
+def _add_by_rows(part: FeedbackMap, left: Tensor, weighted: Tensor, residual: Tensor, patches: Tensor) -> None:
+    """For few patches beside a large V: nothing of V's size is made, and V changes in place, by one product."""
+    residual = residual - (patches @ weighted.mT) @ left
+    response = (patches @ patches.mT) @ residual
+    power = (residual * response).sum(1, dtype=wide(response.dtype))
+    residual = residual * _best_step(power, response).unsqueeze(1).to(residual.dtype)
+    rows, columns = torch.cat((left, residual), 1), torch.cat((weighted, patches), 1)
+    transposed, found = part.map.transposed, part.map.forward_map
+    matrix = found.matrix(transposed)
+    if matrix.data_ptr() == transposed.data_ptr() and matrix.dtype == rows.dtype == columns.dtype:
+        matrix.baddbmm_(rows.mT, columns)
+    else:  # V has another order of memory, or rows are narrower under autocast
+        transposed.add_(found.from_matrix(rows.mT @ columns))
+
+
+def _add_by_matrices(part: FeedbackMap, left: Tensor, weighted: Tensor, residual: Tensor, patches: Tensor) -> None:
+    """For many patches: changes of V's size are made, and nothing of the size of their products."""
+    transposed, found = part.map.transposed, part.map.forward_map
+    change = (left.mT @ weighted).to(transposed.dtype)
+    gradient = ((residual - patches @ change.mT).mT @ patches).to(transposed.dtype)
+    power = torch.linalg.vector_norm(gradient, dim=2).square()
+    change.addcmul_(gradient, _best_step(power, patches @ gradient.mT).unsqueeze(2))
+    transposed.add_(found.from_matrix(change))
+
+
+def _best_step(power: Tensor, response: Tensor) -> Tensor:
+    """Of each unit, (groups, units), along the gradient of its residual's power.
+
+    Args:
+        power: of the gradient, (groups, units).
+        response: of a change by the gradient to the noise, (groups, patches, units).
+    """
+    return power / (response.square().sum(1, dtype=power.dtype) + torch.finfo(power.dtype).tiny)
+
+
+def _power(response: Tensor) -> Tensor:
+    return response.square().sum(dtype=wide(response.dtype))
+
+
+def _expected_power(part: FeedbackMap, allocation: Allocation) -> Tensor:
+    """Of the response to the white noise, for a map whose weight is known."""
+    assert isinstance(part.layer.weight, Tensor)
+    return allocation.equations * torch.linalg.vector_norm(part.layer.weight).square()
+
+
+def _residual(part: FeedbackMap, eps: Tensor, patches: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What V does not predict of the response, (groups, rows * positions, units); the response if it was measured."""
+    layer, found, transposed = part.layer, part.map.forward_map, part.map.transposed
+    if part.known:
+        assert isinstance(layer.weight, Tensor)
+        return patches @ found.matrix(layer.weight - transposed).mT, None
+    with torch.autocast(eps.device.type, enabled=False):  # bfloat16 would not hold these differences
+        eps, patches = eps.to(transposed.dtype), patches.to(transposed.dtype)
+        response = found.rows(layer(eps) - layer(torch.zeros_like(eps[:1])))
+        return response - patches @ found.matrix(transposed).mT, response

@@ -1,0 +1,51 @@
+"""Feedback that does not learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from targetprop.feedback.base import FeedbackLearning, FeedbackRule
+from targetprop.layers.base import STYLES, Style
+from targetprop.network.network import PairedNetwork
+from targetprop.network.passes import Pass
+from targetprop.targets import TargetRule
+from targetprop.utils.errors import require
+from targetprop.utils.precision import wide
+
+
+@dataclass(frozen=True)
+class Fixed(FeedbackRule):
+    """Feedback weights stay as they were initialised.
+
+    Args:
+        init_symmetric_weights: whether they are the transposed forward weights of the start.
+        style: of the feedback layers.
+    """
+
+    init_symmetric_weights: bool = False
+    style: Style = "published"
+    styles: ClassVar[frozenset[Style]] = frozenset(STYLES)
+
+    def __post_init__(self) -> None:
+        symmetric = self.init_symmetric_weights
+        require(isinstance(symmetric, bool), "init_symmetric_weights", "true or false", symmetric)
+        self.check_style()
+
+    def start(self, network: PairedNetwork, targets: TargetRule) -> FixedLearning:
+        if self.init_symmetric_weights:
+            network.make_symmetric()
+        return FixedLearning(network)
+
+
+class FixedLearning(FeedbackLearning):
+    """Nothing happens."""
+
+    def learn(self, seen: Pass, block: int) -> Tensor:
+        x = seen.trace(block).x
+        return x.new_zeros((), dtype=wide(x.dtype))
+
+    def explain(self, block: int) -> str:
+        return "feedback stays as it is, the rule trains none"

@@ -1,0 +1,105 @@
+"""Layers in sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from targetprop.layers.activation import ActivationFeedback
+from targetprop.layers.base import Context, Facts, FeedbackLayer, LayerRule, Style, not_in_place, register, rule_of
+
+
+class FeedbackChain(FeedbackLayer):
+    """The feedback of layers in sequence: that of each, in reverse; in the style "lee" activations come last.
+
+    Attributes:
+        parts: the feedback of each layer, in forward order.
+        order: the order in which they decode.
+    """
+
+    def __init__(self, parts: Sequence[FeedbackLayer], style: Style) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.order = list(reversed(range(len(parts))))
+        if style == "lee":
+            self.order.sort(key=lambda i: isinstance(parts[i], ActivationFeedback))
+
+    def __iter__(self) -> Any:
+        return iter(self.parts)
+
+    @property
+    def is_linear(self) -> bool:
+        return all(cast(FeedbackLayer, part).is_linear for part in self.parts)
+
+    def decode(self, y: Tensor, context: Context) -> Tensor:
+        for i in self.order:
+            y = cast(FeedbackLayer, self.parts[i]).decode(y, context[i])
+        return y
+
+
+@register(nn.Sequential)
+class SequenceRule(LayerRule[nn.Sequential]):
+    """The context is a tuple of those of the layers.
+
+    Attributes:
+        layers, rules: the layers, and the rule of each; empty until the rule is bound.
+    """
+
+    any_memory_order = True
+
+    def __init__(self, layers: Sequence[nn.Module] = ()) -> None:
+        self.layers = tuple(layers)
+        self.rules = tuple(rule_of(layer) for layer in layers)
+
+    def bound(self, layer: nn.Sequential) -> SequenceRule:
+        return SequenceRule(tuple(layer))
+
+    def facts(self, layer: nn.Sequential) -> Facts:
+        facts = [rule.facts(each) for rule, each in zip(self.rules, self.layers, strict=True)]
+        dims = None
+        for each in facts:
+            dims = each.dims
+            if dims is not None or each.reshapes:
+                break
+        return Facts(varies=any(each.varies for each in facts), dims=dims)
+
+    def apply(self, layer: nn.Sequential, x: Tensor) -> Tensor:
+        for each, rule in zip(self.layers, self.rules, strict=True):
+            x = rule.apply(each, x)
+        return x
+
+    def run(self, layer: nn.Sequential, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
+        contexts = []
+        for i, (each, rule) in enumerate(zip(self.layers, self.rules, strict=True)):
+            x, context = rule.run(each, x, None if clean is None else clean[i])
+            contexts.append(context)
+        return x, tuple(contexts)
+
+    def run_before(self, position: int, x: Tensor, context: Context) -> Tensor:
+        """The input of the layer at `position` for an input x of the sequence, as in the pass of this context."""
+        for i in range(position):
+            x, _ = self.rules[i].run(self.layers[i], x, context[i])
+        return x
+
+    def feedback(self, layer: nn.Sequential, style: Style) -> FeedbackChain:
+        return FeedbackChain([feedback_of(each, style) for each in layer], style)
+
+
+def feedback_of(layer: nn.Module, style: Style = "published") -> FeedbackLayer:
+    """A new feedback layer for `layer`, in this style.
+
+    Raises:
+        UserError: none is known for this type of layer, or for this setting of it.
+    """
+    not_in_place(layer)
+    return rule_of(layer).feedback(layer, style)
+
+
+def leaves(block: nn.Module) -> list[nn.Module]:
+    """The layers of a block in order, plain Sequentials in it opened."""
+    if isinstance(rule_of(block), SequenceRule):
+        assert isinstance(block, nn.Sequential)
+        return [leaf for child in block for leaf in leaves(child)]
+    return [block]

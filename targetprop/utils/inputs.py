@@ -1,0 +1,93 @@
+"""What a training step may be given, and whether it is still the same when the step goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from targetprop.utils.errors import UserError
+
+
+def check_batch(x: Any, dims: int | None, parameters: Sequence[nn.Parameter]) -> None:
+    """Refuse what is no batch for a network.
+
+    Args:
+        dims: number of dimensions that the network needs, that of the batch included; None if several fit.
+        parameters: of the network.
+
+    Raises:
+        UserError: x is no tensor, has no sample or no batch dimension, or weights are of half precision.
+    """
+    if not isinstance(x, Tensor):
+        raise UserError(f"expected a tensor (batch, ...), got {type(x).__name__}.", key="input")
+    if x.dim() < 2 or x.dim() + 1 == dims:
+        missing = "" if dims is None else f" of {dims} dimensions"
+        raise UserError(
+            f"expected a batch{missing}, (batch, ...), got the shape {tuple(x.shape)}: of a single sample give "
+            "x.unsqueeze(0).",
+            key="input",
+        )
+    if len(x) == 0:
+        raise UserError(f"expected at least one sample, got an empty batch, {tuple(x.shape)}.", key="input")
+    narrow = next((p.dtype for p in parameters if p.is_floating_point() and p.dtype.itemsize < 4), None)
+    if narrow is not None:
+        raise UserError(
+            f"the weights are {narrow}, in which feedback cannot learn: keep them in float32 (network.float()), and "
+            "use torch.autocast with bfloat16 for speed.",
+            key="network",
+        )
+
+
+def refuse_replicas(module: nn.Module) -> None:
+    """Refuse to be trained by one of torch's wrappers, which average the gradients of a backward pass of their own.
+
+    Raises:
+        UserError: `module` is called within DistributedDataParallel, or is a replica of DataParallel.
+    """
+    wrapped = getattr(DistributedDataParallel, "_active_ddp_module", None) is not None
+    if wrapped or getattr(module, "_is_replica", False):
+        raise UserError(
+            "DistributedDataParallel and DataParallel wait for loss.backward(), which does not happen here, and their "
+            "processes would train apart: use targetprop.execution.parallel.distribute(learner, Grid.of_world(rows)).",
+            key="network",
+        )
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """What a pass has read that others may write to, by torch's own count of changes in place."""
+
+    batch: int | None
+    parameters: tuple[int, ...]
+
+    @classmethod
+    def now(cls, x: Tensor, parameters: Sequence[nn.Parameter]) -> Unchanged:
+        """As they are."""
+        return cls(_version(x), tuple(_version(p) or 0 for p in parameters))
+
+    def check(self, x: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+        """Refuse to go on with others.
+
+        Raises:
+            UserError: the batch or a weight has changed in place since `now`.
+        """
+        if _version(x) != self.batch:
+            raise UserError(
+                "the batch was changed in place since the forward pass, and its gradients are lost: go back before you "
+                "change it, or give the learner a copy.",
+                key="backward",
+            )
+        if tuple(_version(p) or 0 for p in parameters) != self.parameters:
+            raise UserError(
+                "a weight was changed since the forward pass, and the gradients of the pass are lost: call backward "
+                "before the optimiser steps, or call the learner again.",
+                key="backward",
+            )
+
+
+def _version(x: Tensor) -> int | None:
+    return None if x.is_inference() else x._version
