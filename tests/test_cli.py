@@ -97,7 +97,7 @@ def test_every_choice_of_every_group_composes_and_resolves(choice: str) -> None:
         ("model.hparams.noise=[1,2", ["noise"]),
         (
             "model=delta_mirror model.hparams.noise=.1",
-            ["model.hparams.noise", "Valid: adaptive, beta, budget, f_optim"],
+            ["model.hparams.noise", "Valid: adaptive, beta"],
         ),
         ("model.hparams.b_optim.momentun=.9", ["model.hparams.b_optim.momentun", "Did you mean 'momentum'"]),
     ],

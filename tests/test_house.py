@@ -10,7 +10,7 @@ PACKAGE = Path(targetprop.__file__).parent
 
 
 def test_only_app_knows_the_configuration() -> None:
-    """What a library user calls names its own arguments in messages, not keys of a command line that he does not use."""
+    """What a library user calls names its own arguments in messages, not keys of a command line."""
     words = ("hparams", "trainer.", "datamodule.")
     found = [
         f"{path.relative_to(PACKAGE)}:{number}: {line.strip()}"

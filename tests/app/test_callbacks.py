@@ -15,7 +15,7 @@ from targetprop import DTP, Learner, PairedNetwork, UserError
 from targetprop.app.errors import DivergenceError
 from targetprop.app.report.curves import draw_curves
 from targetprop.app.run import train
-from targetprop.measure import angle, backprop_gradients, block_gradients, feedback_angles
+from targetprop.measure.alignment import angle, backprop_gradients, block_gradients, feedback_angles
 
 Compose = Callable[..., DictConfig]
 

@@ -14,7 +14,7 @@ from torch import nn
 from targetprop import DTP, Learner, OptimizerSpec, UserError
 from targetprop.app.callbacks.feedback_figure import feedback_courses
 from targetprop.app.run import train
-from targetprop.measure import feedback_distances
+from targetprop.measure.alignment import feedback_distances
 
 Compose = Callable[..., DictConfig]
 
@@ -61,8 +61,8 @@ def test_measuring_leaves_weights_buffers_optimisers_and_random_state_as_they_ar
 
 
 def _momenta(mine: Learner) -> list[torch.Tensor]:
-    optimizers = mine.state_dict()["_extra_state"]["feedback_optimizers"]
-    return [each["momentum_buffer"] for state in optimizers for each in state["state"].values()]
+    states = mine.learning.states(mine.network.fed).values()
+    return [each["momentum_buffer"] for state in states for each in state["state"].values()]
 
 
 def test_a_run_with_pictures_equals_one_without(compose: Compose, tmp_path: Path) -> None:

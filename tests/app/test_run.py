@@ -186,6 +186,14 @@ def test_mixed_precision_is_bfloat16_and_learns_as_float32(compose: Compose, tmp
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
+def test_without_callbacks_nothing_is_kept(compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    train(compose("callbacks=none", "logger=none"))
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.yaml", "results.json"]
+    assert not list((tmp_path / "here").iterdir())
+
+
 def test_precision_of_products_holds_for_convolutions_too(recwarn: pytest.WarningsRecorder) -> None:
     for precision, fast in (("high", True), ("highest", False)):
         build_trainer(matmul_precision=precision)
