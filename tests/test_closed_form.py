@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from targetprop.feedback.rules import l_drl, l_drl_gradient
+from targetprop.feedback.updates import explain
 from torch import Tensor, nn
 
 from targetprop import DTP, PairedNetwork, Recipe, Twin, register_twin
-from targetprop.feedback.rules import l_drl, l_drl_gradient
-from targetprop.feedback.updates import explain
 from targetprop.layers import twins
 from targetprop.network.blocks import output_shape
 from targetprop.network.linear_feedback import LinearPart
