@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -33,7 +34,7 @@ def example() -> ModuleType:
 def learner_like(example: ModuleType, blocks: list[nn.Module]) -> Learner:
     """A learner with the same weights and numbers."""
     layers: list[nn.Module] = []
-    for block, (inputs, outputs) in zip(blocks, zip(SIZES[:-1], SIZES[1:], strict=True), strict=True):
+    for block, (inputs, outputs) in zip(blocks, pairwise(SIZES), strict=True):
         linear = nn.Linear(inputs, outputs).double()
         linear.load_state_dict(block.forward_map.state_dict())  # type: ignore[union-attr, operator]
         layers += [linear, nn.ELU()]
