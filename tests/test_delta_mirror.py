@@ -30,7 +30,7 @@ from targetprop.feedback.amortised import (
 from targetprop.feedback.budget import EVERY, GOOD, LEAST, MOST, POOR, _effort, backprop_cost
 from targetprop.feedback.updates import explain
 from targetprop.layers.twins import LinearTwin
-from targetprop.measure import angle, backprop_gradients, block_gradients, feedback_angles
+from targetprop.measure.alignment import angle, backprop_gradients, block_gradients, feedback_angles
 from targetprop.models import lenet, mlp, norm_vgg, simple_vgg
 from targetprop.network.linear_feedback import LinearPart
 

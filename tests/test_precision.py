@@ -15,7 +15,7 @@ from targetprop import AMORTISED_DTP, DTP, Learner, Recipe, Residual, Step, User
 from targetprop.baselines.backprop import Backprop
 from targetprop.feedback.rules import local_loss
 from targetprop.layers.maps import Convolution
-from targetprop.measure import angle
+from targetprop.measure.alignment import angle
 from targetprop.noise import NoiseKey
 
 

@@ -27,7 +27,7 @@ from targetprop import (
     twin_of,
 )
 from targetprop.feedback.rules import add_local_gradients, local_loss
-from targetprop.measure import angle, backprop_gradients, block_gradients, feedback_angles
+from targetprop.measure.alignment import angle, backprop_gradients, block_gradients, feedback_angles
 from targetprop.models import resnet
 
 IMAGE, CLASSES = (3, 8, 8), 5
