@@ -96,6 +96,11 @@ class LayerRule(Generic[L]):
 
     any_memory_order = False
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A registered rule is copied and pickled by its type: it may hold functions without a name."""
+        kind = next((kind for kind, rule in _RULES.items() if rule is self), None)
+        return super().__reduce_ex__(protocol) if kind is None else (registered, (kind,))
+
     def bound(self, layer: L) -> LayerRule[L]:
         """The rule for this very layer; containers analyse what is in them here, once."""
         return self
@@ -248,6 +253,11 @@ def add_rule(rule: LayerRule[Any], *types: type[nn.Module]) -> None:
     """Register a rule for these types of layers."""
     _RULES.update(dict.fromkeys(types, rule))
     _known_type.cache_clear()
+
+
+def registered(kind: type[nn.Module]) -> LayerRule[Any]:
+    """The rule registered for this very type."""
+    return _RULES[kind]
 
 
 def rule_of(layer: nn.Module) -> LayerRule[Any]:
