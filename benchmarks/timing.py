@@ -31,10 +31,15 @@ WARM_UP = {"cpu": 1, "cuda": 3}
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """A parser with the options that every benchmark has; `doc` is the script's docstring."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_machine(made)
+    return made
+
+
+def add_machine(made: argparse.ArgumentParser) -> None:
+    """The options that `prepare` and `write_record` read."""
     made.add_argument("--device", choices=WARM_UP, default="cpu")
     made.add_argument("--threads", type=positive, default=2, help="that torch may use")
     made.add_argument("--json", type=Path, help="file for the record")
-    return made
 
 
 def add_repeats(made: argparse.ArgumentParser, repeats: int, seconds: float) -> None:
