@@ -4,7 +4,7 @@
 
 Each tree has a worker process of its own, started with PYTHONPATH set to the tree: `edition_worker.py`, which runs on
 the first edition and on the second. Workers wait for commands and make one step each in turn, so that only one of them
-computes at a time, and which one goes first changes from round to round. Weights, batch, threads and memory settings are
+computes at a time; which one goes first changes from round to round. Weights, batch, threads and memory settings are
 the same. Steps are those of strict backprop, of the delta mirror (in the first edition, amortised feedback) with its
 whole budget, and of L-DRL in closed form, with few iterations to keep it short. The table shows medians, and of the
 ratios after / before of all rounds the median and the quartiles.
@@ -87,12 +87,8 @@ def compared(times: Sequence[Sequence[float]]) -> dict[str, Any]:
     ratios = [after / before for before, after in zip(*times, strict=True)]
     low, middle, high = quantiles(ratios, n=4, method="inclusive")
     medians = {name: median(each) for name, each in zip(EDITIONS, times, strict=True)}
-    return {
-        "medians": medians,
-        "ratio": middle,
-        "quartiles": [low, high],
-        "seconds": dict(zip(EDITIONS, times, strict=True)),
-    }
+    seconds = dict(zip(EDITIONS, times, strict=True))
+    return {"medians": medians, "ratio": middle, "quartiles": [low, high], "seconds": seconds}
 
 
 def table_of(heading: str, rows: Sequence[dict[str, Any]]) -> Table:
