@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, product
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import NormalDist, fmean, mean, median, stdev
@@ -166,8 +166,9 @@ COLUMNS = {
 def add_repeat(made: argparse.ArgumentParser) -> None:
     """The same training run over several seeds: test accuracy, time and peak memory, mean and standard deviation.
 
-    Every run is what `python main.py OVERRIDES seed=k` makes, in a process of its own, one after the other. Time is that
-    of the training epochs, memory the most that the process had in use: on the host, and of a GPU what torch allocated.
+    Every run is what `python main.py OVERRIDES seed=k` makes, in a process of its own, one after the other. Time is
+    that of the training epochs, memory the most that the process had in use: on the host, and of a GPU what torch
+    allocated.
     """
     add_machine(made)
     made.add_argument("--seeds", type=positive, default=5, help="how many")
@@ -291,11 +292,9 @@ def draw_kinds(path: Path, kinds: Mapping[str, Sequence[Run]]) -> None:
     figure = Figure(figsize=(11, 4), layout="constrained")
     by_epoch, by_second = figure.subplots(1, 2, sharey=True)
     styles = {"train/accuracy": ("training", "--", 1.0), "val/accuracy": ("validation", "-", 2.0)}
-    curves = [
-        (n, name, run, column) for n, (name, runs) in enumerate(kinds.items()) for run in runs for column in styles
-    ]
+    numbered = [(number, name, run) for number, (name, runs) in enumerate(kinds.items()) for run in runs]
     labelled: set[str] = set()
-    for number, name, run, column in curves:
+    for (number, name, run), column in product(numbered, styles):
         y = [100 * value for value in run.metrics.epochs.get(column, [])] if run.metrics else []
         if not y:
             continue
