@@ -45,8 +45,7 @@ class PairedNetwork(nn.Module):
         self.pairs = cast(Sequence[Pair], nn.ModuleList(pairs))
         self.fed_numbers = list(range(1, len(self.pairs)) if fed is None else fed)
         self._containers: tuple[nn.Module, ...] = ()
-        for pair in self.pairs:
-            _to_channels_last(pair)
+        self._to_channels_last()
         if not self.forward_parameters():
             raise UserError("a network needs at least one block with parameters.", key="network")
         self._fingerprint = self._look()
@@ -153,6 +152,18 @@ class PairedNetwork(nn.Module):
                         seen.append(bool(hooked))
         return tuple(seen)
 
+    def _to_channels_last(self) -> None:
+        """Put kernels into that memory order, too, where all layers take it.
+
+        Beside a layer that may not forward kernels stay as they are: they set the memory order of what the
+        network gives when its owner calls it, and that layer may use `view`.
+        """
+        foreign = any(not rule_of(each).any_memory_order for pair in self.pairs for each in _layers(pair.block))
+        for pair in self.pairs:
+            for module in (None if foreign else pair.block, pair.feedback):
+                if module is not None:
+                    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
     @property
     def dims(self) -> int | None:
         """Number of dimensions that the first block's input must have, that of the batch included; None if several."""
@@ -180,10 +191,6 @@ def _in_order(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
-def _to_channels_last(pair: Pair) -> None:
-    """Put the kernels of known layers and of the feedback into that order; a layer that we do not know may use `view`."""
-    known = [
-        each for each in pair.block.modules() if not list(each.children()) and not isinstance(rule_of(each), Opaque)
-    ]
-    for module in (*known, *([] if pair.feedback is None else [pair.feedback])):
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def _layers(block: nn.Module) -> list[nn.Module]:
+    """What has no layers in it."""
+    return [each for each in block.modules() if not list(each.children())]

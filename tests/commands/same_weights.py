@@ -51,6 +51,7 @@ ALGORITHMS: dict[str, tuple[list[str], list[str]]] = {
 def train(overrides: Sequence[str], shape: tuple[int, ...], rate: float) -> list[torch.Tensor]:
     """Weights after `STEPS` steps on random images, in the order of the network; runs in one of the trees."""
     import hydra
+
     import targetprop
 
     try:
