@@ -11,6 +11,7 @@ from torch import nn
 
 from targetprop.algorithms import Algorithm, named
 from targetprop.app.objects import refuse_unknown
+from targetprop.app.places import NUMBERS, placed
 from targetprop.baselines.backprop import Backprop
 from targetprop.baselines.notebook import AsPrinted
 from targetprop.feedback.base import OptimizerSpec
@@ -18,7 +19,7 @@ from targetprop.learner import Learner
 from targetprop.utils.errors import UserError, is_number, prefixed, require
 
 
-def target_propagation(network: nn.Module, hparams: Mapping[str, Any], *, seed: int, algorithm: str) -> Learner:
+def target_propagation(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int, algorithm: str) -> Learner:
     """A learner by an algorithm with the numbers of `hparams` in it.
 
     Args:
@@ -30,10 +31,9 @@ def target_propagation(network: nn.Module, hparams: Mapping[str, Any], *, seed: 
     Raises:
         UserError: a value that does not fit, or that the algorithm does not have, named by its full key.
     """
-    with prefixed("model"):
-        chosen = find_algorithm(algorithm)
     numbers = {key: value for key, value in hparams.items() if key != "f_optim"}
-    with prefixed("model.hparams"):
+    with placed():
+        chosen = find_algorithm(algorithm)
         refuse_unknown(numbers, [*chosen.numbers, "f_optim"])
         if "b_optim" in numbers:
             numbers["b_optim"] = optimizer_spec("b_optim", hparams)
@@ -47,7 +47,8 @@ def as_printed(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int)
         UserError: a number is set that is part of it, or the network is not an MLP.
     """
     _refuse_numbers(hparams, "model=as_printed has the notebook's numbers; only f_optim can be set.")
-    return AsPrinted(network, seed=seed)
+    with placed():
+        return AsPrinted(network, seed=seed)
 
 
 def backprop(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int) -> Backprop:
@@ -96,7 +97,7 @@ def forward_optimizer(hparams: Mapping[str, Any]) -> OptimizerSpec:
     Raises:
         UserError: a value that does not fit, named by its full key.
     """
-    with prefixed("model.hparams"):
+    with placed():
         spec = optimizer_spec("f_optim", hparams)
         require(is_number(spec.lr), "f_optim.lr", "one number, for all blocks", spec.lr)
         return spec
@@ -105,4 +106,4 @@ def forward_optimizer(hparams: Mapping[str, Any]) -> OptimizerSpec:
 def _refuse_numbers(hparams: Mapping[str, Any], message: str) -> None:
     for key in hparams:
         if key != "f_optim":
-            raise UserError(message, key=f"model.hparams.{key}")
+            raise UserError(message, key=f"{NUMBERS}.{key}")

@@ -22,6 +22,7 @@ from targetprop.app.datamodule import ImageDataModule
 from targetprop.app.models import forward_optimizer
 from targetprop.app.module import Classifier
 from targetprop.app.objects import build, build_members, call, plain
+from targetprop.app.places import placed
 from targetprop.app.processes import is_started, join, launch, rank, world_size
 from targetprop.app.report.table import Result, results_table, times_line
 from targetprop.app.report.tree import config_tree
@@ -144,7 +145,8 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
     scheduler = build(config.scheduler) if config.get("scheduler") else None
     graphed = None
     if config.trainer.get("cuda_graph") is True:
-        graphed = GraphedStep(learner_of(learner, "trainer.cuda_graph", "Set it to false."), loss)
+        with placed():
+            graphed = GraphedStep(learner_of(learner, "cuda_graph", "Set it to false."), loss)
     return Classifier(learner, f_optim, classes, scheduler, graphed, loss)
 
 

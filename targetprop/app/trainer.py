@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from targetprop.app.checkpoints import WholeFiles
@@ -120,6 +120,7 @@ def _trainer(
     _set_matmul_precision(matmul_precision)
     if not options.get("enable_progress_bar", True):
         callbacks = [each for each in callbacks if not isinstance(each, ProgressBar)]
+    checkpointing = any(isinstance(each, Checkpoint) for each in callbacks)  # else Lightning adds a callback of its own
     try:
         return L.Trainer(
             accelerator=accelerator,
@@ -127,7 +128,7 @@ def _trainer(
             callbacks=list(callbacks),
             logger=list(logger),
             plugins=[WholeFiles()],
-            **options,
+            **{"enable_checkpointing": checkpointing, **options},
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise UserError(str(error)) from None

@@ -12,7 +12,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from targetprop.app.callbacks import History
+from targetprop.app.callbacks.history import History
 from targetprop.app.run import train
 
 SETTINGS = [
@@ -24,7 +24,7 @@ SETTINGS = [
 ]
 
 
-RESIDUAL = ["model=amortised_dtp", "network=resnet18", "network.hparams.blocks=[1,1]"]
+RESIDUAL = ["model=delta_mirror", "network=resnet18", "network.hparams.blocks=[1,1]"]
 
 
 @pytest.mark.parametrize("model", [["model=dtp"], ["model=backprop"], RESIDUAL], ids=["dtp", "backprop", "residual"])

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from targetprop.execution.parallel import grid_of
+from targetprop.execution.parallel import distributed_of, grid_of
 from targetprop.learner import Trainable
-from targetprop.measure import angle, backprop_gradients, block_gradients, feedback_angles, norm_ratio
+from targetprop.measure.alignment import angle, backprop_gradients, block_gradients, feedback_angles, norm_ratio
 from targetprop.utils.errors import UserError, require_whole
 
 
@@ -45,7 +45,7 @@ class Alignment(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Keep the batch of a step that is due, and the random state its dropout masks come from."""
-        learner: Trainable = pl_module.learner
+        learner = cast(Trainable, pl_module.learner)
         grid = grid_of(learner)
         if learner.update_scale is None or (grid and grid.column):
             return  # the first process of every group measures, each on its own batch
@@ -59,14 +59,14 @@ class Alignment(L.Callback):
         if self._batch is None:
             return
         (x, y), self._batch = self._batch, None
-        learner: Trainable = pl_module.learner
+        learner = cast(Trainable, pl_module.learner)
         assert learner.update_scale is not None
         updates = block_gradients(learner.network)
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
             _restore(self._random_state, x.device)
             gradients = backprop_gradients(learner.network, x, y, F.cross_entropy)
-        if grid := grid_of(learner):
-            grid.average(gradients)
+        if distributed := distributed_of(learner):
+            distributed.average_over_rows(gradients)
         values: dict[str, float] = {}
         for n, (pair, update, gradient) in enumerate(zip(learner.network.pairs, updates, gradients, strict=True), 1):
             values[f"angle/block{n}"] = float(angle(update, gradient))
