@@ -21,10 +21,21 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from cases import NO_FEEDBACK, VGGS, algorithm_of, build_network, learner_of, random_batch, step_of
-from timing import Step, add_clock, add_repeats, measure, medians, parser, positive, prepare, title, write_record
+from timing import (
+    Step,
+    add_clock,
+    add_repeats,
+    measure,
+    medians,
+    operations_of,
+    parser,
+    positive,
+    prepare,
+    title,
+    write_record,
+)
 
 CLOSED = "closed_form"
 PASSES = ("forward", "transposed", "weight gradient", "weight gradient")
@@ -46,9 +57,7 @@ def inputs_of(network: nn.Sequential, x: Tensor) -> dict[str, tuple[nn.Module, T
 @torch.no_grad()
 def multiply_adds(block: nn.Module, x: Tensor) -> int:
     """Of one forward pass of a batch."""
-    with FlopCounterMode(display=False) as counter:
-        block(x[:1])
-    return len(x) * counter.get_total_flops() // 2
+    return len(x) * operations_of(lambda: block(x[:1])) // 2
 
 
 @torch.no_grad()

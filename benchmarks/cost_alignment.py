@@ -29,7 +29,6 @@ from matplotlib.ticker import LogLocator
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from cases import (
     STRICT,
@@ -45,8 +44,8 @@ from cases import (
 )
 from targetprop import Algorithm, Learner, UserError
 from targetprop.data import cifar10
-from targetprop.measure.alignment import angle, backprop_gradients, block_gradients
-from timing import parser, positive, prepare, seconds_of, title, write_record
+from targetprop.measure import angle, backprop_gradients, block_gradients
+from timing import operations_of, parser, positive, prepare, seconds_of, title, write_record
 
 Row = dict[str, Any]
 
@@ -113,11 +112,9 @@ def count(trainee: Trainee, x: Tensor, y: Tensor) -> None:
     """Count the multiply-adds of a step; forward weights stay where they are."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # what other threads do is not counted
-    with FlopCounterMode(display=False) as counter:
-        learn(trainee.learner, x, y)
+    trainee.multiply_adds = operations_of(lambda: learn(trainee.learner, x, y)) // 2
     torch.set_num_threads(threads)
     trainee.optimizer.zero_grad()
-    trainee.multiply_adds = counter.get_total_flops() // 2
 
 
 def summary(trainees: dict[str, Trainee]) -> list[Row]:

@@ -34,7 +34,6 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from cases import (
     NETWORKS,
@@ -57,7 +56,18 @@ from targetprop import Learner, UserError
 from targetprop.baselines.backprop import Backprop
 from targetprop.data import BatchLoader, cifar10
 from targetprop.execution.graph import GraphedStep
-from timing import add_repeats, measure, medians, parser, positive, prepare, synchronize, title, write_record
+from timing import (
+    add_repeats,
+    measure,
+    medians,
+    operations_of,
+    parser,
+    positive,
+    prepare,
+    synchronize,
+    title,
+    write_record,
+)
 
 MODES = ("closed_form", "delta_mirror")
 PRECISIONS = {"cuda": ("ieee", "tf32"), "cpu": ("ieee",)}
@@ -142,9 +152,8 @@ def step_times(options: Any, batch: int, best: float, device: torch.device) -> R
     results: Results = {}
     middle = medians(times)
     for mode in steps:
-        with FlopCounterMode(display=False) as counter:
-            steps[mode.removesuffix(", graph")]()  # a replay shows nothing to count
-        rate = counter.get_total_flops() / middle[mode] / 1e12
+        operations = operations_of(steps[mode.removesuffix(", graph")])  # a replay shows nothing to count
+        rate = operations / middle[mode] / 1e12
         share = rate / best
         table.add_row(
             mode, f"{1e3 * middle[mode]:.2f}", f"{middle[mode] / middle[STRICT]:.2f}", f"{rate:.3g}", f"{share:.3f}"
