@@ -34,7 +34,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from omegaconf import OmegaConf
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from targetprop.app.cli import check_overrides
 from targetprop.utils.errors import UserError
@@ -462,7 +462,7 @@ def angle_table(heading: str, runs: Sequence[Mapping[int, Mapping[str, float]]])
     """A row for each epoch, the mean over the runs."""
     by_epoch = mean_of(runs)
     blocks = list(next(iter(by_epoch.values()), {}))
-    table = Table("epoch", *blocks, title=heading)
+    table = Table("epoch", *(Column(block, justify="right") for block in blocks), title=heading)
     for epoch, by_block in by_epoch.items():
         table.add_row(str(epoch), *(f"{by_block[block]:.1f}" for block in blocks))
     return table
@@ -587,7 +587,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     choices = made.add_subparsers(dest="command", required=True)
     for name, (add, _) in COMMANDS.items():
         doc = (add.__doc__ or "").replace("\n    ", "\n")
-        add(choices.add_parser(name, help=doc.partition("\n")[0], description=doc, formatter_class=raw))
+        summary = doc.partition("\n")[0].replace("%", "%%")
+        add(choices.add_parser(name, help=summary, description=doc, formatter_class=raw))
     options = made.parse_args(arguments)
     COMMANDS[options.command][1](options)
 

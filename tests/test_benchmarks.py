@@ -273,6 +273,14 @@ def test_layer_parallel(run: Run, tmp_path: Path) -> None:
     assert picture.stat().st_size > 5000
 
 
+@pytest.mark.parametrize("command", [[], ["repeat"], ["record"], ["pairs"], ["angles"], ["family"]])
+def test_help_for_runs(run: Run, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("runs").main([*command, "--help"])
+    assert ended.value.code == 0
+    assert "accurac" in capsys.readouterr().out or command == ["angles"]
+
+
 def test_family(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = importlib.import_module("runs")
     monkeypatch.setattr(runs, "COMMON", "datamodule=digits trainer.limit_train_batches=2")
