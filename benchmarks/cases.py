@@ -13,9 +13,8 @@ from hydra.utils import get_method
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from targetprop import DELTA_MIRROR, DTP, Algorithm, ByLoss, Fixed, Learner, Pair, Trace
+from targetprop import DELTA_MIRROR, DTP, Algorithm, ByLoss, Fixed, Learner, OptimizerSpec, Pair, Trace
 from targetprop.app.cli import check_overrides
-from targetprop.app.models import forward_optimizer, optimizer_spec
 from targetprop.app.objects import plain
 from targetprop.baselines.backprop import Backprop
 from targetprop.data import Augmentation, BatchLoader, Images
@@ -58,8 +57,8 @@ def build_network(name: str) -> nn.Sequential:
 def algorithm_of(network: str, mode: str) -> Algorithm:
     """One of the `MODES` with the published settings of a network."""
     numbers = plain(configured(network).model.hparams)
-    numbers["b_optim"] = optimizer_spec("b_optim", numbers)
-    del numbers["f_optim"]
+    del numbers["f_optim"]  # which is not the algorithm's
+    numbers["b_optim"] = OptimizerSpec(**numbers["b_optim"])
     return change(DTP.with_numbers(**numbers), mode)
 
 
@@ -118,8 +117,7 @@ def forward_parameters(learner: nn.Module) -> list[nn.Parameter]:
 def forward_rate(network: str, mode: str) -> float:
     """The network's published forward rate; for backprop the one that gives steps of the same size."""
     numbers = plain(configured(network).model.hparams)
-    rate = forward_optimizer(numbers).lr
-    assert isinstance(rate, float)
+    rate: float = numbers["f_optim"]["lr"]
     return rate * numbers["beta"] if mode in YARDSTICKS else rate
 
 
