@@ -114,8 +114,9 @@ ALGORITHMS: Mapping[str, Algorithm] = {
 """Algorithms by name."""
 
 NOT_YET = {
-    "amortised_dtp": "what the first edition called so multiplies by the forward slopes, which is no target propagation: "
-    "it is 'delta_mirror' now. Genuine difference target propagation with amortised feedback is not here yet",
+    "amortised_dtp": "what the first edition called so multiplies by the forward slopes, which is no target "
+    "propagation: it is 'delta_mirror' now. Genuine difference target propagation with amortised feedback is not here "
+    "yet",
 }
 """Names that are refused, and why."""
 

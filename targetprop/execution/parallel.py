@@ -235,8 +235,8 @@ def distribute(learner: Learner, grid: Grid) -> None:
         raise UserError(f"{type(learner).__name__} has no feedback that processes could divide between them.")
     if learner.algorithm.scope == "network":
         raise UserError(
-            "the algorithm looks beyond one block, so that blocks cannot learn in processes of their own: train it in one "
-            "process.",
+            "the algorithm looks beyond one block, so that blocks cannot learn in processes of their own: train it in "
+            "one process.",
             key="algorithm",
         )
     if grid.rows > 1:
