@@ -11,11 +11,16 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from targetprop.layers.base import Context, FeedbackLayer
+from targetprop.layers.base import Altered, Context, FeedbackLayer
 
 
 class LinearMap(ABC):
     """A linear map, without its weights."""
+
+    @property
+    def channel_dims(self) -> int | None:
+        """Dimensions of y, if its units are channels in dimension 1, at all positions one; else None."""
+        return None
 
     @abstractmethod
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
@@ -68,11 +73,11 @@ class MapFeedback(FeedbackLayer):
         return self.bias is None
 
     def decode(self, y: Tensor, context: Context) -> Tensor:
-        return self.affine(y, context, self.bias)
+        return self.affine(y, _unaltered(context), self.bias)
 
     def apply_map(self, y: Tensor, context: Context) -> Tensor:
         """V y, without the bias."""
-        return self.affine(y, context, None)
+        return self.affine(y, _unaltered(context), None)
 
     @abstractmethod
     def affine(self, y: Tensor, context: Context, bias: Tensor | None) -> Tensor:
@@ -86,3 +91,9 @@ class MapFeedback(FeedbackLayer):
     @abstractmethod
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
         """Gradient of <x, V y> for V, in its weight's shape; x (batch, *input), y (batch, *layer output)."""
+
+
+def _unaltered(context: Context) -> Context:
+    if isinstance(context, Altered):
+        raise context.refuse()
+    return context

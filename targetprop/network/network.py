@@ -12,7 +12,8 @@ from torch.nn.modules import module as torch_module
 from torch.nn.parameter import is_lazy
 
 from targetprop.layers.base import FeedbackLayer, Opaque, Style, not_in_place, rule_of
-from targetprop.layers.sequence import feedback_of, leaves
+from targetprop.layers.residual import Residual
+from targetprop.layers.sequence import FeedbackChain, feedback_of, leaves
 from targetprop.network.blocks import cut, pool_first
 from targetprop.network.pair import Pair
 from targetprop.network.passes import Trace, trace_pair
@@ -45,6 +46,7 @@ class PairedNetwork(nn.Module):
         self.pairs = cast(Sequence[Pair], nn.ModuleList(pairs))
         self.fed_numbers = list(range(1, len(self.pairs)) if fed is None else fed)
         self._containers: tuple[nn.Module, ...] = ()
+        self._given: tuple[nn.Sequential, ...] = ()  # blocks in the user's order, where pools were put first
         for pair in self.pairs:
             _to_channels_last(pair)
         if not self.forward_parameters():
@@ -79,7 +81,8 @@ class PairedNetwork(nn.Module):
         if len(pairs) == 1:
             warnings.warn("The network is one block: it has no feedback, and trains as by backprop.", stacklevel=2)
         network = cls(pairs, style, fed=[number for number, pair in enumerate(pairs) if pair.feedback is not None])
-        network._containers = tuple(each for each in model.modules() if isinstance(each, nn.Sequential))
+        network._containers = tuple(each for each in model.modules() if isinstance(each, nn.Sequential | Residual))
+        network._given = tuple(blocks)
         return network
 
     @property
@@ -127,8 +130,12 @@ class PairedNetwork(nn.Module):
         for container in self._containers:
             if not torch_module._has_any_global_hook() and isinstance(rule_of(container), Opaque):
                 raise UserError(
-                    "a hook on a Sequential is not seen in training; hook its layers instead.", key="network"
+                    f"a hook on a {type(container).__name__} is not seen in training; hook its layers instead.",
+                    key="network",
                 )
+        for pair, given in zip(self.pairs, self._given, strict=False):
+            if any(isinstance(rule_of(layer), Opaque) for layer in given):
+                restore(pair, given)  # a hook is called with what its layer has where the user put it
         for pair in self.pairs:
             pair.analyse()
         self._fingerprint = now
@@ -145,7 +152,8 @@ class PairedNetwork(nn.Module):
                 seen += (
                     id(module),
                     bool(own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"]),
-                    bool(own["_backward_pre_hooks"] or "forward" in own),
+                    bool(own["_backward_pre_hooks"]),
+                    len(own),  # methods of its own
                 )
                 for parameter in own["_parameters"].values():
                     if parameter is not None:
@@ -175,6 +183,18 @@ class PairedNetwork(nn.Module):
         return list({id(p): p for pair in self.pairs for p in pair.feedback_parameters()}.values())
 
 
+def restore(pair: Pair, given: nn.Sequential) -> None:
+    """Put the layers of a pair, and their feedback, into this order of the same layers."""
+    layers, feedback = list(pair.block.children()), pair.feedback
+    if list(given) == layers or set(given) != set(layers):
+        return
+    order = [layers.index(layer) for layer in given]
+    pair.block = nn.Sequential(*given)
+    if isinstance(feedback, FeedbackChain):
+        parts = list(feedback)
+        pair.feedback = FeedbackChain([parts[i] for i in order], feedback.style)
+
+
 def _in_order(x: Tensor) -> Tensor:
     """x in the memory order in which convolution and pooling are fastest."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
@@ -186,4 +206,6 @@ def _to_channels_last(pair: Pair) -> None:
         each for each in pair.block.modules() if not list(each.children()) and not isinstance(rule_of(each), Opaque)
     ]
     for module in (*known, *([] if pair.feedback is None else [pair.feedback])):
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for each in module.parameters():
+            if each.dim() == 4:
+                each.data = each.data.contiguous(memory_format=torch.channels_last)
