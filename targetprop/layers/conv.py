@@ -165,10 +165,10 @@ class PaddedConvolution(SpatialMap):
         return self.inner.dims
 
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.inner.correlate(self.pad(x), y)
+        return self.inner.correlate(self.before_core(x), y)
 
     def patches(self, x: Tensor) -> Tensor:
-        return self.inner.patches(self.pad(x))
+        return self.inner.patches(self.before_core(x))
 
     def matrix(self, weight: Tensor) -> Tensor:
         return self.inner.matrix(weight)
@@ -180,11 +180,14 @@ class PaddedConvolution(SpatialMap):
         around = self.amounts[::-1]
         padded = tuple(each + around[2 * i] + around[2 * i + 1] for i, each in enumerate(size))
         below = self.inner.transpose(y, weight, None, padded)
-        x = transpose(self.pad, below, torch.Size((below.shape[1], *size)))
+        x = transpose(self.before_core, below, torch.Size((below.shape[1], *size)))
         return x if bias is None else x + bias.view(-1, *[1] * self.dims)
 
-    def pad(self, x: Tensor) -> Tensor:
-        """What the convolution sees, (batch, channels, *size) with more around each image."""
+    @property
+    def core(self) -> Convolution:
+        return self.inner
+
+    def before_core(self, x: Tensor) -> Tensor:
         return F.pad(x, self.amounts, mode=self.mode)
 
 

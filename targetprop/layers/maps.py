@@ -22,6 +22,15 @@ class LinearMap(ABC):
         """Dimensions of y, if its units are channels in dimension 1, at all positions one; else None."""
         return None
 
+    @property
+    def core(self) -> LinearMap:
+        """The map behind what stands before its weights, such as padding that copies units."""
+        return self
+
+    def before_core(self, x: Tensor) -> Tensor:
+        """The input of `core` for an input x."""
+        return x
+
     @abstractmethod
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
         """Gradient of <y, W x> for W, summed over the batch, in the forward weight's shape."""
