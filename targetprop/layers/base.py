@@ -230,8 +230,8 @@ class Altered(tuple[int, ...]):
     def refuse(self) -> UserError:
         """What to say where the feedback of the matrix is asked for."""
         return UserError(
-            f"a hook on {self.name} changes what goes in or comes out, and the feedback of its weights would not know: "
-            "put that into a layer of its own."
+            f"a hook on {self.name}, or a method put into it, changes what it computes, and the feedback of its weights "
+            "would not know: put that into a layer of its own."
         )
 
 
@@ -240,11 +240,12 @@ class Opaque(LayerRule[nn.Module]):
 
     Args:
         known: the rule of its type, if something that the rule does not see runs with the layer (a hook, say).
+        is_altered: whether its matrix or kernel is made into something else; None if that shows in its first pass.
     """
 
-    def __init__(self, known: LayerRule[Any] | None = None) -> None:
+    def __init__(self, known: LayerRule[Any] | None = None, is_altered: bool | None = None) -> None:
         self.known = known
-        self._is_altered: bool | None = None  # a matrix or kernel, by its hooks; unknown before its first pass
+        self._is_altered = is_altered
 
     def facts(self, layer: nn.Module) -> Facts:
         if self.known is None:
@@ -326,22 +327,25 @@ def rule_of(layer: nn.Module) -> LayerRule[Any]:
     """The rule that tells all that this layer does; `Opaque` where there is none."""
     rule = _rule_of_type(layer)
     if rule is None:
-        return Opaque()
+        return Opaque(is_altered=_known_type(_own_type(layer)) is not None)
     bound = rule.bound(layer)
     return Opaque(bound) if is_hooked(layer) or _has_weights_made_elsewhere(layer) else bound
 
 
 def _rule_of_type(layer: nn.Module) -> LayerRule[Any] | None:
     """The rule of its type, if the layer computes what its type does, for weights of whatever origin."""
-    kind = type(layer)
-    if parametrize.is_parametrized(layer):  # torch has put a class of its own over the layer's
-        kind = kind.__bases__[0]
+    kind = _own_type(layer)
     known = _known_type(kind)
     return None if known is None or _is_patched(layer, kind) else _RULES[known]
 
 
+def _own_type(layer: nn.Module) -> type[Any]:
+    """Its type, without the class that torch puts over that of a parametrized layer."""
+    return type(layer).__bases__[0] if parametrize.is_parametrized(layer) else type(layer)
+
+
 @cache
-def _known_type(kind: type[nn.Module]) -> type[nn.Module] | None:
+def _known_type(kind: type[Any]) -> type[nn.Module] | None:
     """The registered type whose rule holds for `kind`: itself, or a parent that it only adds to."""
     known = next((parent for parent in kind.__mro__ if parent in _RULES), None)
     if known is None:
@@ -410,6 +414,6 @@ def not_in_place(layer: nn.Module) -> None:
 
 
 def sizes(value: int | tuple[int, ...] | None, dims: int) -> tuple[int, ...]:
-    """A setting of a layer of so many spatial dimensions, one number for each, that may have been given as one number."""
+    """A setting of a layer, one number for each spatial dimension, that may have been given as one number."""
     assert value is not None
     return (value,) * dims if isinstance(value, int) else tuple(value)

@@ -151,6 +151,7 @@ class PairedNetwork(nn.Module):
                 own = vars(module)
                 seen += (
                     id(module),
+                    id(type(module)),
                     bool(own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"]),
                     bool(own["_backward_pre_hooks"]),
                     len(own),  # methods of its own
@@ -201,7 +202,7 @@ def _in_order(x: Tensor) -> Tensor:
 
 
 def _to_channels_last(pair: Pair) -> None:
-    """Put the kernels of known layers and of the feedback into that order; a layer that we do not know may use `view`."""
+    """Put the kernels of known layers and of the feedback into that order; other layers may use `view`."""
     known = [
         each for each in pair.block.modules() if not list(each.children()) and not isinstance(rule_of(each), Opaque)
     ]

@@ -80,7 +80,7 @@ def convolutions() -> list[Case]:
             (made(conv, 4, 3, 2, padding=2, dilation=2, stride=3), shape),
             (made(transposed, 4, 6, 3, stride=2, padding=1, output_padding=1, groups=2), shape),
             (made(transposed, 4, 3, 2, dilation=2, bias=False), shape),
-            (made(transposed, 4, 3, 2, stride=1, padding=3, dilation=3, output_padding=2), shape),
+            (made(transposed, 4, 3, 2, stride=1, padding=2, dilation=3, output_padding=2), shape),
         ]
         for mode in ("reflect", "replicate", "circular"):
             cases += [
@@ -110,11 +110,18 @@ def shapes() -> list[Case]:
         cases += [(made(getattr(nn, f"{kind}Pad{dims}d"), (1, 2) * dims), shape) for kind in ("Reflection", "Circular")]
         cases += [(made(getattr(nn, f"ConstantPad{dims}d"), (1, -2) * dims, 1.5), shape)]
         modes = {1: "linear", 2: "bilinear", 3: "trilinear"}
-        cases += [(made(nn.Upsample, scale_factor=2.5), shape), (made(nn.Upsample, scale_factor=2, mode=modes[dims]), shape)]
+        cases += [
+            (made(nn.Upsample, scale_factor=2.5), shape),
+            (made(nn.Upsample, scale_factor=2, mode=modes[dims]), shape),
+        ]
         cases += [(made(nn.Upsample, (9,) * dims, mode=modes[dims], align_corners=True), shape)]
     cases += [(made(nn.Upsample, scale_factor=1.5, mode="bicubic"), IMAGES[2]), (made(nn.PixelShuffle, 2), IMAGES[2])]
     cases += [(made(nn.PixelUnshuffle, 2), (4, 6, 4)), (made(nn.ChannelShuffle, 2), IMAGES[2])]
-    cases += [(made(nn.Flatten, 1, 2), IMAGES[2]), (made(nn.Unflatten, 1, (2, 2)), IMAGES[2]), (made(nn.Identity), (3,))]
+    cases += [
+        (made(nn.Flatten, 1, 2), IMAGES[2]),
+        (made(nn.Unflatten, 1, (2, 2)), IMAGES[2]),
+        (made(nn.Identity), (3,)),
+    ]
     return cases
 
 
@@ -157,9 +164,7 @@ def network(layer: nn.Module, shape: tuple[int, ...]) -> nn.Sequential:
 
 def backprop(model: nn.Sequential, x: Tensor, y: Tensor) -> list[Tensor]:
     """Its gradients of the cross-entropy for every parameter."""
-    return list(
-        torch.autograd.grad(F.cross_entropy(model(x), y), list(model.parameters()), materialize_grads=True)
-    )
+    return list(torch.autograd.grad(F.cross_entropy(model(x), y), list(model.parameters()), materialize_grads=True))
 
 
 def assert_oracle(model: nn.Sequential, learner: Learner, x: Tensor, tolerance: float = 1e-8) -> None:

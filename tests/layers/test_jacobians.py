@@ -67,7 +67,9 @@ def test_what_is_said_to_be_linear_or_to_keep_sums_is_and_does(case: Case) -> No
     facts = rule.facts(layer)
     y, context = rule.run(layer, x)
     if facts.linear:
-        torch.testing.assert_close(rule.run(layer, 2 * x - 0.5, context)[0], 2 * y - rule.run(layer, 0 * x + 0.5, context)[0])
+        torch.testing.assert_close(
+            rule.run(layer, 2 * x - 0.5, context)[0], 2 * y - rule.run(layer, 0 * x + 0.5, context)[0]
+        )
     if facts.keeps_sums:
         delta = torch.randn_like(y)
         torch.testing.assert_close(rule.vjp(layer, delta, context).flatten(2).sum(2), delta.flatten(2).sum(2))
@@ -80,5 +82,14 @@ def test_what_is_said_to_be_linear_or_to_keep_sums_is_and_does(case: Case) -> No
 
 
 def test_what_does_not_commute_with_pooling_is_not_said_to() -> None:
-    for layer in (nn.Sigmoid(), nn.Softplus(), nn.ReLU(), nn.Hardtanh(), nn.ReLU6(), nn.ELU(-1.0), nn.SiLU(), nn.PReLU()):
+    for layer in (
+        nn.Sigmoid(),
+        nn.Softplus(),
+        nn.ReLU(),
+        nn.Hardtanh(),
+        nn.ReLU6(),
+        nn.ELU(-1.0),
+        nn.SiLU(),
+        nn.PReLU(),
+    ):
         assert not rule_of(layer).facts(layer).commutes_with_max_pool
