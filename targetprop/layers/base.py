@@ -92,9 +92,11 @@ class LayerRule(Generic[L]):
     Attributes:
         any_memory_order: whether the layer takes 4-d tensors with channels last, too. One that does not is given
             contiguous ones.
+        runs_layers: whether all it does is to run layers that have rules themselves, with which hooks on all modules run.
     """
 
     any_memory_order = False
+    runs_layers = False
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A registered rule is copied and pickled by its type: it may hold functions without a name."""
@@ -266,7 +268,7 @@ def rule_of(layer: nn.Module) -> LayerRule[Any]:
     if known is None or "forward" in vars(layer):
         return Opaque()
     rule = _RULES[known]
-    return Opaque(rule) if is_hooked(layer) else rule.bound(layer)
+    return Opaque(rule) if is_hooked(layer, rule.runs_layers) else rule.bound(layer)
 
 
 @cache
@@ -295,11 +297,15 @@ def _only_adds(kind: type) -> bool:
     return "__getattr__" not in vars(kind) and "__getattribute__" not in vars(kind)
 
 
-def is_hooked(layer: nn.Module) -> bool:
-    """Whether code that its type does not tell of runs with it: hooks, also those by which torch prunes weights."""
+def is_hooked(layer: nn.Module, itself_alone: bool = False) -> bool:
+    """Whether code that its type does not tell of runs with it: hooks, also those by which torch prunes weights.
+
+    Args:
+        itself_alone: leave out hooks that are on all modules.
+    """
     if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
         return True
-    if torch_module._has_any_global_hook():
+    if torch_module._has_any_global_hook() and not itself_alone:
         return True
     own = layer._parameters.values()
     return any(p is not None and (p._backward_hooks or p._post_accumulate_grad_hooks) for p in own)

@@ -92,6 +92,7 @@ class ResidualRule(LayerRule[Residual]):
     """
 
     any_memory_order = True
+    runs_layers = True
 
     def __init__(self, branches: tuple[SequenceRule, ...] = ()) -> None:
         self.branches = branches

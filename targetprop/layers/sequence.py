@@ -48,6 +48,7 @@ class SequenceRule(LayerRule[nn.Sequential]):
     """
 
     any_memory_order = True
+    runs_layers = True
 
     def __init__(self, layers: Sequence[nn.Module] = ()) -> None:
         self.layers = tuple(layers)

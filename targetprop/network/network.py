@@ -125,7 +125,7 @@ class PairedNetwork(nn.Module):
         if (now := self._look()) == self._fingerprint:
             return
         for container in self._containers:
-            if not torch_module._has_any_global_hook() and isinstance(rule_of(container), Opaque):
+            if isinstance(rule_of(container), Opaque):
                 raise UserError(
                     "a hook on a Sequential is not seen in training; hook its layers instead.", key="network"
                 )
