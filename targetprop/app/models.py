@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from hydra.utils import get_object
@@ -11,14 +10,15 @@ from torch import nn
 
 from targetprop.algorithms import Algorithm, named
 from targetprop.app.objects import refuse_unknown
+from targetprop.app.optimizers import optimizer_spec
+from targetprop.app.places import NUMBERS, placed
 from targetprop.baselines.backprop import Backprop
 from targetprop.baselines.notebook import AsPrinted
-from targetprop.feedback.base import OptimizerSpec
 from targetprop.learner import Learner
-from targetprop.utils.errors import UserError, is_number, prefixed, require
+from targetprop.utils.errors import UserError, require
 
 
-def target_propagation(network: nn.Module, hparams: Mapping[str, Any], *, seed: int, algorithm: str) -> Learner:
+def target_propagation(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int, algorithm: str) -> Learner:
     """A learner by an algorithm with the numbers of `hparams` in it.
 
     Args:
@@ -30,10 +30,9 @@ def target_propagation(network: nn.Module, hparams: Mapping[str, Any], *, seed: 
     Raises:
         UserError: a value that does not fit, or that the algorithm does not have, named by its full key.
     """
-    with prefixed("model"):
-        chosen = find_algorithm(algorithm)
     numbers = {key: value for key, value in hparams.items() if key != "f_optim"}
-    with prefixed("model.hparams"):
+    with placed():
+        chosen = find_algorithm(algorithm)
         refuse_unknown(numbers, [*chosen.numbers, "f_optim"])
         if "b_optim" in numbers:
             numbers["b_optim"] = optimizer_spec("b_optim", hparams)
@@ -47,7 +46,8 @@ def as_printed(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int)
         UserError: a number is set that is part of it, or the network is not an MLP.
     """
     _refuse_numbers(hparams, "model=as_printed has the notebook's numbers; only f_optim can be set.")
-    return AsPrinted(network, seed=seed)
+    with placed():
+        return AsPrinted(network, seed=seed)
 
 
 def backprop(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int) -> Backprop:
@@ -76,33 +76,7 @@ def find_algorithm(name: str) -> Algorithm:
     return found
 
 
-def optimizer_spec(name: str, hparams: Mapping[str, Any]) -> OptimizerSpec:
-    """The optimiser at `hparams[name]`, with errors that name the key below `hparams`.
-
-    Raises:
-        UserError: a value that does not fit, or that an optimiser does not have.
-    """
-    given = hparams.get(name)
-    if not isinstance(given, Mapping):
-        raise UserError(f"expected an optimiser (type, lr, ...), got {given!r}", key=name)
-    with prefixed(name):
-        refuse_unknown(given, [each.name for each in fields(OptimizerSpec)])
-        return OptimizerSpec(**given)
-
-
-def forward_optimizer(hparams: Mapping[str, Any]) -> OptimizerSpec:
-    """The optimiser of the forward weights.
-
-    Raises:
-        UserError: a value that does not fit, named by its full key.
-    """
-    with prefixed("model.hparams"):
-        spec = optimizer_spec("f_optim", hparams)
-        require(is_number(spec.lr), "f_optim.lr", "one number, for all blocks", spec.lr)
-        return spec
-
-
 def _refuse_numbers(hparams: Mapping[str, Any], message: str) -> None:
     for key in hparams:
         if key != "f_optim":
-            raise UserError(message, key=f"model.hparams.{key}")
+            raise UserError(message, key=f"{NUMBERS}.{key}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import lightning as L
 import torch
@@ -12,7 +12,7 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
-from targetprop.app.trained import learner_of
+from targetprop.app.places import placed
 from targetprop.execution.parallel import Grid, distribute, gather
 from targetprop.learner import Learner
 
@@ -42,16 +42,16 @@ class LayerParallelStrategy(SingleDeviceStrategy):
 
     @property
     def learner(self) -> Learner:
-        """The learner of the module that is trained."""
+        """The learner of the module that is trained; `distribute` refuses what is none."""
         assert self.lightning_module is not None
-        message = "It has no feedback to train layer-parallel; use trainer=default."
-        return learner_of(self.lightning_module.learner, "trainer", message)
+        return cast(Learner, self.lightning_module.learner)
 
     def setup(self, trainer: L.Trainer) -> None:
         """Divide the training between the processes, once the module is on its device."""
         super().setup(trainer)
         if trainer.state.fn == "fit":
-            distribute(self.learner, self.grid)
+            with placed():
+                distribute(self.learner, self.grid)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: it holds the feedback optimisers of all processes, so any number can go on."""

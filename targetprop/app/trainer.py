@@ -10,11 +10,11 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from targetprop.app.checkpoints import WholeFiles
-from targetprop.app.processes import own_device
+from targetprop.app.processes import check_gpus, own_device
 from targetprop.app.strategy import LayerParallelStrategy
 from targetprop.execution.parallel import Grid
 from targetprop.utils.errors import UserError, require, require_whole
@@ -100,12 +100,6 @@ def build_layer_parallel_trainer(
     return _trainer(accelerator, matmul_precision, callbacks, logger, {**options, "strategy": strategy})
 
 
-def check_gpus(gpus: int | None) -> None:
-    """Refuse what is no number of GPUs."""
-    if gpus is not None:
-        require_whole("gpus", gpus, least=0)
-
-
 def _trainer(
     accelerator: str,
     matmul_precision: str,
@@ -120,6 +114,7 @@ def _trainer(
     _set_matmul_precision(matmul_precision)
     if not options.get("enable_progress_bar", True):
         callbacks = [each for each in callbacks if not isinstance(each, ProgressBar)]
+    checkpointing = any(isinstance(each, Checkpoint) for each in callbacks)  # else Lightning adds a callback of its own
     try:
         return L.Trainer(
             accelerator=accelerator,
@@ -127,7 +122,7 @@ def _trainer(
             callbacks=list(callbacks),
             logger=list(logger),
             plugins=[WholeFiles()],
-            **options,
+            **{"enable_checkpointing": checkpointing, **options},
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise UserError(str(error)) from None

@@ -92,7 +92,7 @@ class LayerRule(Generic[L]):
     Attributes:
         any_memory_order: whether the layer takes 4-d tensors with channels last, too. One that does not is given
             contiguous ones.
-        runs_layers: whether all it does is to run layers that have rules themselves, with which hooks on all modules run.
+        runs_layers: whether all it does is to run layers with rules of their own; hooks on all modules run with those.
     """
 
     any_memory_order = False
@@ -323,6 +323,6 @@ def not_in_place(layer: nn.Module) -> None:
 
 
 def sizes(value: int | tuple[int, ...] | None, dims: int) -> tuple[int, ...]:
-    """A setting of a layer of so many spatial dimensions, one number for each, that may have been given as one number."""
+    """A setting, one number for each of so many spatial dimensions, that may have been given as one number."""
     assert value is not None
     return (value,) * dims if isinstance(value, int) else tuple(value)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from targetprop.data import convert_imagenet, imagenet32
-from targetprop.data.convert_imagenet import convert, main
+from targetprop.app import convert_imagenet
+from targetprop.app.convert_imagenet import convert, main
+from targetprop.data import imagenet32
 from targetprop.utils.errors import UserError
 
 CLASSES = ["n01", "n02", "n10"]

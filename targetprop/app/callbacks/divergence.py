@@ -31,7 +31,7 @@ class StopOnDivergence(L.Callback):
     ) -> None:
         """Remember one number of everything that can go wrong in the step, in the order of cause and effect."""
         values = [outputs["loss"].detach().reshape(1)]
-        step: Step | None = pl_module.last_step
+        step = cast(Step | None, pl_module.last_step)
         self._by_block = step is not None
         if step is not None:
             values = [step.activities, *values, step.feedback_losses, step.local_losses.flip(0)]

@@ -13,7 +13,7 @@ from torch import Tensor
 from targetprop.app.report.feedback import FeedbackCourse, draw_feedback
 from targetprop.feedback.by_loss import ByLossLearning
 from targetprop.learner import Learner
-from targetprop.measure import feedback_angles, feedback_distances
+from targetprop.measure.alignment import feedback_angles, feedback_distances
 from targetprop.network.pair import Pair
 from targetprop.network.passes import StoredPass
 from targetprop.utils.errors import UserError, require_whole

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -25,7 +25,7 @@ class StepLosses(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add the step's losses."""
-        step: Step | None = pl_module.last_step
+        step = cast(Step | None, pl_module.last_step)
         if step is None:
             return
         losses = (step.feedback_losses, step.local_losses)
