@@ -39,7 +39,7 @@ def cut(model: nn.Sequential) -> list[nn.Sequential]:
 
 
 def opened(model: nn.Sequential) -> list[nn.Sequential]:
-    """The Sequentials whose layers are cut apart or run in turn: the model, and those in it that do no more than that."""
+    """The Sequentials whose layers are cut apart or run in turn: the model, and plain ones in it."""
     inner = [child for child in model if isinstance(child, nn.Sequential) and _is_sequence(child)]
     return [model, *(each for child in inner for each in opened(child))]
 
