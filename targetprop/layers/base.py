@@ -189,7 +189,9 @@ class Graph:
         """J^T delta on this pass."""
         if not self.y.requires_grad:
             return torch.zeros_like(self.x)
-        (below,) = torch.autograd.grad(self.y, self.x, delta, retain_graph=True, materialize_grads=True)
+        (below,) = torch.autograd.grad(
+            self.y, self.x, delta, retain_graph=True, create_graph=delta.requires_grad, materialize_grads=True
+        )  # delta may come from feedback weights that learn
         return below
 
 
@@ -205,7 +207,8 @@ class Opaque(LayerRule[nn.Module]):
 
     def facts(self, layer: nn.Module) -> Facts:
         known = Facts() if self.known is None else self.known.facts(layer)
-        return Facts(varies=known.varies or (self.known is None and bool(list(layer.buffers()))), dims=known.dims)
+        varies = known.varies or (self.known is None and bool(list(layer.buffers())))
+        return Facts(reshapes=known.reshapes, varies=varies, dims=known.dims)
 
     def apply(self, layer: nn.Module, x: Tensor) -> Tensor:
         return layer(x.clone(memory_format=torch.contiguous_format))  # which it may change in place
