@@ -107,6 +107,10 @@ class LayerRule(Generic[L]):
         """The rule for this very layer; containers analyse what is in them here, once."""
         return self
 
+    def hooked(self, layer: L) -> LayerRule[Any]:
+        """The rule for this very layer if hooks run with it."""
+        return Opaque(self)
+
     def facts(self, layer: L) -> Facts:
         """What may be relied on for this layer with its settings."""
         return Facts()
@@ -271,7 +275,7 @@ def rule_of(layer: nn.Module) -> LayerRule[Any]:
     if known is None or "forward" in vars(layer):
         return Opaque()
     rule = _RULES[known]
-    return Opaque(rule) if is_hooked(layer, rule.runs_layers) else rule.bound(layer)
+    return rule.hooked(layer) if is_hooked(layer, rule.runs_layers) else rule.bound(layer)
 
 
 @cache
