@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from targetprop.layers.conv import Convolution
-from targetprop.network.pair import Chain
-from targetprop.network.passes import Pass, Trace
+from targetprop.network.pair import Chain, Trace
+from targetprop.network.passes import Pass
 from targetprop.utils.precision import wide
 
 

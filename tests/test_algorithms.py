@@ -41,8 +41,9 @@ from targetprop import (
 )
 from targetprop.algorithms import named
 from targetprop.feedback.base import OPTIMIZERS, per_block
-from targetprop.feedback.losses import Draw, l_drl, looks_at_network, reconstruction
-from targetprop.targets import Scope
+from targetprop.feedback.losses import l_drl, looks_at_network, reconstruction
+from targetprop.network.passes import Scope
+from targetprop.noise import Draw
 
 NAN = float("nan")
 

@@ -13,8 +13,7 @@ from torch.nn.parameter import is_lazy
 from targetprop.layers.base import FeedbackLayer, Style, is_hooked, not_in_place, rule_of
 from targetprop.layers.sequence import feedback_of, leaves
 from targetprop.network.blocks import cut, opened, pool_first
-from targetprop.network.pair import Pair
-from targetprop.network.passes import Trace, trace_pair
+from targetprop.network.pair import Pair, Trace
 from targetprop.network.watch import Watch
 from targetprop.utils.errors import UserError
 
@@ -107,7 +106,7 @@ class PairedNetwork(nn.Module):
         wanted = x.requires_grad and torch.is_grad_enabled()
         x = _in_order(x)
         for pair in self.pairs:
-            traces.append(trace_pair(pair, x.detach().requires_grad_(wanted and not traces)))
+            traces.append(pair.trace(x.detach().requires_grad_(wanted and not traces)))
             x = traces[-1].y
         return traces
 
@@ -118,7 +117,7 @@ class PairedNetwork(nn.Module):
         with torch.no_grad():
             for pair in self.pairs[:number]:
                 x = pair.rule.apply(pair.block, x)
-        return trace_pair(self.pairs[number], x.detach().requires_grad_(wanted))
+        return self.pairs[number].trace(x.detach().requires_grad_(wanted))
 
     def refresh(self) -> None:
         """Analyse the pairs anew if hooks came or went, or a layer was exchanged, since the last time."""
