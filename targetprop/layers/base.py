@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -96,7 +98,8 @@ class LayerRule(Generic[L]):
         any_memory_order: whether the layer takes 4-d tensors with channels last, too. One that does not is given
             contiguous ones.
         has_gains_only: whether its parameters, of whatever shape, are one for each unit: no matrix, no kernel.
-        is_container: whether it has rules for the layers within it, and its own context is theirs.
+        is_container: whether all it does is to run layers with rules of their own, and its own context is theirs; hooks on
+            all modules run with those.
     """
 
     any_memory_order = False
@@ -111,6 +114,10 @@ class LayerRule(Generic[L]):
     def bound(self, layer: L) -> LayerRule[L]:
         """The rule for this very layer; containers analyse what is in them here, once."""
         return self
+
+    def hooked(self, layer: L) -> LayerRule[Any]:
+        """The rule for this very layer if hooks run with it."""
+        return Opaque(self.bound(layer))
 
     def facts(self, layer: L) -> Facts:
         """What may be relied on for this layer with its settings."""
@@ -185,16 +192,23 @@ class IgnoredFeedback(FeedbackLayer):
 
 @dataclass(frozen=True)
 class Graph:
-    """The context of a layer that only autograd can differentiate: one pass of it, from x to y."""
+    """The context of a layer that only autograd can differentiate: one pass of it, from x to y.
+
+    Attributes:
+        known: the context that the rule of its type kept of this pass, if there is one.
+    """
 
     x: Tensor
     y: Tensor
+    known: Context = None
 
     def vjp(self, delta: Tensor) -> Tensor:
         """J^T delta on this pass."""
         if not self.y.requires_grad:
             return torch.zeros_like(self.x)
-        (below,) = torch.autograd.grad(self.y, self.x, delta, retain_graph=True, materialize_grads=True)
+        (below,) = torch.autograd.grad(
+            self.y, self.x, delta, retain_graph=True, create_graph=delta.requires_grad, materialize_grads=True
+        )  # delta may come from feedback weights that learn
         return below
 
 
@@ -257,20 +271,40 @@ class Opaque(LayerRule[nn.Module]):
             return Facts(varies=any(True for _ in layer.buffers()))
         known = self.known.facts(layer)
         iterates = any(isinstance(hook, SpectralNorm) for hook in layer._forward_pre_hooks.values())
-        return Facts(varies=known.varies or iterates, dims=known.dims)
+        return Facts(reshapes=known.reshapes, varies=known.varies or iterates, dims=known.dims)
 
     def apply(self, layer: nn.Module, x: Tensor) -> Tensor:
-        return layer(x.clone(memory_format=torch.contiguous_format))  # which it may change in place
+        keeps_order = self.known is not None and self.known.any_memory_order
+        order = torch.preserve_format if keeps_order else torch.contiguous_format
+        return layer(x.clone(memory_format=order))  # which it may change in place
 
     def run(self, layer: nn.Module, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
         if has_matrix(layer):
             return self._run_matrix(layer, x)
-        if clean is not None:
+        if self.known is None and clean is not None:
             return self.apply(layer, x), clean
         with torch.enable_grad():
             start = x if x.requires_grad else x.detach().requires_grad_()
-            y = self.apply(layer, start)
-        return y if torch.is_grad_enabled() else y.detach(), Graph(start, y)
+            y, known = self._run_known(layer, start, None if clean is None else clean.known)
+        result = y if torch.is_grad_enabled() else y.detach()
+        is_as_clean = clean is not None and known is clean.known
+        return result, clean if is_as_clean else Graph(start, y, known)
+
+    def _run_known(self, layer: nn.Module, x: Tensor, clean: Context) -> tuple[Tensor, Context]:
+        """The layer as the rule of its type runs it, within its hooks: a noisy pass keeps clean statistics and masks."""
+        if self.known is None:
+            return self.apply(layer, x), None
+        known, contexts = self.known, list[Context]()
+
+        def forward(x: Tensor) -> Tensor:
+            with _in_place_of(layer, {name: OrderedDict() for name in HOOKS}):
+                y, context = known.run(layer, x, clean)
+            contexts.append(context)
+            return y
+
+        with _in_place_of(layer, {"forward": forward}):
+            y = self.apply(layer, x)
+        return y, contexts[0]
 
     def _run_matrix(self, layer: nn.Module, x: Tensor) -> tuple[Tensor, Context]:
         if self._is_altered is not None or self.known is None or self.known.linear_map(layer) is None:
@@ -302,12 +336,29 @@ class Opaque(LayerRule[nn.Module]):
         )
 
 
+@contextmanager
+def _in_place_of(layer: nn.Module, others: Mapping[str, Any]) -> Iterator[None]:
+    """The layer with other attributes of its own, and without a forward of its own unless that is among them."""
+    own = vars(layer)
+    before = {name: own[name] for name in ("forward", *others) if name in own}
+    own.pop("forward", None)
+    own.update(others)
+    try:
+        yield
+    finally:
+        for name in others:
+            del own[name]
+        own.update(before)
+
+
 def _agree(y: Tensor, alone: Tensor) -> bool:
     """Whether two runs of one layer are one: kernels that are chosen by trial may round in other ways."""
     tolerance = 1e-3 * float(alone.abs().nan_to_num().max()) if alone.numel() else 0.0
     return y.shape == alone.shape and torch.allclose(y, alone, rtol=0, atol=tolerance, equal_nan=True)
 
 
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+"""Where torch keeps the hooks of a module."""
 _RULES: dict[type[nn.Module], LayerRule[Any]] = {}
 R = TypeVar("R", bound=type[LayerRule[Any]])
 
@@ -338,8 +389,10 @@ def rule_of(layer: nn.Module) -> LayerRule[Any]:
     rule = _rule_of_type(layer)
     if rule is None:
         return Opaque(is_altered=_known_type(_own_type(layer)) is not None)
+    if is_hooked(layer, itself_alone=rule.is_container):
+        return rule.hooked(layer)
     bound = rule.bound(layer)
-    return Opaque(bound) if is_hooked(layer) or _has_weights_made_elsewhere(layer) else bound
+    return Opaque(bound) if _has_weights_made_elsewhere(layer) else bound
 
 
 def _rule_of_type(layer: nn.Module) -> LayerRule[Any] | None:
@@ -396,11 +449,15 @@ def _has_weights_made_elsewhere(layer: nn.Module) -> bool:
     return parametrize.is_parametrized(layer) or any(isinstance(value, Tensor) for value in vars(layer).values())
 
 
-def is_hooked(layer: nn.Module) -> bool:
-    """Whether code that its type does not tell of runs with it: hooks, also those by which torch prunes weights."""
+def is_hooked(layer: nn.Module, itself_alone: bool = False) -> bool:
+    """Whether code that its type does not tell of runs with it: hooks, also those by which torch prunes weights.
+
+    Args:
+        itself_alone: leave out hooks that are on all modules.
+    """
     if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
         return True
-    if torch_module._has_any_global_hook():
+    if torch_module._has_any_global_hook() and not itself_alone:
         return True
     own = layer._parameters.values()
     return any(p is not None and (p._backward_hooks or p._post_accumulate_grad_hooks) for p in own)

@@ -103,6 +103,9 @@ class ResidualRule(LayerRule[Residual]):
             raise UserError(f"{type(layer).__name__}: a hook on a whole branch is not seen; hook its layers instead.")
         return ResidualRule(cast(tuple[SequenceRule, ...], tuple(rules)))
 
+    def hooked(self, layer: Residual) -> LayerRule[Any]:
+        raise UserError(f"{type(layer).__name__}: a hook on a whole Residual is not seen; hook its layers instead.")
+
     def facts(self, layer: Residual) -> Facts:
         facts = [rule.facts(branch) for rule, branch in zip(self.branches, layer.branches, strict=True)]
         return Facts(varies=any(each.varies for each in facts), dims=facts[0].dims or facts[1].dims)
