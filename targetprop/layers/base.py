@@ -230,8 +230,8 @@ class Altered(tuple[int, ...]):
     def refuse(self) -> UserError:
         """What to say where the feedback of the matrix is asked for."""
         return UserError(
-            f"a hook on {self.name}, or a method put into it, changes what it computes, and the feedback of its weights "
-            "would not know: put that into a layer of its own."
+            f"a hook on {self.name}, or a method put into it, changes what it computes, and the feedback of its "
+            "weights would not know: put that into a layer of its own."
         )
 
 

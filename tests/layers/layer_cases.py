@@ -187,6 +187,7 @@ def exact_or_refused(model: nn.Sequential, x: Tensor, name: str, tolerance: floa
     try:
         assert_oracle(model, Learner(model, EXACT), x, tolerance)
     except UserError as refusal:
-        assert name in str(refusal), str(refusal)
+        if name not in str(refusal):
+            raise
         return False
     return True

@@ -260,9 +260,8 @@ def test_hooks_and_patches_before_and_after_are_exact_or_refused(hook: str, plac
             learner = Learner(model, EXACT)
         assert_oracle(model, learner, x)
     except UserError as refusal:
-        assert type(layer).__name__ in str(refusal)
-        assert "map" in place
-        assert hook not in ("observer", "backward hook")
+        if type(layer).__name__ not in str(refusal) or "map" not in place or hook in ("observer", "backward hook"):
+            raise
     if hook == "observer":
         assert hasattr(layer, "seen")
 
