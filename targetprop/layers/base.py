@@ -327,7 +327,7 @@ def rule_of(layer: nn.Module) -> LayerRule[Any]:
     """The rule that tells all that this layer does; `Opaque` where there is none."""
     rule = _rule_of_type(layer)
     if rule is None:
-        return Opaque(is_altered=_known_type(_own_type(layer)) is not None)
+        return Opaque(is_altered=_is_of_known_type(layer))
     bound = rule.bound(layer)
     return Opaque(bound) if is_hooked(layer) or _has_weights_made_elsewhere(layer) else bound
 
@@ -335,8 +335,12 @@ def rule_of(layer: nn.Module) -> LayerRule[Any]:
 def _rule_of_type(layer: nn.Module) -> LayerRule[Any] | None:
     """The rule of its type, if the layer computes what its type does, for weights of whatever origin."""
     kind = _own_type(layer)
-    known = _known_type(kind)
+    known = _known_type(kind)  # type: ignore[arg-type]
     return None if known is None or _is_patched(layer, kind) else _RULES[known]
+
+
+def _is_of_known_type(layer: nn.Module) -> bool:
+    return _known_type(_own_type(layer)) is not None  # type: ignore[arg-type]
 
 
 def _own_type(layer: nn.Module) -> type[Any]:

@@ -151,7 +151,7 @@ def network(layer: nn.Module, shape: tuple[int, ...]) -> nn.Sequential:
     channels = shape[0]
     if len(shape) > 1:
         first: nn.Module = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[len(shape) - 1](channels, channels, 1)
-        second = type(first)(channels, channels, 1)  # type: ignore[call-arg]
+        second = type(first)(channels, channels, 1)
     else:
         first, second = nn.Linear(channels, channels), nn.Linear(channels, channels)
     with torch.no_grad():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_cases import Make, made, name_of
 from torch import nn
@@ -25,6 +25,7 @@ UNMATCHED: list[Make] = [
 
 
 @pytest.mark.parametrize("make", MATCHED, ids=name_of)
+@settings(max_examples=25)
 @given(st.lists(st.floats(-8, 8), min_size=1, max_size=9))
 def test_slope_at_the_output_is_the_slope_at_the_input(make: Make, units: list[float]) -> None:
     layer = make()
