@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from targetprop.network.pair import Chain
-from targetprop.network.passes import Pass, Trace
+from targetprop.network.pair import Chain, Trace
+from targetprop.network.passes import Pass
 from targetprop.utils.precision import wide
 
 
@@ -50,13 +50,13 @@ def _add_by_rules(chain: Chain, trace: Trace, delta: Tensor, scale: float) -> Te
         layer = rule.layers[i]
         delta, own = rule.rules[i].gradients(layer, delta, trace.context[i])
         for name, gradient in own.items():
-            _add(layer.get_parameter(name) if getattr(layer, name) is not None else None, gradient, scale)
+            _add(layer._parameters[name], gradient, scale)
         facts = rule.rules[i].facts(layer)
         if not (facts.keeps_sums and facts.dims == chain.map.channel_dims):
             summed = delta
     layer = rule.layers[position]
-    weight, bias = layer.weight, layer.bias
-    if weight.requires_grad:
+    weight, bias = layer._parameters["weight"], layer._parameters["bias"]
+    if weight is not None and weight.requires_grad:
         x = rule.run_before(position, trace.x, trace.context)
         _add(weight, chain.map.correlate(x, delta), scale)
     if bias is not None and bias.requires_grad:

@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from targetprop.app.cli import CONF, check_overrides
+from targetprop.app.moved import refuse_moved
 from targetprop.utils.errors import UserError
 
 PUBLISHED = ["model=dtp", "network=simple_vgg", "datamodule=cifar10", "trainer=default", "scheduler=cosine"]
@@ -25,10 +26,13 @@ def test_the_published_command_has_the_published_settings() -> None:
     hparams = OmegaConf.to_container(config.model.hparams, resolve=True)
     assert hparams == {
         "beta": 0.7,
+        "output_follows_loss": False,
         "feedback_training_iterations": [20, 30, 35, 55, 20],
         "noise": [0.4, 0.4, 0.2, 0.2, 0.08],
         "noise_samples": 1,
         "init_symmetric_weights": False,
+        "gradient": "closed_form",
+        "style": "published",
         "b_optim": {"type": "sgd", "lr": [1e-4, 3.5e-4, 8e-3, 8e-3, 0.18], "momentum": 0.9, "weight_decay": 0.0},
         "f_optim": {"type": "sgd", "lr": 0.08, "momentum": 0.9, "weight_decay": 1e-4},
     }
@@ -58,7 +62,6 @@ def test_published_keys_can_be_overridden() -> None:
 
 
 GROUPS = (
-    "feedback",
     "model",
     "network",
     "datamodule",
@@ -89,9 +92,14 @@ def test_every_choice_of_every_group_composes_and_resolves(choice: str) -> None:
         ("modl=dtp", ["modl", "'model'"]),
         ("trainer.max_epoch=3", ["trainer.max_epoch", "'max_epochs'"]),
         ("seed", ["seed"]),
-        ("model=backprop model.hparams.beta=.5", ["model.hparams.beta", "has: f_optim."]),
+        ("model=backprop model.hparams.beta=.5", ["model.hparams.beta", "Valid: f_optim."]),
         ("network=lenet network.hparams.hiden=3", ["network.hparams.hiden", "Did you mean 'hidden'"]),
         ("model.hparams.noise=[1,2", ["noise"]),
+        (
+            "model=delta_mirror model.hparams.noise=.1",
+            ["model.hparams.noise", "Valid: adaptive, beta"],
+        ),
+        ("model.hparams.b_optim.momentun=.9", ["model.hparams.b_optim.momentun", "Did you mean 'momentum'"]),
     ],
 )
 def test_unknown_names_are_answered_with_the_nearest(override: str, words: list[str]) -> None:
@@ -99,6 +107,53 @@ def test_unknown_names_are_answered_with_the_nearest(override: str, words: list[
         check_overrides(override.split())
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("feedback=exact", ["feedback=exact", "model.hparams.gradient=closed_form"]),
+        ("feedback=textbook", ["feedback=textbook", "model.hparams.gradient=autograd"]),
+        ("feedback=expected", ["feedback=expected", "gone", "model.hparams.gradient=closed_form"]),
+        ("feedback=amortised", ["feedback=amortised", "model=delta_mirror"]),
+        ("feedback=kolen_pollack", ["feedback=kolen_pollack", "model=kolen_pollack"]),
+        ("feedback=lee", ["feedback=lee", "model=lee_dtp"]),
+        ("+feedback.rule=amortised", ["feedback.rule=amortised", "model=delta_mirror"]),
+        ("feedback.twin=linear", ["feedback.twin", "model.hparams.style"]),
+        ("feedback.budget=.2", ["feedback.budget", "model.hparams.budget"]),
+        ("++feedback.adaptive=false", ["feedback.adaptive", "model.hparams.adaptive"]),
+        ("+feedback.feedback_loss=null", ["feedback.feedback_loss", "model=dtp"]),
+        ("network.dtp.beta=.3", ["network.dtp.beta", "model.hparams.beta now"]),
+        ("network.dtp.noise=.3", ["network.dtp.noise", "model.hparams.noise now"]),
+        ("network.dtp.f_lr=.3", ["network.dtp.f_lr", "model.hparams.f_optim.lr now"]),
+        ("network.dtp.f_lr_aligned=.3", ["network.dtp.f_lr_aligned", "model.hparams.f_optim.lr of model=delta_mirror"]),
+        ("network.dtp.b_lr=[.3]", ["network.dtp.b_lr", "model.hparams.b_optim.lr now"]),
+        ("network.dtp.feedback_training_iterations=3", ["model.hparams.feedback_training_iterations now"]),
+        ("~network.dtp", ["network.dtp", "model.hparams"]),
+        ("model.recipe=tp", ["model.recipe", "model=NAME", "model.algorithm=NAME"]),
+        ("model.feedback.twin=linear", ["model.feedback.twin", "model=dtp"]),
+        ("model=amortised_dtp", ["model=amortised_dtp", "next edition", "model=delta_mirror", "mirror"]),
+    ],
+)
+def test_settings_of_the_first_edition_are_answered_with_where_they_are_now(override: str, words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        check_overrides([override])
+    for word in words:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_of_the_first_edition_are_answered_in_sweeps_and_in_files_too(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="next edition"):
+        refuse_moved(["-m", "seed=1,2", "model=dtp,amortised_dtp"])
+    refuse_moved(["-m", "network.hparams.channels=[4,6]", "model=dtp,tp", "--help"])
+    (tmp_path / "experiment").mkdir()
+    overrides = ["override /model: amortised_dtp", "override /feedback: amortised"]
+    for name, override in zip(("model", "feedback"), overrides, strict=True):
+        (tmp_path / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\ndefaults:\n  - {override}\n")
+    for name, words in (("model", "next edition"), ("feedback", "feedback")):
+        with pytest.raises(UserError, match=words):
+            check_overrides([f"hydra.searchpath=[file://{tmp_path}]", f"experiment={name}"])
 
 
 def test_a_mistake_ends_the_command_without_traceback(tmp_path: Path) -> None:
@@ -112,13 +167,20 @@ def test_a_mistake_ends_the_command_without_traceback(tmp_path: Path) -> None:
 def test_help_shows_groups_choices_and_keys(tmp_path: Path) -> None:
     shown = command("--help", cwd=tmp_path).stdout
     for words in (
-        "model: amortised_dtp, as_printed, backprop, baseline, dtp, ",
-        "feedback: amortised, exact, expected, kolen_pollack, lee, textbook",
-        "network: lenet, mlp, norm_vgg, resnet18, resnet34, simple_vgg",
+        "model: as_printed, backprop, baseline, delta_mirror, dtp, ",
+        "network: lenet, mlp, norm_vgg, resnet18, resnet34, resnet_small, simple_vgg",
+        "convert_imagenet SOURCE TARGET",
         "feedback_training_iterations",
         "Examples",
     ):
         assert words in shown
+
+
+def test_converting_imagenet_is_a_command(tmp_path: Path) -> None:
+    assert "train/CLASS/*.JPEG" in command("convert_imagenet", "--help", cwd=tmp_path).stdout
+    ended = command("convert_imagenet", "nowhere", "target", cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "Error: nowhere/train: expected a folder" in ended.stderr
 
 
 def test_a_run_from_any_directory_writes_below_it(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from targetprop import DTP, PairedNetwork, Recipe, Twin, register_twin
-from targetprop.feedback.rules import l_drl, l_drl_gradient
-from targetprop.feedback.updates import explain
-from targetprop.layers import twins
-from targetprop.network.blocks import output_shape
+from targetprop import DTP, FIXED_DTP, LayerRule, Learner, PairedNetwork, explain, register
+from targetprop.feedback.closed_form import l_drl_gradient
+from targetprop.feedback.losses import l_drl
+from targetprop.layers.base import Context
+from targetprop.models.shapes import output_shape
 from targetprop.network.linear_feedback import LinearPart
 from targetprop.network.pair import Pair
 from targetprop.noise import Kind
@@ -102,7 +102,7 @@ def test_gradients_loss_and_targets_equal_those_of_autograd(case: tuple[nn.Seque
     trace = network.trace(x)[0].detach()
     draw = recorded_noise()
     slow_loss = l_drl(pair, trace, draw)  # type: ignore[arg-type]
-    (slow,) = torch.autograd.grad(slow_loss, part.map.map.weight)
+    (slow,) = torch.autograd.grad(slow_loss, part.map.weight)
     clean = part.features(trace.y, trace.context)
     fast, fast_loss = l_drl_gradient(pair, part, trace, clean, draw)  # type: ignore[arg-type]
     assert_close(fast, slow)
@@ -118,33 +118,25 @@ def test_explain_says_which_path_and_why() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return 2 * x
 
-    before = dict(twins._FACTORIES["published"])
-    try:
+    @register(Doubling)
+    class DoublingRule(LayerRule[Doubling]):
+        def vjp(self, layer: Doubling, delta: Tensor, context: Context) -> Tensor:
+            return 2 * delta
 
-        @register_twin(Doubling)
-        class HalvingTwin(Twin):
-            def decode(self, y: Tensor, context: object) -> Tensor:
-                return y / 2
-
-        network = PairedNetwork.of(
-            nn.Sequential(
-                nn.Linear(4, 4),
-                nn.Sequential(nn.Linear(4, 4), nn.Tanh()),
-                nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)),
-                nn.Sequential(nn.Tanh(), nn.Linear(4, 4)),
-                nn.Sequential(nn.Linear(4, 4), Doubling()),
-            )
-        )
-    finally:
-        twins._FACTORIES["published"].clear()
-        twins._FACTORIES["published"].update(before)
-    lines = explain(network, DTP)
+    network = nn.Sequential(
+        nn.Linear(4, 4),
+        nn.Sequential(nn.Linear(4, 4), nn.Tanh()),
+        nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)),
+        nn.Sequential(nn.Tanh(), nn.Linear(4, 4)),
+        nn.Sequential(nn.Linear(4, 4), Doubling()),
+    )
+    lines = explain(Learner(network, DTP))
     assert [line.split(": ")[1] for line in lines] == [
         "no feedback, no target goes down through it",
         "closed form",
-        "autograd, because its twin has 2 layers with weights",
+        "autograd, because its feedback has 2 layers with weights",
         "autograd, because Tanh stands before its linear map",
         "closed form",
     ]
-    assert "autograd, because the recipe asks" in explain(network, Recipe(feedback="textbook"))[1]
-    assert "feedback stays as it is" in explain(network, Recipe(feedback_loss=None))[1]
+    assert "autograd, because the rule asks" in explain(Learner(network, DTP.with_numbers(gradient="autograd")))[1]
+    assert "feedback stays as it is" in explain(Learner(network, FIXED_DTP))[1]

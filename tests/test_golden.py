@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from targetprop import Learner, OptimizerSpec, PairedNetwork, Recipe
-from targetprop.baselines.notebook import RECIPE, AsPrinted, negative_probability
+from targetprop import Algorithm, ByLoss, DifferenceTargets, Learner, OptimizerSpec, PairedNetwork
+from targetprop.baselines.notebook import FEEDBACK, TARGETS, AsPrinted, negative_probability
+from targetprop.feedback.by_loss import Gradient
 from targetprop.models import mlp, simple_vgg
 from targetprop.noise import NoiseKey
 
@@ -31,17 +32,19 @@ class Record:
     def noise(self, key: NoiseKey, like: Tensor) -> Tensor:
         return self[f"step{key.step}/{key.kind}_noise{key.block}"][key.iteration].clone()
 
-    def learner(self, feedback: str) -> Learner:
+    def learner(self, gradient: Gradient) -> Learner:
         net = simple_vgg((3, 32, 32), 10, self["C"].tolist(), str(self.arrays["activation"])).double()
         network = PairedNetwork.of(net).double()
-        recipe = Recipe(
-            beta=float(self["beta"]),
-            feedback=feedback,
-            feedback_training_iterations=self["iterations"].tolist(),
-            noise=self["noise"].tolist(),
-            b_optim=OptimizerSpec("sgd", self["lr_b"].tolist(), momentum=float(self["momentum"])),
+        algorithm = Algorithm(
+            DifferenceTargets(beta=float(self["beta"])),
+            ByLoss(
+                gradient=gradient,
+                feedback_training_iterations=self["iterations"].tolist(),
+                noise=self["noise"].tolist(),
+                b_optim=OptimizerSpec("sgd", self["lr_b"].tolist(), momentum=float(self["momentum"])),
+            ),
         )
-        learner = Learner(network, recipe, noise=self.noise)
+        learner = Learner(network, algorithm, noise=self.noise)
         for name, parameter in self.parameters(learner):
             parameter.data.copy_(self[f"init/{name}"])
         return learner
@@ -51,7 +54,7 @@ class Record:
         """Parameters by the file's names."""
         named = []
         for i, pair in enumerate(learner.network.pairs):
-            for side, module in (("forward", pair.block), ("feedback", pair.twin)):
+            for side, module in (("forward", pair.block), ("feedback", pair.feedback)):
                 if module is not None:
                     named += [(f"{side}{i}/{n.split('.')[-1]}", p) for n, p in module.named_parameters()]
         return named
@@ -63,11 +66,11 @@ def assert_equal(actual: Tensor, expected: Tensor, what: str) -> None:
     assert error <= 1e-9, f"{what}: relative error {error:.1e}"
 
 
-@pytest.mark.parametrize("feedback", ["textbook", "exact"])
+@pytest.mark.parametrize("gradient", ["autograd", "closed_form"])
 @pytest.mark.parametrize("name", ["ldrl_simple_vgg_elu", "ldrl_vgg3_relu"])
-def test_every_step_of_the_record(name: str, feedback: str) -> None:
+def test_every_step_of_the_record(name: str, gradient: Gradient) -> None:
     record = Record(name)
-    learner = record.learner(feedback)
+    learner = record.learner(gradient)
     optimizer = torch.optim.SGD(
         learner.network.forward_parameters(),
         lr=float(record["lr_f"]),
@@ -107,12 +110,12 @@ class NotebookRecord(Record):
         return learner
 
     @staticmethod
-    def weights(learner: Learner) -> list[tuple[str, torch.nn.Parameter]]:
+    def weights(learner: AsPrinted) -> list[tuple[str, torch.nn.Parameter]]:
         """Parameters by the file's names."""
         return [
             (f"{side}{number}/{name.split('.')[-1]}", parameter)
             for number, pair in enumerate(learner.network.pairs, start=1)
-            for side, module in (("F", pair.block), ("G", pair.twin))
+            for side, module in (("F", pair.block), ("G", pair.feedback))
             if module is not None
             for name, parameter in module.named_parameters()
         ]
@@ -120,9 +123,9 @@ class NotebookRecord(Record):
 
 def test_every_step_of_the_notebook_and_that_its_hidden_layers_never_move() -> None:
     record = NotebookRecord("dtp_mlp_notebook")
-    assert RECIPE.beta == float(record["first_target_step"])
-    assert RECIPE.noise == float(record["noise_std"])
-    assert RECIPE.b_optim.lr == float(record["rmsprop_lr"])
+    assert TARGETS.beta == float(record["first_target_step"])
+    assert FEEDBACK.noise == float(record["noise_std"])
+    assert FEEDBACK.b_optim.lr == float(record["rmsprop_lr"])
     learner = record.as_printed()
     optimizer = torch.optim.RMSprop(learner.optimizer_parameters(), lr=float(record["rmsprop_lr"]))
     assert record.steps == 3

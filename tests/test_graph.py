@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -15,12 +14,26 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
-from targetprop import AMORTISED_DTP, DTP, Learner, OptimizerSpec, Recipe, Residual, Step, UserError
-from targetprop.app.callbacks import StepLosses
+from targetprop import (
+    DELTA_MIRROR,
+    DTP,
+    FIXED_DTP,
+    KOLEN_POLLACK,
+    Algorithm,
+    Learner,
+    OptimizerSpec,
+    Residual,
+    Step,
+    UserError,
+)
+from targetprop.app.callbacks.step_losses import StepLosses
 from targetprop.app.module import Classifier
 from targetprop.execution.graph import KEPT, GraphedStep
-from targetprop.execution.parallel import Grid, LayerParallel
-from targetprop.feedback.budget import EVERY
+from targetprop.execution.grid import Grid
+from targetprop.execution.parallel import distribute
+from targetprop.execution.schedule import SideBySide
+from targetprop.feedback.by_loss import ByLossLearning
+from targetprop.feedback.delta_mirror import EVERY, DeltaMirror
 from targetprop.noise import NoiseKey, StepNoise
 
 Batch = tuple[Tensor, Tensor]
@@ -72,7 +85,9 @@ def graphed(step: GraphedStep, optimizer: torch.optim.Optimizer, data: list[Batc
 
 
 def feedback_optimizer(learner: Learner) -> torch.optim.Optimizer:
-    return learner.iterated.optimizers[2]
+    learning = learner.learning.bare
+    assert isinstance(learning, ByLossLearning)
+    return learning.optimizers[2]
 
 
 def assert_equal(learner: Learner, other: Learner) -> None:
@@ -82,29 +97,33 @@ def assert_equal(learner: Learner, other: Learner) -> None:
     assert learner.steps == other.steps
 
 
-FEW = replace(DTP, feedback_training_iterations=2)
-RECIPES = [AMORTISED_DTP, FEW, replace(FEW, feedback="expected"), replace(FEW, feedback="textbook"),
-           replace(DTP, feedback="kolen_pollack")]  # fmt: skip
+FEW = DTP.with_numbers(feedback_training_iterations=2)
+ALGORITHMS = {
+    "delta_mirror": DELTA_MIRROR,
+    "closed_form": FEW,
+    "autograd": FEW.with_numbers(gradient="autograd"),
+    "kolen_pollack": KOLEN_POLLACK,
+}
 
 
-@pytest.mark.parametrize("recipe", [*RECIPES, replace(DTP, feedback_loss=None)])
-def test_replayed_steps_are_the_eager_ones(recipe: Recipe, tapes: Tapes) -> None:
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS.values(), FIXED_DTP])
+def test_replayed_steps_are_the_eager_ones(algorithm: Algorithm, tapes: Tapes) -> None:
     data = batches(2 * EVERY + 6)
-    expected, learner = Learner(network(), recipe), Learner(network(), recipe)
+    expected, learner = Learner(network(), algorithm), Learner(network(), algorithm)
     eager_steps = eager(expected, data)
     steps = graphed(GraphedStep(learner, F.cross_entropy, graph=tapes), sgd(learner), data)
     assert_equal(learner, expected)
     for ours, theirs in zip(steps, eager_steps, strict=True):
         assert torch.equal(ours.feedback_losses, theirs.feedback_losses)
         assert torch.equal(ours.local_losses, theirs.local_losses)
-    plans = 3 if recipe.feedback == "amortised" else 1
+    plans = 3 if isinstance(algorithm.feedback, DeltaMirror) else 1
     assert len(tapes) == plans, "a graph for each plan"
     assert sum(tape.replays for tape in tapes) == len(data) - 1 - plans, "the first step, and each of a plan, are eager"
 
 
 def test_mixed_precision_is_part_of_what_is_recorded(tapes: Tapes) -> None:
     data = batches(5)
-    expected, learner = Learner(network(), AMORTISED_DTP), Learner(network(), AMORTISED_DTP)
+    expected, learner = Learner(network(), DELTA_MIRROR), Learner(network(), DELTA_MIRROR)
     with torch.autocast("cpu", torch.bfloat16):
         eager(expected, data)
         step = GraphedStep(learner, F.cross_entropy, graph=tapes)
@@ -116,21 +135,21 @@ def test_mixed_precision_is_part_of_what_is_recorded(tapes: Tapes) -> None:
 
 def test_each_shape_has_its_graph_and_few_are_kept(tapes: Tapes) -> None:
     data = [batch for size in range(4, 4 + KEPT + 1) for batch in batches(3, size)]
-    expected = Learner(network(), replace(AMORTISED_DTP, adaptive=False))
+    expected = Learner(network(), DELTA_MIRROR.with_numbers(adaptive=False))
     learner = copy.deepcopy(expected)
     eager(expected, data)
     step = GraphedStep(learner, F.cross_entropy, graph=tapes)
     graphed(step, sgd(learner), data)
     assert_equal(learner, expected)
-    assert len(tapes) == KEPT + 1 == len(step._recordings) + 1
+    assert len(tapes) == KEPT + 1 == len(step.recordings) + 1
     step.forget()
-    assert not step._recordings
+    assert not step.recordings
 
 
 @pytest.mark.parametrize("zero", ["set to none", "fill with zeros", "add up"])
 def test_gradients_are_added_whatever_becomes_of_the_earlier_ones(zero: str, tapes: Tapes) -> None:
     data = batches(6)
-    expected, learner = Learner(network(), AMORTISED_DTP), Learner(network(), AMORTISED_DTP)
+    expected, learner = Learner(network(), DELTA_MIRROR), Learner(network(), DELTA_MIRROR)
     noise = StepNoise(0, torch.device("cpu"))
     expected.noise, step = noise, GraphedStep(learner, F.cross_entropy, graph=tapes)
     for x, y in data:
@@ -155,7 +174,7 @@ def test_a_loss_may_have_parameters_and_values_per_sample(tapes: Tapes) -> None:
         def forward(self, logits: Tensor, y: Tensor) -> Tensor:
             return F.cross_entropy(logits * self.temperature, y, reduction="none")
 
-    learner, loss = Learner(network(), AMORTISED_DTP), Tempered()
+    learner, loss = Learner(network(), DELTA_MIRROR), Tempered()
     step = GraphedStep(learner, loss, graph=tapes)
     for x, y in batches(4):
         outcome = step(x, y)
@@ -167,7 +186,7 @@ def test_a_loss_may_have_parameters_and_values_per_sample(tapes: Tapes) -> None:
 
 
 def test_losses_of_a_step_stay_when_the_next_one_is_replayed(tapes: Tapes) -> None:
-    step = GraphedStep(Learner(network(), AMORTISED_DTP), F.cross_entropy, graph=tapes)
+    step = GraphedStep(Learner(network(), DELTA_MIRROR), F.cross_entropy, graph=tapes)
     outcomes = [step(x, y) for x, y in batches(5)]
     assert len({float(outcome.loss) for outcome in outcomes}) == 5
     assert len({float(outcome.step.local_losses[0]) for outcome in outcomes}) == 5
@@ -175,10 +194,10 @@ def test_losses_of_a_step_stay_when_the_next_one_is_replayed(tapes: Tapes) -> No
 
 def test_a_resumed_run_repeats_the_uninterrupted_one(tapes: Tapes) -> None:
     data = batches(8)
-    learner = Learner(network(), AMORTISED_DTP)
+    learner = Learner(network(), DELTA_MIRROR)
     optimizer, step = sgd(learner), GraphedStep(learner, F.cross_entropy, graph=tapes)
     graphed(step, optimizer, data[:4])
-    resumed = Learner(network(), AMORTISED_DTP)
+    resumed = Learner(network(), DELTA_MIRROR)
     resumed.load_state_dict(copy.deepcopy(learner.state_dict()))
     again = sgd(resumed)
     again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
@@ -221,12 +240,16 @@ def test_a_step_that_makes_momentum_is_not_recorded(tapes: Tapes) -> None:
         assert_equal(learner, expected)
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.feedback)
-def test_pairs_that_learn_before_the_way_down_learn_the_same(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected, learner = Learner(network(), recipe), Learner(network(), recipe)
+@pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
+def test_pairs_that_learn_before_the_way_down_learn_the_same(
+    algorithm: Algorithm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, learner = Learner(network(), algorithm), Learner(network(), algorithm)
     steps = eager(expected, batches(3))
-    monkeypatch.setattr("targetprop.learner.is_recorded", lambda x: True)
-    monkeypatch.setattr("targetprop.learner.side_by_side", lambda works: {key: work() for key, work in works.items()})
+    module = "targetprop.execution.schedule"
+    monkeypatch.setattr(f"{module}.is_recorded", lambda x: True)
+    monkeypatch.setattr(f"{module}.side_by_side", lambda works: {key: work() for key, work in works.items()})
+    learner.learning = SideBySide(learner.learning)
     for ours, theirs in zip(eager(learner, batches(3)), steps, strict=True):
         assert torch.equal(ours.feedback_losses, theirs.feedback_losses)
     assert_equal(learner, expected)
@@ -235,10 +258,12 @@ def test_pairs_that_learn_before_the_way_down_learn_the_same(recipe: Recipe, mon
 def test_pairs_that_share_feedback_are_not_trained_at_a_time() -> None:
     shared = nn.Linear(6, 6)
     learner = Learner(nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)), FEW)
-    assert learner._pairs_are_apart
+    learning = SideBySide(learner.learning)
+    assert learning.are_apart
     for pair in learner.network.trained:
-        pair.twin.register_parameter("shared", shared.weight)
-    assert not learner._pairs_are_apart
+        assert pair.feedback is not None
+        pair.feedback.register_parameter("shared", shared.weight)
+    assert not learning.are_apart
 
 
 def test_a_state_that_is_loaded_brings_feedback_optimisers_of_its_own(tapes: Tapes) -> None:
@@ -258,7 +283,7 @@ def test_a_state_that_is_loaded_brings_feedback_optimisers_of_its_own(tapes: Tap
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_lightning_trains_by_graphs_as_without(precision: Any, tapes: Tapes) -> None:
     data = batches(4)
-    expected, learner = Learner(network(), AMORTISED_DTP), Learner(network(), AMORTISED_DTP)
+    expected, learner = Learner(network(), DELTA_MIRROR), Learner(network(), DELTA_MIRROR)
     with torch.autocast("cpu", torch.bfloat16, enabled=precision != "32-true"):
         steps = eager(expected, data * 2)
     graphed = GraphedStep(learner, F.cross_entropy, graph=tapes)
@@ -276,20 +301,23 @@ def test_lightning_trains_by_graphs_as_without(precision: Any, tapes: Tapes) -> 
 
 
 def test_learners_whose_step_is_no_graph_are_refused() -> None:
-    with pytest.raises(UserError, match=r"cuda_graph.*Adam.*b_optim\.type=sgd"):
-        GraphedStep(Learner(network(), replace(DTP, b_optim=OptimizerSpec("adam", 1e-3))), F.cross_entropy)
+    with pytest.raises(UserError, match=r"b_optim\.type.*Adam.*use sgd"):
+        GraphedStep(Learner(network(), DTP.with_numbers(b_optim=OptimizerSpec("adam", 1e-3))), F.cross_entropy)
 
     def noise(key: NoiseKey, like: Tensor) -> Tensor:
         return torch.zeros_like(like)
 
     with pytest.raises(UserError, match=r"cuda_graph.*noise"):
-        GraphedStep(Learner(network(), AMORTISED_DTP, noise=noise), F.cross_entropy)
-    step = GraphedStep(Learner(network(), AMORTISED_DTP), F.cross_entropy)
+        GraphedStep(Learner(network(), DELTA_MIRROR, noise=noise), F.cross_entropy)
+    step = GraphedStep(Learner(network(), DELTA_MIRROR), F.cross_entropy)
     with pytest.raises(UserError, match="only a GPU has graphs; the batch is on the cpu"):
         step(*batches(1)[0])
-    step.learner.parallel = LayerParallel(Grid(1, 1, 0, 0, None, None), 3)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="cuda_graph: processes exchange feedback"):
+    grid = Grid(1, 1, 0, 0, None, None)  # type: ignore[arg-type]
+    distribute(step.learner, grid)
+    with pytest.raises(UserError, match=r"cuda_graph: .* in another way"):
         step(*batches(1)[0])
+    with pytest.raises(UserError, match="cuda_graph: processes exchange feedback"):
+        GraphedStep(step.learner, F.cross_entropy)
 
 
 class NoWaiting(TorchDispatchMode):
@@ -302,9 +330,9 @@ class NoWaiting(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.feedback)
-def test_a_step_does_not_wait_for_the_device(recipe: Recipe) -> None:
-    learner = Learner(network(), recipe)
+@pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
+def test_a_step_does_not_wait_for_the_device(algorithm: Algorithm) -> None:
+    learner = Learner(network(), algorithm)
     module = Classifier(learner, OptimizerSpec(lr=0.1), ["a", "b", "c"])
     optimizer = module.configure_optimizers()
     for number, batch in enumerate(batches(4)):
@@ -316,12 +344,12 @@ def test_a_step_does_not_wait_for_the_device(recipe: Recipe) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(
-    ("recipe", "dtype"), [*((recipe, None) for recipe in RECIPES), (AMORTISED_DTP, torch.bfloat16)]
+    ("algorithm", "dtype"), [*((algorithm, None) for algorithm in ALGORITHMS.values()), (DELTA_MIRROR, torch.bfloat16)]
 )
-def test_cuda_graphs_train_as_eager_steps_do(recipe: Recipe, dtype: torch.dtype | None) -> None:
+def test_cuda_graphs_train_as_eager_steps_do(algorithm: Algorithm, dtype: torch.dtype | None) -> None:
     device = torch.device("cuda", torch.cuda.current_device())
     data = [(x.to(device), y.to(device)) for x, y in batches(EVERY + 6)]
-    expected, learner = (Learner(network().to(device), recipe) for _ in range(2))
+    expected, learner = (Learner(network().to(device), algorithm) for _ in range(2))
     noise = StepNoise(0, device)
     expected.noise, optimizer = noise, sgd(expected)
     step, own_optimizer = GraphedStep(learner, F.cross_entropy), sgd(learner)
@@ -338,7 +366,7 @@ def test_cuda_graphs_train_as_eager_steps_do(recipe: Recipe, dtype: torch.dtype 
         for each in (optimizer, own_optimizer):
             each.step()
             each.zero_grad()
-    assert any(recording is not None for recording in step._recordings.values())
+    assert any(recording is not None for recording in step.recordings.values())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -17,26 +17,40 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn, optim
 
-from targetprop import AMORTISED_DTP, DTP, LEE_DTP, VANILLA_DTP, Learner, OptimizerSpec, Recipe, Twin, register_twin
+from targetprop import (
+    DELTA_MIRROR,
+    DTP,
+    KOLEN_POLLACK,
+    LEE_DTP,
+    VANILLA_DTP,
+    Algorithm,
+    LayerRule,
+    Learner,
+    OptimizerSpec,
+    register,
+)
 from targetprop.app.processes import agreed_backend
 from targetprop.data import BatchLoader
 from targetprop.data.augment import Augmentation
 from targetprop.data.images import Images
-from targetprop.execution.parallel import Grid, LayerParallel, share_out
+from targetprop.execution.grid import Grid
+from targetprop.execution.parallel import Distributed, distribute, distributed_of, gather, share_out
+from targetprop.layers.base import Context
 from targetprop.noise import GaussianNoise, NoiseKey
 from targetprop.utils.errors import UserError
 
 SGD = OptimizerSpec(lr=[0.01, 0.02, 0.03, 0.04, 0.05], momentum=0.9)
-RECIPES: dict[str, Recipe] = {
-    "exact": replace(DTP, feedback_training_iterations=[3, 2, 1, 2, 4], b_optim=SGD),
-    "expected": replace(DTP, feedback="expected", feedback_training_iterations=2, b_optim=SGD),
-    "textbook": replace(DTP, feedback="textbook", feedback_training_iterations=2, b_optim=replace(SGD, momentum=0.5)),
-    "amortised": AMORTISED_DTP,
-    "kolen_pollack": replace(DTP, feedback="kolen_pollack", twin="linear"),
-    "lee": replace(LEE_DTP, feedback_training_iterations=2, b_optim=OptimizerSpec("adam", lr=1e-3)),
-    "adam": replace(VANILLA_DTP, feedback_training_iterations=2, b_optim=OptimizerSpec("adam", lr=1e-3)),
+RECIPES: dict[str, Algorithm] = {
+    "closed_form": DTP.with_numbers(feedback_training_iterations=[3, 2, 1, 2, 4], b_optim=SGD),
+    "autograd": DTP.with_numbers(
+        gradient="autograd", feedback_training_iterations=2, b_optim=replace(SGD, momentum=0.5)
+    ),
+    "delta_mirror": DELTA_MIRROR,
+    "kolen_pollack": KOLEN_POLLACK,
+    "lee": LEE_DTP.with_numbers(feedback_training_iterations=2, b_optim=OptimizerSpec("adam", lr=1e-3)),
+    "adam": VANILLA_DTP.with_numbers(feedback_training_iterations=2, b_optim=OptimizerSpec("adam", lr=1e-3)),
 }
-STEPS = 34  # amortised feedback decides about its effort once in between
+STEPS = 34  # delta mirror decides about its effort once in between
 
 
 class Counting(nn.Module):
@@ -51,10 +65,10 @@ class Counting(nn.Module):
         return x
 
 
-@register_twin(Counting)
-class CountingTwin(Twin):
-    def decode(self, y: Tensor, context: Any) -> Tensor:
-        return y
+@register(Counting)
+class CountingRule(LayerRule[Counting]):
+    def vjp(self, layer: Counting, delta: Tensor, context: Context) -> Tensor:
+        return delta
 
 
 def network(norm: bool = True, own: bool = False) -> nn.Sequential:
@@ -84,11 +98,11 @@ def train(learner: Learner, steps: int, row: int = 0, rows: int = 1, batch: int 
 
 def learner_of(name: str, **options: Any) -> Learner:
     torch.manual_seed(3)
-    return Learner(network(own=name == "textbook", **options), RECIPES[name], seed=5)
+    return Learner(network(own=name == "autograd", **options), RECIPES[name], seed=5)
 
 
 def steps_of(name: str) -> int:
-    return STEPS if name == "amortised" else 3
+    return STEPS if name == "delta_mirror" else 3
 
 
 def train_distributed(directory: Path, name: str) -> None:
@@ -98,13 +112,13 @@ def train_distributed(directory: Path, name: str) -> None:
     with torch.no_grad():
         for each in learner.parameters():
             each += grid.column  # `distribute` makes them equal
-    learner.distribute(grid)
+    distribute(learner, grid)
     train(learner, steps_of(name))
     weights = {key: value for key, value in learner.state_dict().items() if isinstance(value, Tensor)}
-    learner.gather()
-    torch.save(
-        (learner.state_dict(), weights, learner.parallel.owners), directory / f"{name}{grid.columns}{grid.column}"
-    )
+    gather(learner)
+    distributed = distributed_of(learner)
+    assert distributed is not None
+    torch.save((learner.state_dict(), weights, distributed.owners), directory / f"{name}{grid.columns}{grid.column}")
 
 
 def train_in_rows(directory: Path, name: str, rows: int) -> None:
@@ -114,7 +128,7 @@ def train_in_rows(directory: Path, name: str, rows: int) -> None:
     with torch.no_grad():
         for each in learner.parameters():
             each += dist.get_rank()
-    learner.distribute(grid)
+    distribute(learner, grid)
     train(learner, 3, grid.row, rows)
     torch.save(learner.state_dict(), directory / f"{name}{rows}x{grid.columns}at{grid.row}{grid.column}")
 
@@ -135,7 +149,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = [(size, partial(train_distributed, name=name)) for size in (1, 2, 3, 4, 5) for name in names]
     work += [(2, partial(train_distributed, name="lee"))]
     for rows, columns in ((2, 1), (2, 2), (4, 1)):
-        rules = ("exact", "expected", "amortised")
+        rules = ("closed_form", "adam", "delta_mirror")
         work += [(rows * columns, partial(train_in_rows, name=name, rows=rows)) for name in rules]
     run_worlds([size for size, _ in work], [task for _, task in work], directory)
     return directory
@@ -165,7 +179,7 @@ def test_any_number_of_processes_gives_the_sequential_state_bit_for_bit(worlds: 
                 assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("name", ["exact", "expected"])
+@pytest.mark.parametrize("name", ["closed_form", "adam"])
 @pytest.mark.parametrize(("rows", "columns"), [(2, 1), (2, 2), (4, 1)])
 def test_rows_are_one_larger_batch(worlds: Path, name: str, rows: int, columns: int) -> None:
     learner = learner_of(name, norm=False).double()
@@ -179,8 +193,8 @@ def test_rows_are_one_larger_batch(worlds: Path, name: str, rows: int, columns: 
                     torch.testing.assert_close(state[key], value, rtol=1e-9, atol=1e-11)
 
 
-def test_rows_of_amortised_feedback_stay_together(worlds: Path) -> None:
-    states = [torch.load(worlds / f"amortised2x2at{place}", weights_only=True) for place in ("00", "01", "10", "11")]
+def test_rows_of_a_delta_mirror_stay_together(worlds: Path) -> None:
+    states = [torch.load(worlds / f"delta_mirror2x2at{place}", weights_only=True) for place in ("00", "01", "10", "11")]
     for other in states[1:]:
         for one, two in zip(tensors(states[0]), tensors(other), strict=True):
             assert torch.equal(one, two)
@@ -192,11 +206,11 @@ def test_the_documented_example_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     for name, value in {**variables, "GLOO_SOCKET_IFNAME": "lo"}.items():
         monkeypatch.setenv(name, value)
-    learner, sequential = learner_of("exact", norm=False), learner_of("exact", norm=False)
+    learner, sequential = learner_of("closed_form", norm=False), learner_of("closed_form", norm=False)
     try:
         exec(example, {"learner": learner})
         train(learner, 2)
-        learner.gather()
+        gather(learner)
     finally:
         dist.destroy_process_group()
     train(sequential, 2)
@@ -220,8 +234,8 @@ def test_shares_are_fair(case: tuple[list[float], int]) -> None:
 
 def test_more_processes_than_pairs_are_refused() -> None:
     grid = Grid(1, 6, 0, 0, None, None)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"trainer.processes: expected at most 5, one for each pair.*got 6"):
-        LayerParallel(grid, 5)
+    with pytest.raises(UserError, match=r"processes: expected at most 5, one for each block.*got 6"):
+        Distributed(Learner(network()).learning, grid)
 
 
 @given(st.integers(1, 40), st.integers(1, 5))
@@ -255,4 +269,4 @@ def test_nccl_takes_a_gpu_for_every_process_of_every_machine() -> None:
 def test_noise_of_the_users_own_cannot_be_divided() -> None:
     learner = Learner(network(), DTP, noise=lambda key, like: torch.randn_like(like))
     with pytest.raises(UserError, match="noise"):
-        learner.distribute(Grid(2, 1, 0, 0, None, None))  # type: ignore[arg-type]
+        distribute(learner, Grid(2, 1, 0, 0, None, None))  # type: ignore[arg-type]

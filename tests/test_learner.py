@@ -6,7 +6,7 @@ import copy
 import io
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -15,23 +15,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from targetprop import (
-    AMORTISED_DTP,
+    DELTA_MIRROR,
     DTP,
+    FIXED_DTP,
     TP,
     VANILLA_DTP,
+    Algorithm,
+    ByLoss,
+    DifferenceTargets,
+    Fixed,
     Learner,
     OptimizerSpec,
     Pair,
     PairedNetwork,
-    Recipe,
     Trace,
     UserError,
 )
-from targetprop.feedback.losses import Draw
-from targetprop.feedback.rules import difference, l_drl
-from targetprop.noise import NoiseKey
+from targetprop.execution.recompute import recomputed
+from targetprop.feedback.by_loss import ByLossLearning
+from targetprop.feedback.losses import l_drl
+from targetprop.noise import Draw, NoiseKey
 
-FAST = replace(DTP, feedback_training_iterations=[2, 3])
+FAST = DTP.with_numbers(feedback_training_iterations=[2, 3])
 
 
 def model() -> nn.Sequential:
@@ -60,6 +65,12 @@ def sgd(learner: Learner) -> torch.optim.Optimizer:
     return torch.optim.SGD(learner.network.forward_parameters(), lr=0.1, momentum=0.9)
 
 
+def optimizers(learner: Learner) -> dict[int, torch.optim.Optimizer]:
+    """Of feedback that learns by a loss."""
+    assert isinstance(learner.learning, ByLossLearning)
+    return learner.learning.optimizers
+
+
 def gradients(learner: Learner) -> list[Tensor]:
     return [p.grad.clone() for p in learner.network.forward_parameters() if p.grad is not None]
 
@@ -70,9 +81,10 @@ def assert_bitwise_equal(first: nn.Module, second: nn.Module) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first.buffers(), second.buffers(), strict=True))
 
 
-@pytest.mark.parametrize("recipe", [DTP, VANILLA_DTP, TP, replace(DTP, feedback_loss=None)])
-def test_step_gives_every_block_a_gradient_a_target_and_its_losses(recipe: Recipe) -> None:
-    learner = Learner(model(), replace(recipe, feedback_training_iterations=2))
+@pytest.mark.parametrize("algorithm", [DTP, VANILLA_DTP, TP, FIXED_DTP])
+def test_step_gives_every_block_a_gradient_a_target_and_its_losses(algorithm: Algorithm) -> None:
+    learns = isinstance(algorithm.feedback, ByLoss)
+    learner = Learner(model(), algorithm.with_numbers(feedback_training_iterations=2) if learns else algorithm)
     x, y = batch()
     logits = learner(x)
     step = learner.backward(F.cross_entropy(logits, y), keep=True)
@@ -80,7 +92,7 @@ def test_step_gives_every_block_a_gradient_a_target_and_its_losses(recipe: Recip
     assert all(bool(g.isfinite().all()) for g in gradients(learner))
     assert [t.shape for t in step.targets] == [y.shape for y in step.outputs]
     assert step.feedback_losses.shape == (2,)
-    assert bool((step.feedback_losses != 0).all()) == (recipe.feedback_loss is not None)
+    assert bool((step.feedback_losses != 0).all()) == learns
     expected = [(y - t).square().sum() / 12 for y, t in zip(step.outputs, step.targets, strict=True)]
     torch.testing.assert_close(step.local_losses, torch.stack(expected))
     tensors = [step.feedback_losses, step.local_losses, *step.targets, *step.outputs, step.activities]
@@ -113,7 +125,7 @@ def test_any_loss_will_do() -> None:
     x, y = batch()
     output = learner(x)
     step = learner.backward((output - F.one_hot(y, 3)).square().sum(1), keep=True)
-    expected = output - DTP.beta * 2 * (output - F.one_hot(y, 3))
+    expected = output - learner.update_scale * 2 * (output - F.one_hot(y, 3))
     torch.testing.assert_close(step.targets[-1], expected.detach())
 
 
@@ -122,7 +134,7 @@ def test_any_loss_will_do() -> None:
 def test_any_optimizer_trains_forward_and_feedback_weights(
     optimizer: Callable[..., torch.optim.Optimizer], feedback: str
 ) -> None:
-    learner = Learner(model(), replace(FAST, b_optim=OptimizerSpec(feedback, lr=0.01)))
+    learner = Learner(model(), FAST.with_numbers(b_optim=OptimizerSpec(feedback, lr=0.01)))
     before = copy.deepcopy(learner)
     train(learner, optimizer(learner.network.forward_parameters(), lr=0.01), range(2))
     for now, then in zip(learner.parameters(), before.parameters(), strict=True):
@@ -134,7 +146,7 @@ def test_learns_a_task_it_can_represent() -> None:
     torch.manual_seed(0)
     learner = Learner(
         nn.Sequential(nn.Linear(8, 16), nn.ELU(), nn.Linear(16, 16), nn.ELU(), nn.Linear(16, 3)),
-        replace(DTP, b_optim=OptimizerSpec(lr=0.05, momentum=0.9), feedback_training_iterations=5),
+        DTP.with_numbers(b_optim=OptimizerSpec(lr=0.05, momentum=0.9), feedback_training_iterations=5),
     )
     x = torch.randn(64, 8)
     y = (x @ torch.randn(8, 3)).argmax(1)
@@ -198,15 +210,15 @@ def saved_and_loaded(state: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("feedback", [OptimizerSpec(lr=0.05, momentum=0.9), OptimizerSpec("adam", lr=0.01)])
 def test_resumed_training_equals_uninterrupted_training_bit_for_bit(feedback: OptimizerSpec) -> None:
-    recipe = replace(FAST, b_optim=feedback)
-    learner = Learner(model(), recipe, seed=5)
+    algorithm = FAST.with_numbers(b_optim=feedback)
+    learner = Learner(model(), algorithm, seed=5)
     optimizer = sgd(learner)
     train(learner, optimizer, range(3))
     state = saved_and_loaded(learner.state_dict())
     optimizer_state = saved_and_loaded(optimizer.state_dict())
     train(learner, optimizer, range(3, 6))
 
-    resumed = Learner(model(), recipe, seed=5)
+    resumed = Learner(model(), algorithm, seed=5)
     resumed.load_state_dict(state)
     again = sgd(resumed)
     again.load_state_dict(optimizer_state)
@@ -278,7 +290,7 @@ def test_frozen_feedback_stays() -> None:
 
 def test_feedback_training_leaves_forward_weights_and_statistics_alone() -> None:
     net = model()
-    learner = Learner(net, replace(FAST, feedback_training_iterations=5))
+    learner = Learner(net, FAST.with_numbers(feedback_training_iterations=5))
     reference = copy.deepcopy(net)
     x, y = batch()
     reference(x)
@@ -294,10 +306,9 @@ def test_feedback_loss_reaches_the_feedback_only() -> None:
         return pair.decode(y, context).square().sum()
 
     x, y = batch()
-    learner = Learner(model(), replace(FAST, feedback_loss=loss))
+    learner = Learner(model(), Algorithm(DifferenceTargets(), ByLoss(loss, feedback_training_iterations=[2, 3])))
     learner.backward(F.cross_entropy(learner(x), y))
-    trained = copy.deepcopy(learner)
-    trained.iterated.optimizers.clear()  # learns no further
+    trained = Learner(copy.deepcopy(learner.network), Algorithm(DifferenceTargets(), Fixed()))  # learns no further
     trained.zero_grad()
     trained.backward(F.cross_entropy(trained(x), y))
     torch.testing.assert_close(gradients(trained), gradients(learner))
@@ -310,7 +321,7 @@ def test_feedback_loss_is_reported_as_the_mean_over_iterations() -> None:
         losses.append(l_drl(pair, trace, draw))
         return losses[-1]
 
-    learner = Learner(model(), replace(FAST, feedback_loss=recorded))
+    learner = Learner(model(), Algorithm(DifferenceTargets(), ByLoss(recorded, feedback_training_iterations=[2, 3])))
     x, y = batch()
     step = learner.backward(F.cross_entropy(learner(x), y))
     second, first = torch.stack(losses).detach().split([3, 2])  # from the output down
@@ -318,7 +329,7 @@ def test_feedback_loss_is_reported_as_the_mean_over_iterations() -> None:
 
 
 def test_forward_gradients_do_not_reach_the_feedback() -> None:
-    learner = Learner(model(), replace(DTP, feedback_loss=None))
+    learner = Learner(model(), FIXED_DTP)
     x, y = batch()
     learner.backward(F.cross_entropy(learner(x), y))
     assert all(p.grad is None for p in learner.network.feedback_parameters())
@@ -351,7 +362,7 @@ def test_noise_is_asked_for_by_step_block_and_iteration() -> None:
 
 
 def test_iterations_of_zero_leave_that_feedback_alone() -> None:
-    learner = Learner(model(), replace(DTP, feedback_training_iterations=[0, 2]))
+    learner = Learner(model(), DTP.with_numbers(feedback_training_iterations=[0, 2]))
     before = copy.deepcopy(learner)
     x, y = batch()
     step = learner.backward(F.cross_entropy(learner(x), y))
@@ -361,27 +372,30 @@ def test_iterations_of_zero_leave_that_feedback_alone() -> None:
     ]
     assert changed == [False, True]
     assert step.feedback_losses[0] == 0
-    assert learner.iterated.optimizers.keys() == {2}
+    assert optimizers(learner).keys() == {2}
 
 
 def test_a_refused_learner_leaves_the_network_as_it_was() -> None:
-    network = PairedNetwork.of(model(), "linear")
+    network = PairedNetwork.of(model())
     before = copy.deepcopy(network)
     with pytest.raises(UserError, match=r"^noise"):
-        Learner(network, replace(AMORTISED_DTP, noise=[0.1] * 9))
+        Learner(network, DTP.with_numbers(noise=[0.1] * 9, init_symmetric_weights=True))
     assert_bitwise_equal(network, before)
 
 
 def test_a_state_without_momentum_leaves_none() -> None:
-    recipe = replace(FAST, b_optim=OptimizerSpec(momentum=0.9))
-    learner, fresh = Learner(model(), recipe), Learner(model(), replace(recipe, feedback_training_iterations=0))
+    algorithm = FAST.with_numbers(b_optim=OptimizerSpec(momentum=0.9))
+    learner, fresh = (
+        Learner(model(), algorithm),
+        Learner(model(), algorithm.with_numbers(feedback_training_iterations=0)),
+    )
     train(learner, sgd(learner), range(1))
     learner.load_state_dict(fresh.state_dict())
-    assert not any(optimizer.state for optimizer in learner.iterated.optimizers.values())
+    assert not any(optimizer.state for optimizer in optimizers(learner).values())
 
 
 def test_rates_belong_to_their_blocks() -> None:
-    learner = Learner(model(), replace(FAST, b_optim=OptimizerSpec(lr=[0.0, 0.1])))
+    learner = Learner(model(), FAST.with_numbers(b_optim=OptimizerSpec(lr=[0.0, 0.1])))
     before = copy.deepcopy(learner)
     x, y = batch()
     learner.backward(F.cross_entropy(learner(x), y))
@@ -391,16 +405,16 @@ def test_rates_belong_to_their_blocks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "recipe"),
+    ("key", "algorithm"),
     [
-        ("noise", replace(DTP, noise=[0.1])),
-        ("feedback_training_iterations", replace(DTP, feedback_training_iterations=[1, 2, 3])),
-        ("b_optim.lr", replace(DTP, b_optim=OptimizerSpec(lr=[0.1]))),
+        ("noise", DTP.with_numbers(noise=[0.1])),
+        ("feedback_training_iterations", DTP.with_numbers(feedback_training_iterations=[1, 2, 3])),
+        ("b_optim.lr", DTP.with_numbers(b_optim=OptimizerSpec(lr=[0.1]))),
     ],
 )
-def test_list_of_another_length_is_refused_with_key_and_blocks(key: str, recipe: Recipe) -> None:
+def test_list_of_another_length_is_refused_with_key_and_blocks(key: str, algorithm: Algorithm) -> None:
     with pytest.raises(UserError) as refusal:
-        Learner(model(), recipe)
+        Learner(model(), algorithm)
     message = str(refusal.value)
     assert message.startswith(f"{key}: expected 2 values, one for each block with trained feedback")
     assert "2 (Conv2d, BatchNorm2d, ELU)" in message
@@ -413,7 +427,7 @@ def test_network_of_one_block_follows_backprop() -> None:
     x, y = batch()
     step = learner.backward(F.cross_entropy(learner(x), y))
     assert step.feedback_losses.shape == (0,)
-    expected = torch.autograd.grad(DTP.beta * F.cross_entropy(net(x), y), list(net.parameters()))
+    expected = torch.autograd.grad(learner.update_scale * F.cross_entropy(net(x), y), list(net.parameters()))
     torch.testing.assert_close(gradients(learner), list(expected))
 
 
@@ -476,20 +490,22 @@ def test_a_subclass_of_an_activation_is_not_moved_behind_the_pooling() -> None:
 def test_activations_are_let_go_on_the_way_down() -> None:
     seen: list[weakref.ref[Tensor]] = []
 
-    def targets(pair: Pair, trace: Trace, d: Tensor, at_map: Tensor | None = None) -> Tensor:
-        assert all(above() is None for above in seen)
-        seen.append(weakref.ref(trace.x))
-        return difference(pair, trace, d, at_map)
+    @dataclass(frozen=True)
+    class Watching(DifferenceTargets):
+        def carry(self, pair: Pair, trace: Trace, difference: Tensor, at_map: Tensor | None = None) -> Tensor:
+            assert all(above() is None for above in seen)
+            seen.append(weakref.ref(trace.y))
+            return super().carry(pair, trace, difference, at_map)
 
-    learner = Learner(model(), replace(FAST, targets=targets))
+    learner = Learner(model(), Algorithm(Watching(), FAST.feedback))
     x, y = batch()
     step = learner.backward(F.cross_entropy(learner(x), y))
     assert len(seen) == 2
     assert step.outputs == step.targets == []
 
 
-@pytest.mark.parametrize("recipe", [replace(DTP, feedback_training_iterations=2), AMORTISED_DTP])
-def test_recomputing_activations_changes_nothing(recipe: Recipe) -> None:
+@pytest.mark.parametrize("algorithm", [DTP.with_numbers(feedback_training_iterations=2), DELTA_MIRROR])
+def test_recomputing_activations_changes_nothing(algorithm: Algorithm) -> None:
     def plain() -> nn.Sequential:
         torch.manual_seed(0)
         two_maps = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 7))  # trained by autograd
@@ -501,7 +517,7 @@ def test_recomputing_activations_changes_nothing(recipe: Recipe) -> None:
             nn.Linear(7, 3),
         )
 
-    learners = [Learner(plain(), recipe, recompute=recompute) for recompute in (False, True)]
+    learners = [Learner(plain(), algorithm), recomputed(Learner(plain(), algorithm))]
     for _ in range(2):
         x, y = torch.randn(12, 1, 8, 8), torch.randint(3, (12,))
         for learner in learners:
@@ -512,18 +528,18 @@ def test_recomputing_activations_changes_nothing(recipe: Recipe) -> None:
 
 
 def test_recomputing_is_refused_where_a_second_pass_differs() -> None:
-    with pytest.raises(UserError, match="recompute: BatchNorm2d"):
-        Learner(model(), recompute=True)
-    with pytest.raises(UserError, match="recompute: Dropout2d"):
-        Learner(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Dropout2d(), nn.Flatten(), nn.Linear(4, 3)), recompute=True)
+    with pytest.raises(UserError, match=r"BatchNorm2d .* the same activations twice"):
+        recomputed(Learner(model()))
+    with pytest.raises(UserError, match=r"Dropout .* the same activations twice"):
+        recomputed(Learner(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Dropout(), nn.Flatten(), nn.Linear(4, 3))))
 
 
 @pytest.mark.parametrize("optimizer", [OptimizerSpec(momentum=0.9), OptimizerSpec("adam")])
 def test_feedback_optimisers_move_with_the_learner(optimizer: OptimizerSpec) -> None:
-    learner = Learner(model(), replace(FAST, b_optim=optimizer))
+    learner = Learner(model(), FAST.with_numbers(b_optim=optimizer))
     train(learner, sgd(learner), range(1))
     learner.float()
-    moved = learner.iterated.optimizers[1]
+    moved = optimizers(learner)[1]
     buffers = [value for state in moved.state.values() for value in state.values() if value.dim()]
     assert buffers
     assert {buffer.dtype for buffer in buffers} == {torch.float32}

@@ -41,10 +41,10 @@ def test_resnets_are_those_of_small_images(blocks: tuple[int, ...], parameters: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"blocks": (1, 2)}, "network.hparams.blocks: expected one number for each of 4 stages"),
-        ({"blocks": 2}, "network.hparams.blocks: expected a list"),
-        ({"channels": (), "blocks": ()}, "network.hparams.channels: expected at least one stage"),
-        ({"norm": "yes"}, "network.hparams.norm: expected true or false, got 'yes'"),
+        ({"blocks": (1, 2)}, "blocks: expected one number for each of 4 stages"),
+        ({"blocks": 2}, "blocks: expected a list"),
+        ({"channels": (), "blocks": ()}, "channels: expected at least one stage"),
+        ({"norm": "yes"}, "norm: expected true or false, got 'yes'"),
     ],
 )
 def test_resnets_of_other_builds_are_refused(options: dict[str, Any], message: str) -> None:

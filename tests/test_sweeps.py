@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
-from targetprop.app.cli import check_overrides, run
+from targetprop.app.cli import CONF, check_overrides, check_search, run
 from targetprop.utils.errors import UserError
 
 SMALL = [
@@ -53,6 +53,18 @@ def test_a_plugin_that_is_not_there_is_named_with_its_extra(override: str, modul
         return
     with pytest.raises(UserError, match=rf"targetprop\[{extra}\]"):
         check_overrides([override])
+
+
+@pytest.mark.parametrize(
+    ("model", "key"), [("delta_mirror", "model.hparams.b_optim.lr"), ("backprop", "model.hparams.beta")]
+)
+def test_a_search_over_numbers_that_a_model_does_not_have_is_refused(model: str, key: str) -> None:
+    config = check_overrides([f"model={model}"])
+    params = OmegaConf.load(CONF / "hparams_search" / "dtp.yaml").hydra.sweeper.params
+    with open_dict(config):
+        config.hydra = {"sweeper": {"params": params}}
+    with pytest.raises(UserError, match=rf"^hparams_search: this search varies {key}, which the model .* not have"):
+        check_search(config)
 
 
 @optuna

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from targetprop import DTP, LEE_DTP, TP, VANILLA_DTP, Learner, OptimizerSpec, Pair, PairedNetwork, Recipe
-from targetprop.layers.encoding import Context
+from targetprop import (
+    DTP,
+    FIXED_DTP,
+    LEE_DTP,
+    TP,
+    VANILLA_DTP,
+    Algorithm,
+    ByLoss,
+    Fixed,
+    Learner,
+    OptimizerSpec,
+    Pair,
+    PairedNetwork,
+)
+from targetprop.layers.base import Context
 from targetprop.models import lenet, mlp, simple_vgg
 from targetprop.models.activations import activation_layer
 from targetprop.network.blocks import cut
@@ -19,8 +31,10 @@ from targetprop.network.blocks import cut
 IMAGE, CLASSES = (2, 8, 8), 5
 SEEDS = [0, 1, 2]
 ACTIVATIONS = ["elu", "relu", "leaky_relu", "tanh", "gelu"]
-FIXED = replace(DTP, feedback_loss=None, beta=1e-4)
-KINKED = replace(FIXED, beta=1e-6)  # of piecewise linear twins: no unit near zero may cross it on the way to its target
+FIXED = FIXED_DTP.with_numbers(beta=1e-4)
+KINKED = FIXED.with_numbers(
+    beta=1e-6
+)  # of piecewise linear twins: no unit near zero may cross it on the way to its target
 
 
 def vgg(activation: str) -> nn.Sequential:
@@ -73,7 +87,7 @@ def target_propagation(learner: Learner, x: Tensor, y: Tensor) -> list[Tensor]:
     """The gradients of one step, over beta: comparable to those of backprop."""
     learner.zero_grad()
     learner.backward(F.cross_entropy(learner(x), y))
-    return [gradient / learner.recipe.beta for gradient in by_block(learner.network)]
+    return [gradient / learner.update_scale for gradient in by_block(learner.network)]
 
 
 def degrees(a: Tensor, b: Tensor) -> float:
@@ -131,8 +145,8 @@ def copy_weights(network: PairedNetwork) -> None:
     """Feedback weights equal to the forward ones."""
     with torch.no_grad():
         for pair in network.trained:
-            assert pair.twin is not None
-            maps = [m for m in pair.twin.modules() if isinstance(m, (nn.Linear, nn.ConvTranspose2d))]
+            assert pair.feedback is not None
+            maps = [m for m in pair.feedback.modules() if isinstance(m, (nn.Linear, nn.ConvTranspose2d))]
             layers = [m for m in pair.block.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
             for twin, layer in zip(maps, layers, strict=True):
                 twin.weight.copy_(layer.weight.T if isinstance(layer, nn.Linear) else layer.weight)
@@ -188,8 +202,8 @@ def test_l_drl_turns_random_feedback_towards_backprop(activation: str, seed: int
     network = PairedNetwork.of(mlp((8,), CLASSES, (10, 8), activation).double())
     x, y = torch.randn(128, 8, dtype=torch.float64), torch.randint(CLASSES, (128,))
     *before, _ = angles(Learner(network, FIXED), x, y)
-    trained = replace(
-        DTP, beta=1e-4, noise=0.1, feedback_training_iterations=100, b_optim=OptimizerSpec(lr=1.0, momentum=0.9)
+    trained = DTP.with_numbers(
+        beta=1e-4, noise=0.1, feedback_training_iterations=100, b_optim=OptimizerSpec(lr=1.0, momentum=0.9)
     )
     *after, _ = angles(Learner(network, trained, seed=seed), x, y)
     for b, a in zip(before, after, strict=True):
@@ -198,13 +212,15 @@ def test_l_drl_turns_random_feedback_towards_backprop(activation: str, seed: int
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("recipe", [FIXED, replace(DTP, noise=5.0), VANILLA_DTP, TP])
-def test_output_block_follows_backprop_whatever_the_feedback(recipe: Recipe, seed: int) -> None:
+@pytest.mark.parametrize("algorithm", [FIXED, DTP.with_numbers(noise=5.0), VANILLA_DTP, TP])
+def test_output_block_follows_backprop_whatever_the_feedback(algorithm: Algorithm, seed: int) -> None:
     x, y = batch(seed)
-    learner = Learner(made(vgg, "elu", seed), replace(recipe, feedback_training_iterations=2))
+    if isinstance(algorithm.feedback, ByLoss):
+        algorithm = algorithm.with_numbers(feedback_training_iterations=2)
+    learner = Learner(made(vgg, "elu", seed), algorithm)
     ours = target_propagation(learner, x, y)[-1]
     expected = backprop(learner.network, x, y)[-1]
-    exact = 1e-12 / recipe.beta  # the target s - beta g rounds at the scale of s
+    exact = 1e-12 / learner.update_scale  # the target s - beta g rounds at the scale of s
     assert (ours - expected).norm() <= exact * expected.norm()
 
 
@@ -215,13 +231,13 @@ def test_output_block_follows_the_loss_and_the_first_target_is_one_below(
 ) -> None:
     x, y = batch(seed)
     learner = Learner(made(network, "elu", seed), LEE_DTP)
-    assert learner.network.pairs[-1].twin is None
+    assert learner.network.pairs[-1].feedback is None
     step = learner.backward(F.cross_entropy(learner(x), y), keep=True)
     ours = by_block(learner.network)
     torch.testing.assert_close(ours[-1], backprop(learner.network, x, y)[-1])
     below = step.outputs[-2].clone().requires_grad_()
     loss = F.cross_entropy(learner.network.pairs[-1].block(below), y, reduction="sum")
-    expected = below - LEE_DTP.beta * torch.autograd.grad(loss, below)[0]
+    expected = below - learner.update_scale * torch.autograd.grad(loss, below)[0]
     torch.testing.assert_close(step.targets[-2], expected.detach())
 
 
@@ -231,7 +247,7 @@ def test_of_two_blocks_that_follow_the_loss_both_follow_backprop() -> None:
     learner.backward(F.cross_entropy(learner(x), y))
     hidden, output = by_block(learner.network)
     expected = backprop(learner.network, x, y)
-    torch.testing.assert_close(hidden / LEE_DTP.beta, expected[0])
+    torch.testing.assert_close(hidden / learner.update_scale, expected[0])
     torch.testing.assert_close(output, expected[1])
 
 
@@ -242,12 +258,12 @@ def test_reconstruction_finds_the_inverse_and_l_drl_the_transpose(seed: int) -> 
     weight = turns[0] @ torch.tensor([0.5, 0.8, 1.2, 1.6], dtype=torch.float64).diag() @ turns[1]
     x = torch.randn(256, 4, dtype=torch.float64)
 
-    def learned(recipe: Recipe) -> Tensor:
+    def learned(algorithm: Algorithm) -> Tensor:
         linear = nn.Linear(4, 4, bias=False)
         linear.weight = nn.Parameter(weight)
         model = nn.Sequential(nn.Linear(4, 4), linear).double()
         optimizer = OptimizerSpec(lr=3e-3, momentum=0.9)
-        learner = Learner(model, replace(recipe, noise=1.0, feedback_training_iterations=600, b_optim=optimizer))
+        learner = Learner(model, algorithm.with_numbers(noise=1.0, feedback_training_iterations=600, b_optim=optimizer))
         learner.backward(learner(x).square().sum(1))
         return learner.network.feedback_parameters()[0].detach()
 
@@ -277,8 +293,8 @@ def test_with_exact_inverses_targets_with_and_without_difference_agree(seed: int
     )
     x = torch.randn(6, 4, dtype=torch.float64)
     targets = []
-    for recipe in (TP, DTP):
-        learner = Learner(network, recipe)
+    for algorithm in (TP, DTP):
+        learner = Learner(network, algorithm)
         targets.append(learner.backward(learner(x).square().sum(1), keep=True).targets)
     torch.testing.assert_close(*targets)
     for pair, below, above in zip(network.trained, targets[0], targets[0][1:], strict=False):
@@ -289,8 +305,8 @@ def test_with_other_feedback_targets_with_and_without_difference_disagree() -> N
     model = made(vgg, "elu", 0)
     x, y = batch(0)
     with_and_without = []
-    for recipe in (TP, DTP):
-        learner = Learner(PairedNetwork.of(model), replace(recipe, feedback_loss=None))
+    for algorithm in (TP, DTP):
+        learner = Learner(PairedNetwork.of(model), Algorithm(algorithm.targets, Fixed()))
         with_and_without.append(learner.backward(F.cross_entropy(learner(x), y), keep=True).targets)
     tp, dtp = with_and_without
     assert torch.equal(tp[-1], dtp[-1])
@@ -298,7 +314,7 @@ def test_with_other_feedback_targets_with_and_without_difference_disagree() -> N
 
 
 def weights_after_training(seed: int) -> list[Tensor]:
-    learner = Learner(made(overlapping, "elu", 0), replace(DTP, feedback_training_iterations=2), seed=seed)
+    learner = Learner(made(overlapping, "elu", 0), DTP.with_numbers(feedback_training_iterations=2), seed=seed)
     optimizer = torch.optim.SGD(learner.network.forward_parameters(), lr=0.1)
     for step in range(3):
         x, y = batch(step)

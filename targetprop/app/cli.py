@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import re
@@ -12,19 +11,14 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import (
-    ConfigCompositionException,
-    HydraException,
-    InstantiationException,
-    MissingConfigException,
-    OverrideParseException,
-)
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from targetprop.app import legacy
-from targetprop.utils.errors import UserError, unknown
+from targetprop.app.moved import AMORTISED, refuse_moved
+from targetprop.utils.errors import UserError, no_such, unknown
 
 log = logging.getLogger(__name__)
 CONF = Path(__file__).parent / "conf"
@@ -37,9 +31,16 @@ PLUGINS = {"optuna": "sweeps", "submitit_slurm": "cluster", "submitit_local": "c
 def main() -> None:
     """Entry point of `main.py` and of the console script `targetprop`."""
     given = sys.argv[1:]
+    if given[:1] == ["convert_imagenet"]:
+        from targetprop.app.convert_imagenet import main as convert_imagenet  # here, because no training needs it
+
+        convert_imagenet(given[1:])
+        return
     try:
         arguments = legacy.translate(given)
-        if not any(each.startswith("-") for each in arguments):  # sweeps and Hydra's own options are Hydra's to check
+        if any(each.startswith("-") for each in arguments):  # sweeps and Hydra's own options are Hydra's to check
+            refuse_moved(arguments)
+        else:
             check_overrides(arguments)
         is_first = os.environ.get("RANK", "0") == "0"
         sys.argv[1:] = [*arguments, *(legacy.claim_folder(given) if is_first else SILENT)]
@@ -52,7 +53,7 @@ def main() -> None:
 def run(config: DictConfig) -> float | None:
     """One training run; returns the accuracy that a search maximises: in validation, without validation the test's."""
     # Here, so that --help and mistakes answer at once.
-    from targetprop.app.callbacks.divergence import DivergenceError
+    from targetprop.app.errors import DivergenceError
     from targetprop.app.quiet import quiet_warnings
     from targetprop.app.run import train
 
@@ -60,12 +61,9 @@ def run(config: DictConfig) -> float | None:
     try:
         metrics = train(config)
         return metrics.get("validation/accuracy", metrics.get("test/accuracy"))
-    except Exception as error:
-        cause = error.__cause__ if isinstance(error, InstantiationException) else error
-        if not isinstance(cause, (UserError, OmegaConfBaseException)):
-            raise
-        log.error("Error: %s", cause)
-        if isinstance(cause, DivergenceError) and HydraConfig.get().mode == RunMode.MULTIRUN:
+    except (UserError, OmegaConfBaseException) as error:
+        log.error("Error: %s", error)
+        if isinstance(error, DivergenceError) and HydraConfig.get().mode == RunMode.MULTIRUN:
             return 0.0  # the sweep goes on: a network of infinite weights gets nothing right
         sys.exit(1)
 
@@ -76,8 +74,11 @@ def check_overrides(overrides: list[str]) -> DictConfig:
     Raises:
         UserError: a choice or key that does not exist, with the nearest ones that do, or one that cannot be read.
     """
+    refuse_moved(overrides)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         try:
+            if any(each.startswith("hparams_search=") for each in overrides):
+                check_search(hydra.compose("config", overrides, return_hydra_config=True))
             return hydra.compose("config", overrides)
         except MissingConfigException as error:
             raise _unknown_choice(error) from None
@@ -88,8 +89,28 @@ def check_overrides(overrides: list[str]) -> DictConfig:
             raise UserError(where + str(error)) from None
 
 
+def check_search(config: DictConfig) -> None:
+    """Refuse a search over keys that the configuration does not have.
+
+    Args:
+        config: with Hydra's own part.
+
+    Raises:
+        UserError: one of the keys that the sweeper varies is none of the configuration's.
+    """
+    for key in config.hydra.sweeper.get("params") or {}:
+        if not (CONF / str(key)).is_dir() and OmegaConf.select(config, str(key)) is None:
+            raise UserError(
+                f"this search varies {key}, which the model that was chosen does not have. Choose another model, or "
+                "write a search of your own beside conf/hparams_search/dtp.yaml.",
+                key="hparams_search",
+            )
+
+
 def _unknown_choice(error: MissingConfigException) -> UserError:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
+    if (group, choice) == ("model", "amortised_dtp"):
+        return UserError(AMORTISED, key="model=amortised_dtp")
     if choice in PLUGINS:
         return UserError(f'{group}={choice} is a plugin of Hydra: pip install "targetprop[{PLUGINS[choice]}]"')
     return unknown(group, choice, error.options or []) if group else UserError(str(error))
@@ -101,7 +122,10 @@ def _unknown_key(message: str, overrides: list[str]) -> UserError:
     if not found:
         return UserError(message)
     *parents, last = found[1].split(".")
-    node: Any = hydra.compose("config", [each for each in overrides if (CONF / each.partition("=")[0]).is_dir()])
+    try:
+        node: Any = hydra.compose("config", [each for each in overrides if (CONF / each.partition("=")[0]).is_dir()])
+    except HydraException:  # what is wrong is in one of the files chosen
+        return UserError(message)
     reached: list[str] = []
     for key in parents:
         if not isinstance(node, DictConfig) or key not in node:
@@ -111,11 +135,6 @@ def _unknown_key(message: str, overrides: list[str]) -> UserError:
         reached.append(key)
     if not isinstance(node, DictConfig):
         return UserError(message)
-    names = [str(key) for key in node]
-    where = ".".join([*reached, last])
-    nearest = difflib.get_close_matches(last, names, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
-    place = f"{'.'.join(reached)} has" if reached else "there are"
-    return UserError(
-        f"{where}: no such key.{hint} In its place {place}: {', '.join(sorted(names))}. A + before it adds a key."
-    )
+    explained = no_such(last, [str(key) for key in node])
+    adds = "" if reached[:1] == ["model"] else " A + before it adds a key."  # there, what is added is refused
+    return UserError(explained.message + adds, key=".".join([*reached, last]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lightning as L
 import torch
@@ -13,8 +14,10 @@ from torch import Tensor
 from targetprop.data import Augmentation, BatchLoader, Images, Selection, Splits
 from targetprop.data.keyed import Stream, keyed_generator
 from targetprop.data.split import stratified_split
-from targetprop.execution.parallel import Grid
-from targetprop.utils.errors import is_number, require, require_whole
+from targetprop.utils.errors import is_number, prefixed, require, require_whole
+
+if TYPE_CHECKING:
+    from targetprop.execution.grid import Grid
 
 
 class ImageDataModule(L.LightningDataModule):
@@ -22,19 +25,25 @@ class ImageDataModule(L.LightningDataModule):
 
     Training and validation images are not copied apart: both are selections of the one set.
 
-    load: called once as load(data_dir, download).
-    batch_size, eval_batch_size: images per training step, and per validation or test step.
-    mean, std: one number per channel, in units of [0, 1].
-    val_fraction: share of the training set, in [0, 1), that is held out for validation, at random by `seed`,
-    the same share of every class; it is not augmented. 0: no validation.
-    augmentation: of training images.  seed: also determines the order of images and their augmentation.
-    reshuffle: False repeats the order and the augmentation of epoch 0 in every epoch.
-    drop_last: whether a training epoch leaves out the images that do not fill a last batch.
-    num_workers: accepted because published commands give it, and unused: data that lives on the device needs
-    no worker processes.
+    Args:
+        load: reads the data; called once as load(data_dir, download).
+        data_dir: the directory that holds the data sets.
+        batch_size: images in a training step.
+        mean: one number per channel, in units of [0, 1].
+        std: one number per channel, in units of [0, 1].
+        val_fraction: the share of the training set, in [0, 1), that is held out for validation, at random by `seed`; it
+            is the same for every class. Images held out are not augmented. With 0 there is no validation.
+        augmentation: how training images vary.
+        reshuffle: whether every epoch has an order and an augmentation of its own; else all repeat those of epoch 0.
+        drop_last: whether a training epoch leaves out the images that do not fill a last batch.
+        seed: of the split, the order of images and their augmentation.
+        num_workers: accepted because published commands give it, and unused: data that lives on the device needs
+            no worker processes.
+        eval_batch_size: images in a step of validation or test.
+        download: whether missing files are downloaded.
 
-    Raises `UserError`, naming the key, for values that do not fit; for those that must fit the data, when the
-    data is first needed.
+    Raises:
+        UserError: a value does not fit. Values that must fit the data are checked when the data is first needed.
     """
 
     def __init__(
@@ -55,13 +64,13 @@ class ImageDataModule(L.LightningDataModule):
         download: bool = True,
     ) -> None:
         super().__init__()
-        require_whole("datamodule.batch_size", batch_size, least=1)
-        require_whole("datamodule.eval_batch_size", eval_batch_size, least=1)
+        require_whole("batch_size", batch_size, least=1)
+        require_whole("eval_batch_size", eval_batch_size, least=1)
         require_whole("seed", seed, least=0)
         part = is_number(val_fraction) and 0 <= val_fraction < 1
-        require(part, "datamodule.val_fraction", "a number in [0, 1)", val_fraction)
-        require(all(map(is_number, mean)), "datamodule.mean", "numbers", list(mean))
-        require(all(is_number(s) and s > 0 for s in std), "datamodule.std", "numbers above 0", list(std))
+        require(part, "val_fraction", "a number in [0, 1)", val_fraction)
+        require(all(map(is_number, mean)), "mean", "numbers", list(mean))
+        require(all(is_number(s) and s > 0 for s in std), "std", "numbers above 0", list(std))
         self.load = load
         self.data_dir = data_dir
         self.batch_size = batch_size
@@ -92,7 +101,8 @@ class ImageDataModule(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Load the data, downloading it if need be: Lightning has one process do this before all others."""
-        self._split  # noqa: B018
+        with prefixed("datamodule"):
+            self._split  # noqa: B018
 
     def setup(self, stage: str) -> None:
         """Load the data unless that is done."""
@@ -104,19 +114,20 @@ class ImageDataModule(L.LightningDataModule):
         Of several groups of processes each gets its part of batches that are so many times as large.
         """
         grid: Grid | None = None if self.trainer is None else getattr(self.trainer.strategy, "grid", None)
-        return BatchLoader(
-            self._images("train"),
-            self.batch_size,
-            self.mean,
-            self.std,
-            shuffle=True,
-            reshuffle=self.reshuffle,
-            drop_last=self.drop_last,
-            augmentation=self.augmentation,
-            seed=self.seed,
-            row=grid.row if grid else 0,
-            rows=grid.rows if grid else 1,
-        )
+        with prefixed("datamodule"):
+            return BatchLoader(
+                self._images("train"),
+                self.batch_size,
+                self.mean,
+                self.std,
+                shuffle=True,
+                reshuffle=self.reshuffle,
+                drop_last=self.drop_last,
+                augmentation=self.augmentation,
+                seed=self.seed,
+                row=grid.row if grid else 0,
+                rows=grid.rows if grid else 1,
+            )
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """The validation split; an empty list, by which Lightning skips validation, if there is none."""
@@ -133,7 +144,7 @@ class ImageDataModule(L.LightningDataModule):
         channels, _, _ = splits.train.image_shape
         for name, numbers in (("mean", self.mean), ("std", self.std)):
             expected = f"{channels} numbers, one per channel"
-            require(len(numbers) == channels, f"datamodule.{name}", expected, list(numbers))
+            require(len(numbers) == channels, name, expected, list(numbers))
         return {"train": splits.train, "test": splits.test}
 
     @cached_property
@@ -144,7 +155,7 @@ class ImageDataModule(L.LightningDataModule):
             return {}
         count = round(self.val_fraction * len(images))
         least = f"a number that leaves images on both sides of {len(images)}"
-        require(0 < count < len(images), "datamodule.val_fraction", least, self.val_fraction)
+        require(0 < count < len(images), "val_fraction", least, self.val_fraction)
         kept, held = stratified_split(images.labels.cpu(), count, keyed_generator(self.seed, Stream.SPLIT))
         return {"train": kept, "val": held}
 

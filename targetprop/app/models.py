@@ -3,77 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
+from hydra.utils import get_object
 from torch import nn
 
-from targetprop.algorithms import RECIPES, OptimizerSpec
+from targetprop.algorithms import Algorithm, named
+from targetprop.app.objects import refuse_unknown
+from targetprop.app.optimizers import optimizer_spec
+from targetprop.app.places import NUMBERS, placed
 from targetprop.baselines.backprop import Backprop
 from targetprop.baselines.notebook import AsPrinted
 from targetprop.learner import Learner
-from targetprop.utils.errors import UserError, is_number, require, unknown
+from targetprop.utils.errors import UserError, require
 
 
-def target_propagation(
-    network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int, recipe: str, feedback: Mapping[str, Any]
-) -> Learner:
-    """A learner by one of the named `RECIPES`, with the settings of `feedback` and the numbers of `hparams` in it.
+def target_propagation(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int, algorithm: str) -> Learner:
+    """A learner by an algorithm with the numbers of `hparams` in it.
+
+    Args:
+        network: what is trained.
+        hparams: numbers of the algorithm, beside `f_optim`, which is not the learner's.
+        seed: of the noise.
+        algorithm: one of `ALGORITHMS`, or the import path of an `Algorithm`.
 
     Raises:
-        UserError: a value that does not fit, named by its configuration key.
+        UserError: a value that does not fit, or that the algorithm does not have, named by its full key.
     """
-    if recipe not in RECIPES:
-        raise unknown("model.recipe", recipe, RECIPES)
-    try:
-        base = replace(
-            RECIPES[recipe], **{"feedback" if key == "rule" else key: each for key, each in feedback.items()}
-        )
-    except UserError as error:
-        raise UserError("feedback." + str(error).replace("feedback:", "rule:", 1)) from None
-    except TypeError as error:
-        raise UserError(f"feedback: {error}") from None
-    numbers = {key: value for key, value in hparams.items() if key not in ("f_optim", "b_optim")}
-    b_optim = optimizer_spec("b_optim", hparams)
-    try:
-        return Learner(network, replace(base, b_optim=b_optim, **numbers), seed=seed)
-    except UserError as error:
-        raise UserError(f"model.hparams.{error}") from None
-    except TypeError as error:
-        raise UserError(f"model.hparams: {error}") from None
+    numbers = {key: value for key, value in hparams.items() if key != "f_optim"}
+    with placed():
+        chosen = find_algorithm(algorithm)
+        refuse_unknown(numbers, [*chosen.numbers, "f_optim"])
+        if "b_optim" in numbers:
+            numbers["b_optim"] = optimizer_spec("b_optim", hparams)
+        return Learner(network, chosen.with_numbers(**numbers), seed=seed)
 
 
 def as_printed(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int) -> AsPrinted:
     """The course notebook's learner.
 
     Raises:
-        UserError: a number of the recipe is set, which is part of it, or the network is not an MLP.
+        UserError: a number is set that is part of it, or the network is not an MLP.
     """
-    for key in hparams:
-        if key != "f_optim":
-            raise UserError(
-                f"model.hparams.{key}: model=as_printed has the notebook's numbers; only f_optim can be set."
-            )
-    return AsPrinted(network, seed=seed)
+    _refuse_numbers(hparams, "model=as_printed has the notebook's numbers; only f_optim can be set.")
+    with placed():
+        return AsPrinted(network, seed=seed)
 
 
 def backprop(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int) -> Backprop:
-    """The baseline: it has neither feedback nor noise."""
+    """The baseline, which draws no noise and so needs no seed.
+
+    Raises:
+        UserError: a number is set that it does not have.
+    """
+    _refuse_numbers(hparams, "model=backprop has neither feedback nor targets; only f_optim can be set.")
     return Backprop(network)
 
 
-def optimizer_spec(name: str, hparams: Mapping[str, Any]) -> OptimizerSpec:
-    """The optimiser that stands at `model.hparams.{name}`.
+def find_algorithm(name: str) -> Algorithm:
+    """The algorithm of this name, or at this import path.
 
     Raises:
-        UserError: a value that does not fit, named by its configuration key.
+        UserError: there is none.
     """
+    if "." not in name:
+        return named(name)
     try:
-        spec = OptimizerSpec(**hparams[name])
-        if name == "f_optim":
-            require(is_number(spec.lr), "lr", "one number, for all blocks", spec.lr)
-    except UserError as error:
-        raise UserError(f"model.hparams.{name}.{error}") from None
-    except TypeError as error:
-        raise UserError(f"model.hparams.{name}: {error}") from None
-    return spec
+        found = get_object(name)
+    except Exception as error:  # whatever the module of the user raises while it is imported
+        raise UserError(f"{name} cannot be imported: {error}", key="algorithm") from error
+    require(isinstance(found, Algorithm), "algorithm", "the import path of an Algorithm", name)
+    return found
+
+
+def _refuse_numbers(hparams: Mapping[str, Any], message: str) -> None:
+    for key in hparams:
+        if key != "f_optim":
+            raise UserError(message, key=f"{NUMBERS}.{key}")

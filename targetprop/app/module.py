@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
@@ -13,11 +14,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from targetprop.algorithms import OptimizerSpec
-from targetprop.baselines.backprop import Backprop
-from targetprop.execution.graph import GraphedStep, Outcome
-from targetprop.learner import Learner
-from targetprop.step import Step
+from targetprop.feedback.base import OptimizerSpec
+from targetprop.learner import Step, Trainable
+
+if TYPE_CHECKING:
+    from targetprop.execution.graph import GraphedStep, Outcome
+    from targetprop.execution.grid import Grid
 
 Batch = tuple[Tensor, Tensor]
 ALONE: dict[str, Any] = {"sync_on_compute": False, "compute_with_cache": False}
@@ -25,13 +27,13 @@ ALONE: dict[str, Any] = {"sync_on_compute": False, "compute_with_cache": False}
 
 
 class Classifier(L.LightningModule):
-    """Trains a network on labelled images, with cross-entropy, by target propagation or by backprop.
+    """Trains a network on labelled images, with cross-entropy, by whatever rule.
 
-    Optimisation is Lightning's automatic one: only `backward` differs, where `Learner.backward` stands for
+    Optimisation is Lightning's automatic one: only `backward` differs, where that of the learner stands for
     `loss.backward()`.
 
     Args:
-        learner: a `Learner` or `Backprop`.
+        learner: what is trained.
         f_optim: optimiser of the forward blocks.
         classes: names of the classes.
         scheduler: makes a learning-rate scheduler, stepped once an epoch, from the forward optimiser.
@@ -41,7 +43,7 @@ class Classifier(L.LightningModule):
 
     def __init__(
         self,
-        learner: Learner | Backprop,
+        learner: Trainable,
         f_optim: OptimizerSpec,
         classes: Sequence[str],
         scheduler: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
@@ -55,6 +57,7 @@ class Classifier(L.LightningModule):
         self.scheduler = scheduler
         self.graphed = graphed
         self.loss = loss
+        self._labels: Tensor | None = None  # of the batch, between training_step and backward
         self._outcome: Outcome | None = None  # of a graph, between training_step and backward
         self.last_step: Step | None = None
         count = len(self.classes)
@@ -72,11 +75,12 @@ class Classifier(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss of the batch."""
         x, y = batch
+        self._labels = y
         if self.graphed is None:
             logits = self.learner(x)
             loss = self.loss(logits, y)
         else:
-            self.learner.zero_grad()  # Lightning does so only between this and `backward`
+            self.zero_grad()  # Lightning does so only between this and `backward`
             self._outcome = self.graphed.run(x, y)
             logits, loss = self._outcome.output, self._outcome.loss
         self.train_loss.update(loss.detach())
@@ -85,11 +89,16 @@ class Classifier(L.LightningModule):
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """The learner's, in place of backprop; of a graph, which has done it, only the results."""
+        labels, self._labels = self._labels, None
         if self.graphed is None or self._outcome is None:
-            self.last_step = self.learner.backward(loss)
+            assert labels is not None
+            self.last_step = self.learner.backward(loss, labels=labels, loss_of=partial(self._loss_of, labels))
         else:
             self.graphed.hand_over(self._outcome)
             self.last_step, self._outcome = self._outcome.step, None
+
+    def _loss_of(self, labels: Tensor, output: Tensor) -> Tensor:
+        return self.loss(output, labels)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Let go of the step, which the callbacks have seen: its activations would double the next one's memory.
@@ -97,10 +106,10 @@ class Classifier(L.LightningModule):
         With an epoch's last batch, processes that train on other batches add theirs to the epoch's means.
         """
         self.last_step = None
-        parallel = self.learner.parallel if isinstance(self.learner, Learner) else None
-        if parallel and parallel.grid.rows > 1 and batch_idx + 1 == self.trainer.num_training_batches:
+        grid: Grid | None = getattr(self.trainer.strategy, "grid", None)
+        if grid and grid.rows > 1 and batch_idx + 1 == self.trainer.num_training_batches:
             for metric in (self.train_loss, self.train_accuracy):
-                metric.sync(process_group=parallel.grid.same_pairs)
+                metric.sync(process_group=grid.same_pairs)
                 metric._is_synced = False  # else the first reader of several would undo it
 
     def on_train_epoch_end(self) -> None:

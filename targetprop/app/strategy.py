@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import lightning as L
 import torch
@@ -12,15 +12,16 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
-from targetprop.execution.parallel import Grid
+from targetprop.app.places import placed
+from targetprop.execution.grid import Grid
+from targetprop.execution.parallel import distribute, gather
 from targetprop.learner import Learner
-from targetprop.utils.errors import UserError
 
 _T = TypeVar("_T")
 
 
 class LayerParallelStrategy(SingleDeviceStrategy):
-    """One device for every process; `Learner` talks to the others. Process 0 decides, logs and writes.
+    """One device for every process; `execution.parallel` talks to the others. Process 0 decides, logs and writes.
 
     Args:
         device: of this process.
@@ -42,22 +43,20 @@ class LayerParallelStrategy(SingleDeviceStrategy):
 
     @property
     def learner(self) -> Learner:
-        """The learner of the module that is trained."""
+        """The learner of the module that is trained; `distribute` refuses what is none."""
         assert self.lightning_module is not None
-        learner = self.lightning_module.learner
-        if not isinstance(learner, Learner):
-            raise UserError("trainer: backprop cannot be trained layer-parallel; use trainer=default.")
-        return learner
+        return cast(Learner, self.lightning_module.learner)
 
     def setup(self, trainer: L.Trainer) -> None:
         """Divide the training between the processes, once the module is on its device."""
         super().setup(trainer)
         if trainer.state.fn == "fit":
-            self.learner.distribute(self.grid)
+            with placed():
+                distribute(self.learner, self.grid)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: it holds the feedback optimisers of all processes, so any number can go on."""
-        self.learner.gather()
+        gather(self.learner)
         return super().lightning_module_state_dict()
 
     def broadcast(self, obj: _T, src: int = 0) -> _T:

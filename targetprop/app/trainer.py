@@ -10,14 +10,13 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 
-from targetprop.app.callbacks import ProgressBar
-from targetprop.app.processes import own_device
+from targetprop.app.checkpoints import WholeFiles
+from targetprop.app.processes import check_gpus, own_device
 from targetprop.app.strategy import LayerParallelStrategy
-from targetprop.app.whole_files import WholeFiles
-from targetprop.execution.parallel import Grid
+from targetprop.execution.grid import Grid
 from targetprop.utils.errors import UserError, require, require_whole
 
 log = logging.getLogger(__name__)
@@ -51,7 +50,7 @@ def build_trainer(
     """
     check_gpus(gpus)
     if threads is not None:
-        require_whole("trainer.threads", threads, least=1)
+        require_whole("threads", threads, least=1)
         torch.set_num_threads(threads)
     available = torch.cuda.device_count()
     if gpus and not available:
@@ -90,21 +89,15 @@ def build_layer_parallel_trainer(
         used = f"its {available} are used" if available else "training runs on the CPU"
         log.warning("trainer.gpus=%d: this machine has fewer GPUs, %s.", gpus, used)
     if cuda_graph:
-        raise UserError("trainer.cuda_graph: processes exchange feedback within a step; set it to false.")
-    require_whole("trainer.data_parallel", data_parallel, least=1)
+        raise UserError("processes exchange feedback within a step; set it to false.", key="cuda_graph")
+    require_whole("data_parallel", data_parallel, least=1)
     grid = Grid.of_world(data_parallel)
     fits = processes in (None, grid.columns)
-    require(fits, "trainer.processes", f"{grid.columns}, as many as were started, or null", processes)
+    require(fits, "processes", f"{grid.columns}, as many as were started, or null", processes)
     device = own_device(gpus)
     strategy = LayerParallelStrategy(device, grid)
     accelerator = "gpu" if device.type == "cuda" else "cpu"
     return _trainer(accelerator, matmul_precision, callbacks, logger, {**options, "strategy": strategy})
-
-
-def check_gpus(gpus: int | None) -> None:
-    """Refuse what is no number of GPUs."""
-    if gpus is not None:
-        require_whole("trainer.gpus", gpus, least=0)
 
 
 def _trainer(
@@ -115,12 +108,13 @@ def _trainer(
     options: dict[str, Any],
 ) -> L.Trainer:
     if "max_epochs" in options:
-        require_whole("trainer.max_epochs", options["max_epochs"], least=-1)
+        require_whole("max_epochs", options["max_epochs"], least=-1)
     precision = options.get("precision", "32-true")
-    require(precision in PRECISIONS, "trainer.precision", " or ".join(PRECISIONS), precision)
+    require(precision in PRECISIONS, "precision", " or ".join(PRECISIONS), precision)
     _set_matmul_precision(matmul_precision)
     if not options.get("enable_progress_bar", True):
         callbacks = [each for each in callbacks if not isinstance(each, ProgressBar)]
+    checkpointing = any(isinstance(each, Checkpoint) for each in callbacks)  # else Lightning adds a callback of its own
     try:
         return L.Trainer(
             accelerator=accelerator,
@@ -128,15 +122,15 @@ def _trainer(
             callbacks=list(callbacks),
             logger=list(logger),
             plugins=[WholeFiles()],
-            **options,
+            **{"enable_checkpointing": checkpointing, **options},
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
-        raise UserError(f"trainer: {error}") from None
+        raise UserError(str(error)) from None
 
 
 def _set_matmul_precision(precision: str) -> None:
     fits = precision in MATMUL_PRECISIONS
-    require(fits, "trainer.matmul_precision", " or ".join(MATMUL_PRECISIONS), precision)
+    require(fits, "matmul_precision", " or ".join(MATMUL_PRECISIONS), precision)
     torch.set_float32_matmul_precision(precision)
     with warnings.catch_warnings():
         # Convolutions have a switch of their own, on by default. Torch now prefers a newer switch and may say so; but
@@ -146,8 +140,8 @@ def _set_matmul_precision(precision: str) -> None:
 
 
 def _check_cuda_graph(wanted: bool, gpu: bool, accumulated: int) -> None:
-    require(isinstance(wanted, bool), "trainer.cuda_graph", "true or false", wanted)
+    require(isinstance(wanted, bool), "cuda_graph", "true or false", wanted)
     if wanted and not gpu:
-        raise UserError("trainer.cuda_graph: only a GPU has graphs, and this run is on the CPU; set it to false.")
+        raise UserError("only a GPU has graphs, and this run is on the CPU; set it to false.", key="cuda_graph")
     if wanted and accumulated != 1:
-        raise UserError("trainer.cuda_graph: a graph is a whole step; set trainer.accumulate_grad_batches=1.")
+        raise UserError("a graph is a whole step; set trainer.accumulate_grad_batches=1.", key="cuda_graph")

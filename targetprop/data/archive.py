@@ -19,8 +19,12 @@ from targetprop.utils.errors import UserError
 class Published(ABC):
     """Files that a data set is published in, kept in one folder.
 
-    title: for messages.  url: where they come from.  folder: theirs, below `data_dir`.
-    files: names of the files that are needed, and their md5; what ends in .gz may also lie there unpacked.
+    Args:
+        title: the name of the data set in messages.
+        url: where the files come from.
+        folder: the folder of the files, below `data_dir`.
+        files: names of the files that are needed, and their md5. A file whose name ends in .gz may also lie there
+            unpacked.
     """
 
     title: str
@@ -30,12 +34,21 @@ class Published(ABC):
 
     @abstractmethod
     def fetch(self, names: list[str], target: Path) -> None:
-        """Download the files `names` into the empty folder `target`; raises `OSError` or `ValueError` if it fails."""
+        """Download the files `names` into the empty folder `target`.
+
+        Raises:
+            OSError: a file cannot be fetched.
+            ValueError: a file is not what was published.
+        """
 
 
 @dataclass(frozen=True)
 class Archive(Published):
-    """A tar archive at `url` with a folder of the same name.  md5: of the archive."""
+    """A tar archive at `url`, which holds a folder of the same name.
+
+    Args:
+        md5: the checksum of the archive itself.
+    """
 
     md5: str
 
@@ -70,10 +83,18 @@ class SingleFiles(Published):
 
 
 def locate(published: Published, data_dir: Path, download: bool) -> dict[str, Path]:
-    """Where each of the files of `published` is, below `data_dir`, by its published name.
+    """Where each of the files of `published` is, by its published name.
 
-    Missing files are downloaded if `download`; files that are there are never overwritten. Files whose md5 is
-    not the published one are used all the same, with one warning. Raises `UserError` if files stay missing.
+    Files that are there are never overwritten. Files whose md5 is not the published one are used all the same, with one
+    warning.
+
+    Args:
+        published: the files to look for.
+        data_dir: the directory that holds the folder of the files.
+        download: whether missing files are downloaded.
+
+    Raises:
+        UserError: files stay missing.
     """
     folder = data_dir / published.folder
     missing = [name for name in published.files if not _placed(folder, name).is_file()]
@@ -112,7 +133,11 @@ def _fetch(published: Published, data_dir: Path, names: list[str]) -> None:
 
 
 def _download(url: str, md5: str, path: Path) -> Path:
-    """`path`, which holds what `url` gave; raises `ValueError` if its md5 is another one."""
+    """Download `url` into the file `path`, and return the path.
+
+    Raises:
+        ValueError: the md5 of what came is another one.
+    """
     import pooch  # here, because it is needed once for a data set and not worth its import time in every run
 
     downloader = pooch.HTTPDownloader(progressbar=True)

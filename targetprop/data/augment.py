@@ -37,9 +37,15 @@ def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Ten
 
 
 def normalize(pixels: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """(pixels / 255 - mean) / std as `dtype`, for pixels uint8 (N, C, H, W).
+    """(pixels / 255 - mean) / std as `dtype`.
 
-    mean, std: floats (C,), in units of [0, 1]; the arithmetic is done in their precision, then rounded once.
+    The arithmetic is done in the precision of `mean` and `std`, and rounded once at the end.
+
+    Args:
+        pixels: uint8 (N, C, H, W).
+        mean: one number per channel (C,), in units of [0, 1].
+        std: one number per channel (C,), in units of [0, 1].
+        dtype: the type of the result.
     """
     mean, std = mean.view(-1, 1, 1), std.view(-1, 1, 1)
     return pixels.to(mean.dtype).div_(255).sub_(mean).div_(std).to(dtype)
@@ -49,8 +55,12 @@ def normalize(pixels: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype = to
 class Augmentation:
     """How training images vary.
 
-    flip: probability in [0, 1] to mirror an image.  crop: pixels to pad before cropping, 0 or more.
-    Raises `UserError` for values out of range.
+    Args:
+        flip: the probability, in [0, 1], that an image is mirrored.
+        crop: how many pixels, 0 or more, are added at every side before an image is cropped.
+
+    Raises:
+        UserError: a value is out of its range.
     """
 
     flip: float = 0.0
@@ -58,8 +68,8 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         probable = is_number(self.flip) and 0 <= self.flip <= 1
-        require(probable, "datamodule.augmentation.flip", "a number in [0, 1]", self.flip)
-        require_whole("datamodule.augmentation.crop", self.crop, least=0)
+        require(probable, "flip", "a number in [0, 1]", self.flip)
+        require_whole("crop", self.crop, least=0)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Augmented images, as images (N, C, H, W) and of their dtype."""

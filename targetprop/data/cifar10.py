@@ -35,10 +35,16 @@ CLASS_COUNT = 10
 
 
 def load(data_dir: Path | str, download: bool = True) -> Splits:
-    """CIFAR-10 from the published Python files in `data_dir`/cifar-10-batches-py, downloaded if need be.
+    """CIFAR-10 from the published Python files in `data_dir`/cifar-10-batches-py.
 
-    Raises `UserError` if files are missing and cannot be downloaded, or do not hold what was published. Other
-    checksums than the published ones are warned of, once for all files.
+    Checksums that are not the published ones lead to one warning for all files.
+
+    Args:
+        data_dir: the directory that holds the folder of the files.
+        download: whether missing files are downloaded.
+
+    Raises:
+        UserError: files are missing, or do not hold what was published.
     """
     files = locate(ARCHIVE, Path(data_dir), download)
     classes = _read_classes(files[META_FILE])

@@ -15,7 +15,12 @@ TEST_COUNT = 360
 
 
 def load(data_dir: Path | str | None = None, download: bool = False) -> Splits:
-    """Digits as uint8 (N, 1, 8, 8); both arguments are ignored: the images are part of scikit-learn."""
+    """Digits as uint8 (N, 1, 8, 8), in 10 classes.
+
+    Args:
+        data_dir: ignored, because the images are part of scikit-learn.
+        download: ignored, for the same reason.
+    """
     from sklearn.datasets import load_digits  # here, because nothing else needs scikit-learn
 
     digits = load_digits()

@@ -25,5 +25,5 @@ CLASSES = (
 
 
 def load(data_dir: Path | str, download: bool = True) -> Splits:
-    """Fashion-MNIST from the published files in `data_dir`/FashionMNIST/raw, otherwise as `mnist.load`."""
+    """Fashion-MNIST from the published files in `data_dir`/FashionMNIST/raw; all else is as in `mnist.load`."""
     return load_splits(locate(PUBLISHED, Path(data_dir), download), CLASSES)

@@ -25,9 +25,14 @@ FILES = tuple(f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind i
 
 
 def load_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """The uint8 array with so many dimensions in the IDX file `path`, compressed or not.
+    """The uint8 array in the IDX file `path`, compressed or not.
 
-    Raises `UserError`, naming the file, if that is not what it holds, or if it is truncated or longer than it says.
+    Args:
+        path: the file.
+        dimensions: how many dimensions the array must have.
+
+    Raises:
+        UserError: the file holds something else, is truncated, or is longer than it says; names the file.
     """
     try:
         content = path.read_bytes()
@@ -47,7 +52,15 @@ def load_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 
 def load_splits(files: Mapping[str, Path], classes: tuple[str, ...]) -> Splits:
-    """Training and test images, uint8 (N, 1, H, W), from the four `FILES`; raises `UserError` if they do not fit."""
+    """Training and test images, uint8 (N, 1, H, W), from the four `FILES`.
+
+    Args:
+        files: where each file is, by its published name.
+        classes: the names of the classes.
+
+    Raises:
+        UserError: images and labels do not fit each other, or the classes.
+    """
     images, labels, test_images, test_labels = (files[name] for name in FILES)
     return Splits(train=_load_images(images, labels, classes), test=_load_images(test_images, test_labels, classes))
 

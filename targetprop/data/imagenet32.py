@@ -32,14 +32,19 @@ ADDRESS = "https://image-net.org/download-images.php"
 
 
 def load(data_dir: Path | str, download: bool = True) -> Splits:
-    """ImageNet32 from the published pickled files, mapped into memory; `download` is ignored: it needs an account.
+    """ImageNet32 from the published pickled files, mapped into memory.
 
-    Training files are looked for in `data_dir`/Imagenet32_train, the test file in `data_dir`/Imagenet32_val, and both
-    in `data_dir`/imagenet32 and `data_dir` itself. Labels 1..1000 become 0..999; their numbers 1..1000 are the names
-    of the classes, for the files hold no others. Files may hold fewer images, of fewer classes.
+    Labels 1..1000 become 0..999; their numbers 1..1000 are the names of the classes, for the files hold no others.
+    Files may hold fewer images, of fewer classes.
 
-    Raises `UserError` if files are missing or do not hold what was published, or if there is no room for the
-    converted ones in `data_dir`/imagenet32_mapped.
+    Args:
+        data_dir: where the files are looked for: training files in its folder Imagenet32_train, the test file in
+            Imagenet32_val, and all of them in imagenet32 and in the directory itself.
+        download: ignored, because a download needs an account.
+
+    Raises:
+        UserError: files are missing or do not hold what was published, or there is no room for the converted ones in
+            `data_dir`/imagenet32_mapped.
     """
     data_dir = Path(data_dir)
     train = [_find(data_dir, TRAIN_FOLDERS, TRAIN_FILES) / name for name in TRAIN_FILES]
@@ -77,5 +82,5 @@ def _missing(data_dir: Path, paths: list[Path]) -> UserError:
         "and 'Val (32x32)' of 'Downsampled ImageNet' (not the npz files), and unpack them so that "
         f"{data_dir}/Imagenet32_train holds {TRAIN_FILES[0]} to {TRAIN_FILES[-1]} and {data_dir}/Imagenet32_val holds "
         f"{TEST_FILE} (or {data_dir}/imagenet32 all of them), or say with data_dir= (or the variable DATA_DIR) where "
-        "they are. `python -m targetprop.data.convert_imagenet` makes such files from ImageNet itself."
+        "they are. `targetprop convert_imagenet` makes such files from ImageNet itself."
     )

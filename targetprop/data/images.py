@@ -15,8 +15,13 @@ from targetprop.utils.errors import require
 class Images:
     """N >= 1 labelled images of one size.
 
-    pixels: uint8 (N, C, H, W).  labels: int64 (N,), each in 0..len(classes)-1.  classes: their names.
-    Raises `UserError` if the tensors do not fit this description.
+    Args:
+        pixels: uint8 (N, C, H, W).
+        labels: int64 (N,), each in 0..len(classes)-1.
+        classes: the names of the classes.
+
+    Raises:
+        UserError: the tensors do not fit this description.
     """
 
     pixels: Tensor
@@ -66,7 +71,9 @@ class Images:
 class Selection:
     """Some images of a set, which stay where they are: a copy would be of gigabytes that are mapped from a file.
 
-    whole: the set.  indices: int64 (M,), M >= 1, on its device.
+    Args:
+        whole: the set.
+        indices: which of its images, int64 (M,), M >= 1, on the set's device.
     """
 
     whole: Images

@@ -28,20 +28,29 @@ class EpochCounter:
 
 
 class BatchLoader:
-    """Batches (x, y) of `images`: x float32 (B, C, H, W), normalised, y int64 (B,), on the images' device.
-
-    mean, std: one number per channel, in units of [0, 1].
-    shuffle: the loader is for training. Each epoch has another order, and images vary by `augmentation`; both are
-    determined by (seed, epoch, batch) alone. Without it (evaluation) every image comes once, as it is, in order.
-    row, rows: give only part `row` of every batch, which has `rows` times `batch_size` images (data parallelism).
-    reshuffle: False repeats the order and the augmentation of epoch 0 in every epoch.
-    drop_last: whether a training epoch leaves out the images that do not fill a last batch.
+    """Batches (x, y): normalised images x, float32 (B, C, H, W), and labels y, int64 (B,), on the images' device.
 
     The first iteration runs through epoch 0, each further one through the next epoch. `sampler.set_epoch(e)` selects
     epoch e for the next iteration instead, and those after it go on from there. An iteration takes its epoch when its
-    first batch is asked for, and keeps it: one that is abandoned after that has used its epoch up.
+    first batch is asked for, and keeps it: an iteration that is abandoned after that has used its epoch up.
 
-    Raises `UserError` if a training batch is larger than the training set.
+    Args:
+        images: the images, on the device where the batches are wanted.
+        batch_size: images in a batch.
+        mean: one number per channel, in units of [0, 1].
+        std: one number per channel, in units of [0, 1].
+        shuffle: whether the loader is for training. Each epoch then has another order, and images vary by
+            `augmentation`; both are determined by (seed, epoch, batch) alone. In evaluation every image comes once, as
+            it is, in order.
+        reshuffle: whether every epoch has an order and an augmentation of its own; else all repeat those of epoch 0.
+        drop_last: whether a training epoch leaves out the images that do not fill a last batch.
+        augmentation: how training images vary.
+        seed: of order and augmentation.
+        row: which part of every batch to give (data parallelism).
+        rows: how many parts of `batch_size` images a batch has.
+
+    Raises:
+        UserError: a training batch is larger than the training set.
     """
 
     batch_sampler = None  # Lightning looks for it in whatever has a `sampler`
@@ -65,9 +74,8 @@ class BatchLoader:
             raise ValueError("augmentation is for training loaders (shuffle=True): evaluation images stay as they are")
         if shuffle and batch_size * rows > len(images):
             times = f" times {rows} rows" if rows > 1 else ""
-            raise UserError(
-                f"datamodule.batch_size: {batch_size}{times} is larger than the training set of {len(images)} images"
-            )
+            message = f"{batch_size}{times} is larger than the training set of {len(images)} images"
+            raise UserError(message, key="batch_size")
         self.images = images
         self.batch_size = batch_size * rows
         self.part = slice(row * batch_size, (row + 1) * batch_size if rows > 1 else None)

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
-from targetprop.data.whole import whole_file
 from targetprop.utils.errors import UserError
+from targetprop.utils.files import whole_file, write_text
 
 Read = Callable[[Path], tuple[NDArray[np.uint8], NDArray[np.int64]]]
 
@@ -32,9 +32,18 @@ def mapped_images(
 ) -> tuple[Tensor, Tensor]:
     """Pixels uint8 (N, *shape), mapped from a file in `folder`, and labels int64 (N,) of all `sources`, in order.
 
-    read: gives the pixels (M, *shape) and labels (M,) of one source; called only where the file in `folder` is not
-    there or older than the sources, and then for one after the other, so that the memory is that for one of them.
-    Processes that come meanwhile wait. Raises `UserError` if the file cannot be written.
+    The file is made if it is not there, or if the sources have changed. Processes that come meanwhile wait.
+
+    Args:
+        folder: where the file is kept.
+        name: of the file.
+        shape: of one image.
+        sources: the published files.
+        read: gives the pixels (M, *shape) and labels (M,) of one source. Sources are read one after the other, so
+            that only one of them is in memory.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     described = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sources]
     images, description = folder / f"{name}.images", folder / f"{name}.json"
@@ -67,11 +76,10 @@ def _count(images: Path, description: Path, sources: list[Any], size: int) -> in
 
 def _convert(images: Path, description: Path, described: list[Any], sources: Sequence[Path], read: Read) -> None:
     description.unlink(missing_ok=True)
-    with whole_file(images) as file:
+    with whole_file(images) as partial, partial.open("wb") as file:
         labels = [_append(file, *read(path)) for path in track(sources, f"Converting into {images.name}")]
         np.concatenate(labels).tofile(file)
-    with whole_file(description) as file:
-        file.write(json.dumps({"count": sum(map(len, labels)), "sources": described}, indent=2).encode())
+    write_text(description, json.dumps({"count": sum(map(len, labels)), "sources": described}, indent=2))
 
 
 def _append(file: IO[bytes], pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -22,9 +22,15 @@ PUBLISHED = SingleFiles(
 
 
 def load(data_dir: Path | str, download: bool = True) -> Splits:
-    """MNIST from the published files in `data_dir`/MNIST/raw, compressed or not, downloaded if need be.
+    """MNIST from the published files in `data_dir`/MNIST/raw, compressed or not.
 
-    Raises `UserError` if files are missing and cannot be downloaded, or do not hold what was published. Other
-    checksums than the published ones of the compressed files are warned of, once for all files.
+    Checksums of compressed files that are not the published ones lead to one warning for all files.
+
+    Args:
+        data_dir: the directory that holds the folder of the files.
+        download: whether missing files are downloaded.
+
+    Raises:
+        UserError: files are missing, or do not hold what was published.
     """
     return load_splits(locate(PUBLISHED, Path(data_dir), download), tuple("0123456789"))

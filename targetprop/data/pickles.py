@@ -86,8 +86,11 @@ def _plain(value: object) -> object:
 def load_arrays(path: Path) -> dict[str, object]:
     """The dictionary pickled in `path`: keys are str, values arrays (read-only), text, numbers or lists of these.
 
-    Text written by Python 2, or as bytes by Python 3, comes out as str (latin1). Raises `UserError`, naming the
-    file, if it is truncated or no such pickle, or asks for anything but arrays; what it asks for never runs.
+    Text written by Python 2, or as bytes by Python 3, comes out as str (latin1). Code that the pickle asks for never
+    runs.
+
+    Raises:
+        UserError: the file is truncated, holds something else, or asks for anything but arrays; names the file.
     """
     try:
         with path.open("rb") as file:
@@ -105,8 +108,13 @@ def load_arrays(path: Path) -> dict[str, object]:
 def load_batch(path: Path, shape: tuple[int, ...], labels: range) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """The images pickled in `path`, uint8 (N, *shape), and their labels as they are written, int64 (N,), N >= 1.
 
-    The file holds rows 'data', each by channel, row and column, and a list 'labels'. Raises `UserError` if it does
-    not, or if a label is not in the range `labels`.
+    Args:
+        path: a file that holds rows 'data', each by channel, row and column, and a list 'labels'.
+        shape: of one image.
+        labels: the range that labels lie in.
+
+    Raises:
+        UserError: the file does not hold that, or a label is out of its range.
     """
     content = load_arrays(path)
     rows, given = content.get("data"), content.get("labels")

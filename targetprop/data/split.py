@@ -7,9 +7,15 @@ from torch import Tensor
 
 
 def stratified_split(labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Indices (kept, held out), each ascending, disjoint, together all of range(N); `count` are held out.
+    """Divide a set in two parts in which every class keeps its share.
 
-    labels: int64 (N,) on the CPU.  Each class gives its share of `count`, rounded down or up.
+    Args:
+        labels: int64 (N,), on the CPU.
+        count: how many images are held out. Each class gives its share of them, rounded down or up.
+        generator: draws which.
+
+    Returns:
+        Indices of those kept and of those held out, each ascending, disjoint, together all of range(N).
     """
     shuffled = torch.randperm(len(labels), generator=generator)
     by_class = shuffled[labels[shuffled].argsort(stable=True)]

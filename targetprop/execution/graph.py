@@ -107,6 +107,9 @@ class GraphedStep:
         loss: of the output and the rest of the batch; as for `Learner.backward`. If it has parameters, an nn.Module.
         graph: makes a graph; None makes those of CUDA.
 
+    Attributes:
+        recordings: by what a graph is for; None for what ran eagerly so far.
+
     Raises:
         UserError: a learner whose step cannot be a graph.
     """
@@ -129,7 +132,7 @@ class GraphedStep:
         self._seed = learner.noise.seed
         self._graph = graph
         self._noise: StepNoise | None = None
-        self._recordings: OrderedDict[Hashable, Recording | None] = OrderedDict()  # None: ran eagerly so far
+        self.recordings: OrderedDict[Hashable, Recording | None] = OrderedDict()  # None: ran eagerly so far
         self._lent: dict[nn.Parameter, Tensor] = {}
 
     def __call__(self, *batch: Tensor) -> Outcome:
@@ -144,8 +147,8 @@ class GraphedStep:
             raise UserError("the learner is executed in another way by now, which a graph cannot.", key="cuda_graph")
         noise, key, first = self._noise_on(batch[0].device), self._key(batch), self.learner.steps == 0
         self._take_back()
-        recording = self._recordings.get(key)
-        if recording is None and key in self._recordings:
+        recording = self.recordings.get(key)
+        if recording is None and key in self.recordings:
             recording = self._record(batch, noise)
         noise.start(self.learner.steps)
         if recording is None:
@@ -170,7 +173,7 @@ class GraphedStep:
 
     def forget(self) -> None:
         """Drop all graphs, and record anew."""
-        self._recordings.clear()
+        self.recordings.clear()
 
     def _take_back(self) -> None:
         """A graph is about to write where `.grad` may still be: whoever wants to add to it gets a copy."""
@@ -193,10 +196,10 @@ class GraphedStep:
         return tensors, Autocast.current(batch[0].device), self.learner.plan, held
 
     def _remember(self, key: Hashable, recording: Recording | None) -> None:
-        self._recordings[key] = recording
-        self._recordings.move_to_end(key)
-        while len(self._recordings) > KEPT:
-            self._recordings.popitem(last=False)
+        self.recordings[key] = recording
+        self.recordings.move_to_end(key)
+        while len(self.recordings) > KEPT:
+            self.recordings.popitem(last=False)
 
     def _record(self, batch: tuple[Tensor, ...], noise: StepNoise) -> Recording:
         if self._graph is None:

@@ -83,7 +83,7 @@ class SideBySide(Wrapper):
     def before_sweep(self, seen: Pass) -> None:
         self.inner.before_sweep(seen)
         self._losses = {}
-        if is_recorded(seen.x) and isinstance(seen, StoredPass) and self._are_apart:
+        if is_recorded(seen.x) and isinstance(seen, StoredPass) and self.are_apart:
             # Started in the order of the sweep: noise is drawn in the same one.
             works = {block: partial(self.inner.learn, seen, block) for block in reversed(self.network.fed_numbers)}
             self._losses = side_by_side(works)
@@ -92,7 +92,8 @@ class SideBySide(Wrapper):
         return self._losses.pop(block) if block in self._losses else self.inner.learn(seen, block)
 
     @property
-    def _are_apart(self) -> bool:
+    def are_apart(self) -> bool:
+        """Whether no two blocks change the same tensors while they learn."""
         learned = [id(each) for block in self.network.fed_numbers for each in self.learned(block)]
         return len(set(learned)) == len(learned)
 

@@ -26,9 +26,9 @@ from targetprop.feedback.delta import delta_rule
 from targetprop.layers.base import Style
 from targetprop.network.linear_feedback import FeedbackMap, entering
 from targetprop.network.network import PairedNetwork
-from targetprop.network.passes import Pass, Trace
+from targetprop.network.pair import Trace
+from targetprop.network.passes import Pass
 from targetprop.noise import Kind, NoiseKey
-from targetprop.targets import TargetRule
 from targetprop.utils.errors import UserError, is_number, require
 
 EVERY = 32
@@ -58,14 +58,14 @@ class DeltaMirror(FeedbackRule):
 
     budget: float = 0.12
     adaptive: bool = True
-    style: ClassVar[Style] = "linear"
+    style: Style = field(default="linear", init=False)
     styles: ClassVar[frozenset[Style]] = frozenset({"linear"})
 
     def __post_init__(self) -> None:
         require(isinstance(self.adaptive, bool), "adaptive", "true or false", self.adaptive)
         require(is_number(self.budget) and self.budget > 0, "budget", "a number above 0", self.budget)
 
-    def start(self, network: PairedNetwork, targets: TargetRule) -> DeltaMirrorLearning:
+    def start(self, network: PairedNetwork) -> DeltaMirrorLearning:
         for pair in network.trained:
             if pair.feedback_parameters() and not pair.maps:
                 raise UserError(

@@ -103,6 +103,11 @@ class LayerRule(Generic[L]):
     has_gains_only = False
     is_container = False
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A registered rule is copied and pickled by its type: it may hold functions without a name."""
+        kind = next((kind for kind, rule in _RULES.items() if rule is self), None)
+        return super().__reduce_ex__(protocol) if kind is None else (registered, (kind,))
+
     def bound(self, layer: L) -> LayerRule[L]:
         """The rule for this very layer; containers analyse what is in them here, once."""
         return self
@@ -323,6 +328,11 @@ def add_rule(rule: LayerRule[Any], *types: type[nn.Module]) -> None:
     _known_type.cache_clear()
 
 
+def registered(kind: type[nn.Module]) -> LayerRule[Any]:
+    """The rule registered for this very type."""
+    return _RULES[kind]
+
+
 def rule_of(layer: nn.Module) -> LayerRule[Any]:
     """The rule that tells all that this layer does; `Opaque` where there is none."""
     rule = _rule_of_type(layer)
@@ -418,6 +428,6 @@ def not_in_place(layer: nn.Module) -> None:
 
 
 def sizes(value: int | tuple[int, ...] | None, dims: int) -> tuple[int, ...]:
-    """A setting of a layer, one number for each spatial dimension, that may have been given as one number."""
+    """A setting, one number for each of so many spatial dimensions, that may have been given as one number."""
     assert value is not None
     return (value,) * dims if isinstance(value, int) else tuple(value)

@@ -1,1 +1,12 @@
 """What is measured beside the training, without touching it."""
+
+from targetprop.measure.alignment import (
+    angle,
+    backprop_gradients,
+    block_gradients,
+    feedback_angles,
+    feedback_distances,
+    norm_ratio,
+)
+
+__all__ = ["angle", "backprop_gradients", "block_gradients", "feedback_angles", "feedback_distances", "norm_ratio"]

@@ -7,12 +7,22 @@ from torch import nn
 from targetprop.utils.errors import unknown
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "celu": nn.CELU,
     "elu": nn.ELU,
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "tanh": nn.Tanh,
     "gelu": nn.GELU,
+    "hardswish": nn.Hardswish,
+    "hardtanh": nn.Hardtanh,
     "identity": nn.Identity,
+    "leaky_relu": nn.LeakyReLU,
+    "mish": nn.Mish,
+    "prelu": nn.PReLU,
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "selu": nn.SELU,
+    "sigmoid": nn.Sigmoid,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "tanh": nn.Tanh,
 }
 
 
@@ -23,5 +33,5 @@ def activation_layer(name: str) -> nn.Module:
         UserError: `name` is not among `ACTIVATIONS`.
     """
     if name not in ACTIVATIONS:
-        raise unknown("network.hparams.activation", name, ACTIVATIONS)
+        raise unknown("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from targetprop.models.activations import activation_layer
-from targetprop.models.sizes import require_sizes
+from targetprop.models.shapes import require_sizes
 
 
 def mlp(
@@ -23,7 +23,7 @@ def mlp(
         image_shape: (channels, height, width) of the images.
         num_classes: size of the output.
     """
-    require_sizes("network.hparams.hidden", hidden)
+    require_sizes("hidden", hidden)
     net, width = nn.Sequential(), math.prod(image_shape)
     for number, units in enumerate(hidden, start=1):
         layers: list[nn.Module] = [nn.Linear(width, units), activation_layer(activation)]

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from targetprop.models.activations import activation_layer
-from targetprop.models.shapes import output_shape
-from targetprop.models.sizes import require_sizes
+from targetprop.models.shapes import output_shape, require_sizes
 
 
 def norm_vgg(
@@ -28,7 +27,7 @@ def norm_vgg(
     Raises:
         UserError: the image is too small for this many blocks.
     """
-    require_sizes("network.hparams.channels", channels)
+    require_sizes("channels", channels)
     net, shape = nn.Sequential(), tuple(image_shape)
     for number, width in enumerate(channels, start=1):
         kernel, stride = (4, 2) if number == 1 else (3, 1)

@@ -8,7 +8,7 @@ from torch import nn
 
 from targetprop.layers.residual import Residual
 from targetprop.models.activations import activation_layer
-from targetprop.models.sizes import require_sizes
+from targetprop.models.shapes import require_sizes
 from targetprop.utils.errors import require
 
 
@@ -29,12 +29,12 @@ def resnet(
         blocks: number of blocks in each stage.
         norm: whether every convolution has a batch norm behind it, and no bias.
     """
-    require_sizes("network.hparams.channels", channels)
-    require_sizes("network.hparams.blocks", blocks)
-    require(isinstance(norm, bool), "network.hparams.norm", "true or false", norm)
+    require_sizes("channels", channels)
+    require_sizes("blocks", blocks)
+    require(isinstance(norm, bool), "norm", "true or false", norm)
     stages = len(channels)
-    require(stages > 0, "network.hparams.channels", "at least one stage", channels)
-    require(len(blocks) == stages, "network.hparams.blocks", f"one number for each of {stages} stages", blocks)
+    require(stages > 0, "channels", "at least one stage", channels)
+    require(len(blocks) == stages, "blocks", f"one number for each of {stages} stages", blocks)
     width = channels[0]
     stem = [*_convolution(image_shape[0], width, 3, 1, norm), activation_layer(activation)]
     net = nn.Sequential()

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from targetprop.models.activations import activation_layer
-from targetprop.models.shapes import output_shape
-from targetprop.models.sizes import require_sizes
+from targetprop.models.shapes import output_shape, require_sizes
 
 
 def simple_vgg(
@@ -26,7 +25,7 @@ def simple_vgg(
     Raises:
         UserError: the image is too small for this many blocks.
     """
-    require_sizes("network.hparams.channels", channels)
+    require_sizes("channels", channels)
     net, shape = nn.Sequential(), tuple(image_shape)
     for number, width in enumerate(channels, start=1):
         conv = nn.Conv2d(shape[0], width, kernel_size=3, padding=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 import torch
@@ -15,8 +15,8 @@ from targetprop.layers.base import FeedbackLayer, Opaque, Style, not_in_place, r
 from targetprop.layers.residual import Residual
 from targetprop.layers.sequence import FeedbackChain, feedback_of, leaves
 from targetprop.network.blocks import cut, pool_first
-from targetprop.network.pair import Pair
-from targetprop.network.passes import Trace, trace_pair
+from targetprop.network.pair import Pair, Trace
+from targetprop.network.watch import Watch
 from targetprop.utils.errors import UserError
 
 FeedbackBuilder = Callable[[Sequence[nn.Sequential], int, Style], FeedbackLayer | None]
@@ -47,11 +47,10 @@ class PairedNetwork(nn.Module):
         self.fed_numbers = list(range(1, len(self.pairs)) if fed is None else fed)
         self._containers: tuple[nn.Module, ...] = ()
         self._given: tuple[nn.Sequential, ...] = ()  # blocks in the user's order, where pools were put first
-        for pair in self.pairs:
-            _to_channels_last(pair)
+        self._to_channels_last()
+        self._watch = self._new_watch()
         if not self.forward_parameters():
             raise UserError("a network needs at least one block with parameters.", key="network")
-        self._fingerprint = self._look()
 
     @classmethod
     def of(
@@ -83,6 +82,7 @@ class PairedNetwork(nn.Module):
         network = cls(pairs, style, fed=[number for number, pair in enumerate(pairs) if pair.feedback is not None])
         network._containers = tuple(each for each in model.modules() if isinstance(each, nn.Sequential | Residual))
         network._given = tuple(blocks)
+        network._watch = network._new_watch()
         return network
 
     @property
@@ -110,7 +110,7 @@ class PairedNetwork(nn.Module):
         wanted = x.requires_grad and torch.is_grad_enabled()
         x = _in_order(x)
         for pair in self.pairs:
-            traces.append(trace_pair(pair, x.detach().requires_grad_(wanted and not traces)))
+            traces.append(pair.trace(x.detach().requires_grad_(wanted and not traces)))
             x = traces[-1].y
         return traces
 
@@ -121,46 +121,38 @@ class PairedNetwork(nn.Module):
         with torch.no_grad():
             for pair in self.pairs[:number]:
                 x = pair.rule.apply(pair.block, x)
-        return trace_pair(self.pairs[number], x.detach().requires_grad_(wanted))
+        return self.pairs[number].trace(x.detach().requires_grad_(wanted))
 
     def refresh(self) -> None:
         """Analyse the pairs anew if hooks came or went, or a layer was exchanged, since the last time."""
-        if (now := self._look()) == self._fingerprint:
+        if not self._watch.has_noticed():
             return
         for container in self._containers:
-            if not torch_module._has_any_global_hook() and isinstance(rule_of(container), Opaque):
-                raise UserError(
-                    f"a hook on a {type(container).__name__} is not seen in training; hook its layers instead.",
-                    key="network",
-                )
+            if isinstance(rule_of(container), Opaque) and not torch_module._has_any_global_hook():
+                name = type(container).__name__
+                raise UserError(f"a hook on a {name} is not seen in training; hook its layers.", key="network")
         for pair, given in zip(self.pairs, self._given, strict=False):
             if any(isinstance(rule_of(layer), Opaque) for layer in given):
                 restore(pair, given)  # a hook is called with what its layer has where the user put it
         for pair in self.pairs:
             pair.analyse()
-        self._fingerprint = now
+        self._watch = self._new_watch()
 
-    def _look(self) -> Hashable:
-        """What an analysis depends on and may change: the layers, and their hooks.
+    def _new_watch(self) -> Watch:
+        return Watch([pair.block for pair in self.pairs], self._containers)
 
-        Read from torch's own dictionaries in one go, since every step looks.
+    def _to_channels_last(self) -> None:
+        """Put kernels into that memory order, too, where all layers take it.
+
+        Beside a layer that may not forward kernels stay as they are: they set the memory order of what the
+        network gives when its owner calls it, and that layer may use `view`.
         """
-        seen: list[int | bool] = [torch_module._has_any_global_hook()]
-        for root in (*(pair.block for pair in self.pairs), *self._containers):
-            for module in root.modules():
-                own = vars(module)
-                seen += (
-                    id(module),
-                    id(type(module)),
-                    bool(own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"]),
-                    bool(own["_backward_pre_hooks"]),
-                    len(own),  # methods of its own
-                )
-                for parameter in own["_parameters"].values():
-                    if parameter is not None:
-                        hooked = parameter._backward_hooks or parameter._post_accumulate_grad_hooks
-                        seen.append(bool(hooked))
-        return tuple(seen)
+        foreign = any(not rule_of(each).any_memory_order for pair in self.pairs for each in _layers(pair.block))
+        for pair in self.pairs:
+            for module in (None if foreign else pair.block, pair.feedback):
+                for parameter in () if module is None else module.parameters():
+                    if parameter.dim() == 4:
+                        parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     @property
     def dims(self) -> int | None:
@@ -177,7 +169,7 @@ class PairedNetwork(nn.Module):
 
     def forward_parameters(self) -> list[nn.Parameter]:
         """Parameters of the forward blocks, each once."""
-        return list({id(p): p for pair in self.pairs for p in pair.block.parameters()}.values())
+        return self._watch.parameters()
 
     def feedback_parameters(self) -> list[nn.Parameter]:
         """Parameters of the feedback, each once."""
@@ -201,12 +193,6 @@ def _in_order(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
-def _to_channels_last(pair: Pair) -> None:
-    """Put the kernels of known layers and of the feedback into that order; other layers may use `view`."""
-    known = [
-        each for each in pair.block.modules() if not list(each.children()) and not isinstance(rule_of(each), Opaque)
-    ]
-    for module in (*known, *([] if pair.feedback is None else [pair.feedback])):
-        for each in module.parameters():
-            if each.dim() == 4:
-                each.data = each.data.contiguous(memory_format=torch.channels_last)
+def _layers(block: nn.Module) -> list[nn.Module]:
+    """What has no layers in it."""
+    return [each for each in block.modules() if not list(each.children())]

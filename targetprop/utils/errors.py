@@ -1,7 +1,7 @@
 """Errors that a user can mend: shown without a traceback, always with the key, what was given and what fits.
 
 Code below `app/` names a setting as its own argument is called ("channels"). Whoever took the setting from somewhere
-says where that is, with `prefixed` ("network.hparams.channels").
+says where that is, with `prefixed`.
 """
 
 from __future__ import annotations

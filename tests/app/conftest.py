@@ -13,6 +13,8 @@ from omegaconf import DictConfig
 from targetprop.app.cli import CONF
 
 Compose = Callable[..., DictConfig]
+ITERATED = ("dtp", "layer_parallel_dtp", "vanilla_dtp", "lee_dtp", "tp", "parallel_dtp")
+"""Models whose feedback learns by a loss, in iterations."""
 
 
 @pytest.fixture
@@ -29,7 +31,8 @@ def compose(tmp_path: Path) -> Compose:
             "trainer.enable_progress_bar=false",
             "logger=csv",
         ]
-        if "model=backprop" not in overrides:
+        model = next((each for each in overrides if each.startswith("model=")), "model=dtp")
+        if model.removeprefix("model=") in ITERATED:
             small.append("model.hparams.feedback_training_iterations=2")
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             return hydra.compose("config", [*small, *overrides])

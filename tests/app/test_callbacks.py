@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import nn
 
-from targetprop import Learner, PairedNetwork, Recipe, UserError
-from targetprop.app.callbacks.divergence import DivergenceError
-from targetprop.app.report import draw_curves
+from targetprop import DTP, Learner, PairedNetwork, UserError
+from targetprop.app.errors import DivergenceError
+from targetprop.app.report.curves import draw_curves
 from targetprop.app.run import train
-from targetprop.measure import angle, backprop_gradients, block_gradients, feedback_angles
+from targetprop.measure.alignment import angle, backprop_gradients, block_gradients, feedback_angles
 
 Compose = Callable[..., DictConfig]
 
@@ -116,7 +116,7 @@ def test_curves_are_drawn_without_feedback_validation_or_alignment(tmp_path: Pat
 
 
 def test_learner_without_feedback_iterations_still_reports_losses() -> None:
-    learner = Learner(network(), Recipe(feedback_training_iterations=0))
+    learner = Learner(network(), DTP.with_numbers(feedback_training_iterations=0))
     step = learner.backward(F.cross_entropy(learner(torch.randn(7, 6)), torch.randint(3, (7,))))
     assert step.feedback_losses.tolist() == [0, 0]
     assert step.local_losses.shape == (3,)

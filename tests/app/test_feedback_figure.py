@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import nn
 
-from targetprop import Learner, OptimizerSpec, Recipe, UserError
+from targetprop import DTP, Learner, OptimizerSpec, UserError
 from targetprop.app.callbacks.feedback_figure import feedback_courses
 from targetprop.app.run import train
-from targetprop.measure import feedback_distances
+from targetprop.measure.alignment import feedback_distances
 
 Compose = Callable[..., DictConfig]
 
@@ -24,7 +24,7 @@ def learner() -> Learner:
     hidden = nn.Sequential(nn.Linear(8, 7), nn.BatchNorm1d(7), nn.Dropout(0.5), nn.ELU())
     net = nn.Sequential(nn.Sequential(nn.Linear(6, 8), nn.ELU()), hidden, nn.Linear(7, 5)).double()
     b_optim = OptimizerSpec(lr=[0.01, 0.02], momentum=0.9)
-    return Learner(net, Recipe(feedback_training_iterations=[4, 3], b_optim=b_optim), seed=3)
+    return Learner(net, DTP.with_numbers(feedback_training_iterations=[4, 3], b_optim=b_optim), seed=3)
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,8 +61,8 @@ def test_measuring_leaves_weights_buffers_optimisers_and_random_state_as_they_ar
 
 
 def _momenta(mine: Learner) -> list[torch.Tensor]:
-    optimizers = mine.state_dict()["_extra_state"]["feedback_optimizers"]
-    return [each["momentum_buffer"] for state in optimizers for each in state["state"].values()]
+    states = mine.learning.states(mine.network.fed).values()
+    return [each["momentum_buffer"] for state in states for each in state["state"].values()]
 
 
 def test_a_run_with_pictures_equals_one_without(compose: Compose, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_run_with_pictures_equals_one_without(compose: Compose, tmp_path: Path
     assert pictures == ["step-000000.png", "step-000002.png"]
 
 
-@pytest.mark.parametrize("model", ["model=backprop", "model=amortised_dtp"])
+@pytest.mark.parametrize("model", ["model=backprop", "model=delta_mirror"])
 def test_a_run_without_feedback_iterations_is_refused(compose: Compose, model: str) -> None:
     with pytest.raises(UserError, match=r"callbacks\.feedback_figure"):
         train(compose(model, "callbacks=feedback_figure"))

@@ -20,7 +20,7 @@ from kill_workers import kill_one
 from omegaconf import DictConfig
 from torch import Tensor
 
-from targetprop.app.callbacks.divergence import DivergenceError
+from targetprop.app.errors import DivergenceError
 from targetprop.app.run import train
 from targetprop.app.trainer import build_layer_parallel_trainer
 from targetprop.utils.errors import UserError
@@ -72,7 +72,7 @@ def csv_rows(path: Path) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("model", ["layer_parallel_dtp", pytest.param("amortised_dtp", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", ["layer_parallel_dtp", pytest.param("delta_mirror", marks=pytest.mark.slow)])
 def test_checkpoints_cross_over_between_sequential_and_layer_parallel_runs(
     compose: Compose, tmp_path: Path, model: str
 ) -> None:
@@ -111,7 +111,7 @@ def test_a_taken_port_does_not_matter(compose: Compose) -> None:
         ("trainer.threads=0", r"trainer.threads.*got 0"),
         ("trainer.data_parallel=0", r"trainer.data_parallel.*got 0"),
         ("trainer.gpus=-1", r"trainer.gpus.*got -1"),
-        ("model=backprop", "model=backprop has no feedback"),
+        ("model=backprop", "trainer: Backprop has no feedback to train"),
         ("datamodule.batch_size=100000", "batch_size: 100000 is larger"),
         ("trainer.cuda_graph=true", r"trainer.cuda_graph"),
         ("trainer.precision=foo", r"^trainer.precision.*got .foo"),
@@ -141,7 +141,7 @@ def test_divergence_is_told_from_other_mistakes(compose: Compose) -> None:
 
 
 def test_no_groups_at_all_are_refused_under_torchrun() -> None:
-    with pytest.raises(UserError, match=r"trainer.data_parallel.*got 0"):
+    with pytest.raises(UserError, match=r"data_parallel.*got 0"):
         build_layer_parallel_trainer(data_parallel=0)
 
 

@@ -1,31 +1,73 @@
-"""The family by name: every model trains, with the published settings."""
+"""The family by name: every model is its algorithm, with the numbers that this has, and trains."""
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
-from targetprop.app.cli import check_overrides
+from targetprop import DTP, Algorithm, ByLoss, DifferenceTargets, Learner, PlainTargets, Trainable, UserError
+from targetprop.algorithms import ALGORITHMS
+from targetprop.app.cli import CONF, check_overrides
 from targetprop.app.datamodule import ImageDataModule
 from targetprop.app.run import build_module, train
 from targetprop.baselines.backprop import Backprop
 from targetprop.data import digits
-from targetprop.feedback.rules import difference, direct, l_drl, reconstruction
-from targetprop.learner import Learner
+from targetprop.feedback.losses import l_drl, reconstruction
 
 Compose = Callable[..., DictConfig]
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+BY_ALGORITHM = [name for name in MODELS if "algorithm" in check_overrides([f"model={name}"]).model]
 
 
-def settings(model: str) -> tuple[DictConfig, dict[str, Any]]:
-    config = check_overrides([f"model={model}", "network=simple_vgg", "output_dir=out"])
+def settings(model: str, network: str = "simple_vgg") -> tuple[DictConfig, dict[str, Any]]:
+    config = check_overrides([f"model={model}", f"network={network}", "output_dir=out"])
     hparams = OmegaConf.to_container(config.model.hparams, resolve=True)
     assert isinstance(hparams, dict)
     return config, {str(key): value for key, value in hparams.items()}
+
+
+def build(config: DictConfig) -> Trainable:
+    data = ImageDataModule(lambda *_: digits.load(), data_dir="", batch_size=32, mean=[0.3], std=[0.4])
+    return build_module(config, data).learner
+
+
+def built(config: DictConfig) -> Learner:
+    learner = build(config)
+    assert isinstance(learner, Learner)
+    return learner
+
+
+def test_every_algorithm_is_a_model() -> None:
+    assert {settings(name)[0].model.algorithm for name in BY_ALGORITHM} == set(ALGORITHMS)
+    assert set(ALGORITHMS) <= set(MODELS)
+
+
+@pytest.mark.parametrize("network", sorted(path.stem for path in (CONF / "network").glob("*.yaml")))
+@pytest.mark.parametrize("model", BY_ALGORITHM)
+def test_a_model_has_the_numbers_of_its_algorithm_and_no_others(model: str, network: str) -> None:
+    config, hparams = settings(model, network)
+    assert set(hparams) == {*ALGORITHMS[config.model.algorithm].numbers, "f_optim"}
+    assert set(config.model) == {"_target_", "algorithm", "hparams"}
+
+
+@pytest.mark.parametrize("model", ["lee_dtp", "parallel_dtp"])
+def test_numbers_that_an_algorithm_has_by_name_are_those_of_its_model(model: str) -> None:
+    _, hparams = settings(model)
+    by_name, plain = ALGORITHMS[model].numbers, DTP.numbers
+    own = {key for key, value in by_name.items() if value != plain[key]}
+    assert own >= {"feedback_training_iterations"}
+    for key in own - {"b_optim"}:
+        assert hparams[key] == by_name[key]
+    if "b_optim" in own:
+        assert hparams["b_optim"] == vars(by_name["b_optim"])
 
 
 @pytest.mark.parametrize("model", ["vanilla_dtp", "tp"])
@@ -34,7 +76,7 @@ def test_untuned_models_differ_from_dtp_in_their_rule_and_forward_rate_alone(mod
     expected = settings("dtp")[1]
     expected["f_optim"]["lr"] = 1e-3
     assert hparams == expected
-    assert config.model.recipe == model
+    assert config.model.algorithm == model
 
 
 def test_parallel_dtp_is_one_shot_with_adam_and_without_schedule() -> None:
@@ -52,41 +94,92 @@ def test_a_baseline_is_backprop(model: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "targets", "loss"),
+    ("chosen", "rate"),
     [
-        ("dtp", difference, l_drl),
-        ("vanilla_dtp", difference, reconstruction),
-        ("tp", direct, reconstruction),
-        ("parallel_dtp", difference, l_drl),
+        (["model=dtp", "network=lenet"], 0.03618),
+        (["network=lenet", "model=dtp"], 0.03618),
+        (["experiment=cifar10_cpu_30min", "network=lenet"], 0.03618),
+        (["model=delta_mirror", "network=simple_vgg"], 0.04),
+        (["experiment=cifar10_cpu_30min", "network=simple_vgg"], 0.04),
+        (["reproduce=cifar10_simple_vgg_dtp", "model=delta_mirror"], 0.04),
+        (["reproduce=cifar10_simple_vgg_dtp", "network=lenet"], 0.03618),
+        (["model=layer_parallel_dtp", "network=lenet"], 0.05),
+        (["model=delta_mirror", "network=simple_vgg", "model.hparams.f_optim.lr=0.3"], 0.3),
+        (["model.hparams.f_optim.lr=0.3", "experiment=cifar10_resnet_small"], 0.3),
     ],
 )
-def test_a_model_is_its_recipe(compose: Compose, model: str, targets: object, loss: object) -> None:
-    recipe = build(compose(f"model={model}")).recipe
-    assert (recipe.targets, recipe.feedback_loss) == (targets, loss)
+def test_numbers_follow_model_and_network_however_they_are_chosen(chosen: list[str], rate: float) -> None:
+    assert check_overrides(chosen).model.hparams.f_optim.lr == rate
 
 
-def build(config: DictConfig) -> Learner:
-    data = ImageDataModule(lambda *_: digits.load(), data_dir="", batch_size=32, mean=[0.3], std=[0.4])
-    learner = build_module(config, data).learner
-    assert isinstance(learner, Learner)
-    return learner
+@pytest.mark.parametrize(
+    ("model", "targets", "loss"),
+    [
+        ("dtp", DifferenceTargets, l_drl),
+        ("vanilla_dtp", DifferenceTargets, reconstruction),
+        ("tp", PlainTargets, reconstruction),
+        ("parallel_dtp", DifferenceTargets, l_drl),
+    ],
+)
+def test_a_model_is_its_algorithm(compose: Compose, model: str, targets: type, loss: object) -> None:
+    algorithm = built(compose(f"model={model}")).algorithm
+    assert isinstance(algorithm.feedback, ByLoss)
+    assert (type(algorithm.targets), algorithm.feedback.loss) == (targets, loss)
 
 
-@pytest.mark.parametrize("model", ["vanilla_dtp", "tp", "parallel_dtp"])
-def test_a_model_trains(compose: Compose, tmp_path: Path, model: str) -> None:
-    metrics = train(compose(f"model={model}"))
-    assert math.isfinite(metrics["test/accuracy"])
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "as_printed"])
+def test_a_model_trains_the_default_network(compose: Compose, model: str) -> None:
+    config = compose(f"model={model}", "callbacks=none", "logger=none")
+    config.network.hparams.channels = [4, 6]
+    assert math.isfinite(train(config)["test/accuracy"])
 
 
 def test_a_baseline_trains_by_backprop(compose: Compose) -> None:
     config = compose("model=backprop")
     config.model = check_overrides(["model=baseline"]).model
-    data = ImageDataModule(lambda *_: digits.load(), data_dir="", batch_size=32, mean=[0.3], std=[0.4])
-    assert isinstance(build_module(config, data).learner, Backprop)
+    assert isinstance(build(config), Backprop)
 
 
 def test_symmetric_weights_by_configuration(compose: Compose) -> None:
-    learner = build(compose("model.hparams.init_symmetric_weights=true"))
+    learner = built(compose("model.hparams.init_symmetric_weights=true"))
     for pair in learner.network.trained:
         for forward, feedback in pair.weights():
             assert (forward == feedback).all()
+
+
+class Watching(DifferenceTargets):
+    """Difference targets that remember what they were told at the output."""
+
+    told: ClassVar[list[Any]] = []
+
+    def sweep(self, seen: Any, output: Any) -> Any:
+        self.told.append(output)
+        return super().sweep(seen, output)
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A module of the user's own, with an algorithm in it."""
+    module: Any = ModuleType("my_rules")
+    module.MINE = Algorithm(Watching(), ByLoss(reconstruction))
+    monkeypatch.setitem(sys.modules, "my_rules", module)
+    return module
+
+
+def test_an_algorithm_of_ones_own_is_trained_by_its_import_path(compose: Compose, own: Any) -> None:
+    learner = built(compose("model.algorithm=my_rules.MINE", "model.hparams.beta=0.3"))
+    assert learner.algorithm == own.MINE.with_numbers(
+        **{key: value for key, value in learner.algorithm.numbers.items() if key != "beta"}, beta=0.3
+    )
+    with pytest.raises(UserError, match=r"^model\.algorithm: .*my_rules"):
+        build(compose("model.algorithm=my_rules.YOURS"))
+
+
+def test_a_rule_is_told_labels_and_loss(compose: Compose, own: Any) -> None:
+    Watching.told.clear()
+    train(compose("model.algorithm=my_rules.MINE", "callbacks=none"))
+    assert len(Watching.told) == 3
+    for signal in Watching.told:
+        output: Tensor = torch.randn(len(signal.labels), 10, requires_grad=True)
+        expected = torch.nn.functional.cross_entropy(output, signal.labels)
+        assert torch.equal(signal.loss(output), expected)

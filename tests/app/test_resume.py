@@ -12,7 +12,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from targetprop.app.callbacks import History
+from targetprop.app.callbacks.history import History
 from targetprop.app.run import train
 
 SETTINGS = [
@@ -24,7 +24,7 @@ SETTINGS = [
 ]
 
 
-RESIDUAL = ["model=amortised_dtp", "network=resnet18", "network.hparams.blocks=[1,1]"]
+RESIDUAL = ["model=delta_mirror", "network=resnet18", "network.hparams.blocks=[1,1]"]
 
 
 @pytest.mark.parametrize("model", [["model=dtp"], ["model=backprop"], RESIDUAL], ids=["dtp", "backprop", "residual"])
@@ -76,7 +76,7 @@ def test_same_seed_gives_the_same_run_and_another_seed_another(
         train(compose(f"seed={seed}", output=run))
     first, second, third = (load_last(tmp_path / run)["state_dict"] for run in ("first", "second", "third"))
     assert_identical(first, second, "state_dict")
-    name = "learner.network.pairs.1.twin.twins.0.map.weight"
+    name = "learner.network.pairs.1.feedback.parts.0.map.weight"
     assert not torch.equal(first[name], third[name])
 
 

@@ -1,4 +1,4 @@
-"""Does a change keep every weight, bit for bit? Weights after 20 steps of every algorithm on four networks, before and after.
+"""Does a change keep every bit? Weights after 20 steps of every algorithm on four networks, before and after.
 
     git worktree add ../before a336cb7
     python tests/commands/same_weights.py ../before .
@@ -51,6 +51,7 @@ ALGORITHMS: dict[str, tuple[list[str], list[str]]] = {
 def train(overrides: Sequence[str], shape: tuple[int, ...], rate: float) -> list[torch.Tensor]:
     """Weights after `STEPS` steps on random images, in the order of the network; runs in one of the trees."""
     import hydra
+
     import targetprop
 
     try:

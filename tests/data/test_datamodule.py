@@ -104,15 +104,15 @@ def test_batches_are_not_copied_on_their_way_to_the_device(make: Make) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"val_fraction": 1.5}, r"datamodule\.val_fraction: expected a number in \[0, 1\), got 1\.5"),
+        ({"val_fraction": 1.5}, r"val_fraction: expected a number in \[0, 1\), got 1\.5"),
         ({"val_fraction": 1}, "got 1"),
         ({"val_fraction": "some"}, "got 'some'"),
-        ({"batch_size": 0}, r"datamodule\.batch_size: expected a whole number, 1 or more, got 0"),
-        ({"eval_batch_size": 2.5}, r"datamodule\.eval_batch_size: .* got 2\.5"),
+        ({"batch_size": 0}, r"batch_size: expected a whole number, 1 or more, got 0"),
+        ({"eval_batch_size": 2.5}, r"eval_batch_size: .* got 2\.5"),
         ({"seed": -1}, r"^seed: expected a whole number, 0 or more, got -1"),
         ({"seed": "abc"}, "^seed: .* got 'abc'"),
-        ({"std": (0.2, 0.0)}, r"datamodule\.std: expected numbers above 0, got \[0\.2, 0\.0\]"),
-        ({"mean": ("a", 1)}, r"datamodule\.mean: expected numbers, got \['a', 1\]"),
+        ({"std": (0.2, 0.0)}, r"std: expected numbers above 0, got \[0\.2, 0\.0\]"),
+        ({"mean": ("a", 1)}, r"mean: expected numbers, got \['a', 1\]"),
     ],
 )
 def test_bad_values_are_refused_at_once(make: Make, values: dict[str, Any], message: str) -> None:

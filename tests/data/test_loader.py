@@ -89,7 +89,7 @@ def test_labels_stay_with_their_images() -> None:
 
 
 def test_too_large_a_batch_is_refused(images: Images) -> None:
-    with pytest.raises(UserError, match=r"datamodule\.batch_size: 51 is larger than the training set of 50 images"):
+    with pytest.raises(UserError, match=r"batch_size: 51 is larger than the training set of 50 images"):
         loader(images, batch_size=51)
     assert [len(y) for _, y in BatchLoader(images, 51, MEAN, STD)] == [50]
 

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from targetprop.learner import Learner
-from targetprop.measure import angle, backprop_gradients, block_gradients, feedback_angles, norm_ratio
+from targetprop.app.callbacks.measurements import Measurements
+from targetprop.execution.parallel import distributed_of, grid_of
+from targetprop.learner import Trainable
+from targetprop.measure.alignment import angle, backprop_gradients, block_gradients, feedback_angles, norm_ratio
 from targetprop.utils.errors import UserError, require_whole
 
 
-class Alignment(L.Callback):
+class Alignment(Measurements):
     """Logs every `every_n_steps` steps, for block n = 1, 2, ...:
 
     - `angle/block{n}`: degrees between its update and backprop's gradient on the same batch and weights;
-    - `norm_ratio/block{n}`: norm of its update over beta times the norm of backprop's gradient;
+    - `norm_ratio/block{n}`: norm of its update over `update_scale` (beta) times the norm of backprop's gradient;
     - `feedback_angle/block{n}`: degrees between feedback and forward weights (mean over its linear layers).
 
     The backprop pass runs beside the training step, on copies of buffers, with the step's random state.
     """
 
     def __init__(self, every_n_steps: int = 25) -> None:
-        require_whole("callbacks.alignment.every_n_steps", every_n_steps, least=1)
+        require_whole("every_n_steps", every_n_steps, least=1)
+        super().__init__()
         self.every_n_steps = every_n_steps
-        self.rows: list[dict[str, float]] = []
         self._batch: tuple[Tensor, Tensor] | None = None
         self._random_state: list[Tensor] = []
 
@@ -35,16 +37,18 @@ class Alignment(L.Callback):
         """Refuse to compare the sum of several batches' gradients with that of one."""
         if trainer.accumulate_grad_batches != 1:
             raise UserError(
-                "callbacks.alignment: it compares the gradients of one batch; "
-                f"with trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} set callbacks.alignment=null."
+                "it compares the gradients of one batch; "
+                f"with trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} set callbacks.alignment=null.",
+                key="callbacks.alignment",
             )
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Keep the batch of a step that is due, and the random state its dropout masks come from."""
-        learner = pl_module.learner
-        if not isinstance(learner, Learner) or (learner.parallel and learner.parallel.grid.column):
+        learner = cast(Trainable, pl_module.learner)
+        grid = grid_of(learner)
+        if learner.update_scale is None or (grid and grid.column):
             return  # the first process of every group measures, each on its own batch
         if trainer.global_step % self.every_n_steps == 0:
             self._batch, self._random_state = batch, _random_state(batch[0].device)
@@ -56,32 +60,24 @@ class Alignment(L.Callback):
         if self._batch is None:
             return
         (x, y), self._batch = self._batch, None
-        learner = pl_module.learner
-        assert isinstance(learner, Learner)
+        learner = cast(Trainable, pl_module.learner)
+        assert learner.update_scale is not None
         updates = block_gradients(learner.network)
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
             _restore(self._random_state, x.device)
             gradients = backprop_gradients(learner.network, x, y, F.cross_entropy)
-        if learner.parallel:
-            learner.parallel.average(gradients)
+        if distributed := distributed_of(learner):
+            distributed.average_over_rows(gradients)
         values: dict[str, float] = {}
         for n, (pair, update, gradient) in enumerate(zip(learner.network.pairs, updates, gradients, strict=True), 1):
             values[f"angle/block{n}"] = float(angle(update, gradient))
-            values[f"norm_ratio/block{n}"] = float(norm_ratio(update, gradient)) / learner.recipe.beta
+            values[f"norm_ratio/block{n}"] = float(norm_ratio(update, gradient)) / learner.update_scale
             if angles := feedback_angles(pair):
                 values[f"feedback_angle/block{n}"] = float(torch.stack(angles).mean())
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
         epoch = trainer.global_step / max(1, int(trainer.num_training_batches))
         self.rows.append({"step": trainer.global_step, "epoch": epoch, **values})
-
-    def state_dict(self) -> dict[str, Any]:
-        """The measurements so far."""
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on after the measurements of the resumed run."""
-        self.rows = list(state_dict["rows"])
 
 
 def _random_state(device: torch.device) -> list[Tensor]:

@@ -9,14 +9,9 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from targetprop.app.errors import DivergenceError
 from targetprop.app.module import Classifier
-from targetprop.learner import Learner
-from targetprop.step import Step
-from targetprop.utils.errors import UserError
-
-
-class DivergenceError(UserError):
-    """A loss or a weight is no longer a finite number."""
+from targetprop.learner import Step
 
 
 class StopOnDivergence(L.Callback):
@@ -29,14 +24,16 @@ class StopOnDivergence(L.Callback):
     def __init__(self, every_n_steps: int = 20) -> None:
         self.every_n_steps = every_n_steps
         self._pending: list[tuple[int, Tensor]] = []
+        self._by_block = False  # whether steps say what they saw, block by block
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Remember one number of everything that can go wrong in the step, in the order of cause and effect."""
         values = [outputs["loss"].detach().reshape(1)]
-        step = pl_module.last_step
-        if isinstance(step, Step):
+        step = cast(Step | None, pl_module.last_step)
+        self._by_block = step is not None
+        if step is not None:
             values = [step.activities, *values, step.feedback_losses, step.local_losses.flip(0)]
         self._pending.append((trainer.global_step, torch.cat(values)))
         if len(self._pending) >= self.every_n_steps:
@@ -56,7 +53,8 @@ class StopOnDivergence(L.Callback):
         bad = torch.stack([values for _, values in pending]).isfinite().logical_not().nonzero()
         if len(bad):
             row, column = bad[0].tolist()
-            raise self._error(trainer, _causes(cast(Classifier, pl_module))[column], pending[row][0])
+            causes = _causes(cast(Classifier, pl_module)) if self._by_block else ["the loss"]
+            raise self._error(trainer, causes[column], pending[row][0])
 
     @staticmethod
     def _error(trainer: L.Trainer, what: str, step: int) -> DivergenceError:
@@ -71,8 +69,6 @@ class StopOnDivergence(L.Callback):
 def _causes(module: Classifier) -> list[str]:
     """What the remembered numbers of a step are of, in their order."""
     blocks = [pair.name for pair in module.learner.network.pairs]
-    if not isinstance(module.learner, Learner):
-        return ["the loss"]
     return [
         *(f"the output of block {name}" for name in blocks),
         "the loss",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
 from torch import Tensor
 
-from targetprop.step import Step
+from targetprop.learner import Step
 
 
 class StepLosses(L.Callback):
@@ -25,8 +25,8 @@ class StepLosses(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add the step's losses."""
-        step = pl_module.last_step
-        if not isinstance(step, Step):
+        step = cast(Step | None, pl_module.last_step)
+        if step is None:
             return
         losses = (step.feedback_losses, step.local_losses)
         self._sums = losses if self._sums is None else (self._sums[0] + losses[0], self._sums[1] + losses[1])

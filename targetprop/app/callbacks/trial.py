@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
+from torchmetrics import Metric
 
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.history import History
-from targetprop.app.module import Classifier
 from targetprop.utils.errors import is_number, require
+from targetprop.utils.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +23,12 @@ class AccuracyFloor(L.Callback):
     """Ends training after an epoch whose training accuracy is below `least`, a fraction."""
 
     def __init__(self, least: float) -> None:
-        require(is_number(least) and 0 <= least <= 1, "callbacks.accuracy_floor.least", "a number in [0, 1]", least)
+        require(is_number(least) and 0 <= least <= 1, "least", "a number in [0, 1]", least)
         self.least = least
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop if the epoch was too bad."""
-        accuracy = float(cast(Classifier, pl_module).train_accuracy.compute())
+        accuracy = float(cast(Metric, pl_module.train_accuracy).compute())
         if trainer.strategy.reduce_boolean_decision(accuracy < self.least):  # the same for all processes
             message = "Training accuracy %.2f %% is below %.2f %%: training ends with epoch %d."
             log.warning(message, 100 * accuracy, 100 * self.least, trainer.current_epoch + 1)
@@ -59,6 +59,4 @@ class TrialRecord(L.Callback):
 
     def _write(self, trainer: L.Trainer) -> None:
         if trainer.is_global_zero:
-            partial = self.path.with_suffix(".part.json")
-            partial.write_text(json.dumps(self.record, indent=2) + "\n")
-            os.replace(partial, self.path)
+            write_text(self.path, json.dumps(self.record, indent=2) + "\n")

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from targetprop.app.report.save import save_figure
+from targetprop.utils.files import whole_file
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -40,7 +40,8 @@ def draw_curves(path: Path, epochs: Rows, alignment: Rows) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    save_figure(figure, path)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=130, format="png")
 
 
 def _both(axes: Axes, rows: Rows, name: str, scale: float, label: str) -> None:

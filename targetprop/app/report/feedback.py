@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from targetprop.app.report.save import save_figure
+from targetprop.utils.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def draw_feedback(path: Path, title: str, courses: Mapping[int, FeedbackCourse])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    save_figure(figure, path)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=130, format="png")
 
 
 def _curve(axes: Axes, values: Sequence[float], first: int, *, label: str, color: tuple[float, ...]) -> None:

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from targetprop.app.report import Result, results_table
+from targetprop.app.report.table import Result, results_table
 
 
 def lines(results: dict[str, Result], classes: list[str]) -> list[list[str]]:

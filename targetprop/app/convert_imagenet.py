@@ -1,0 +1,189 @@
+"""Make ImageNet32 from ImageNet: files in the published format from a tree of folders.
+
+    targetprop convert_imagenet SOURCE TARGET
+
+SOURCE holds train/CLASS/*.JPEG and val/CLASS/*.JPEG. TARGET gets Imagenet32_train/train_data_batch_1 to 10 and
+Imagenet32_val/val_data, so that data_dir=TARGET trains on them, and classes.txt, whose line k names the class of label
+k: classes are in alphabetical order (in the published files they are in another one). Each image is resized to 32x32
+by Pillow's BOX filter, without regard to its proportions, as the published ones were.
+
+Which images are in a file, and in what order, is determined by their names. A file that is there is kept, so that a
+conversion that was stopped goes on where it was when it is started again. A file is not written while one of its images
+cannot be read; all others are. Memory: twice that of one file, .8 GB for the whole of ImageNet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pickle
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from targetprop.data.imagenet32 import CLASSES, SHAPE, TEST_FILE, TEST_FOLDERS, TRAIN_FILES, TRAIN_FOLDERS
+from targetprop.utils.errors import UserError, require
+from targetprop.utils.files import whole_file
+
+SUFFIXES = {".jpeg", ".jpg", ".png"}
+LISTED = "classes.txt"
+NAMED = 10
+"""How many unreadable images a message names."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file to write, and the images for it: names CLASS/NAME below `folder`, in order."""
+
+    file: Path
+    folder: Path
+    names: list[str]
+
+
+def convert(source: Path, target: Path) -> None:
+    """Write those files of ImageNet32 below `target` that are not there yet.
+
+    Raises:
+        UserError: `source` is no such tree, `target` holds files of other classes or of another origin, or images
+            cannot be read. The message names these, once all files without such images have been written.
+    """
+    classes = _class_names(source)
+    parts = [*_train_parts(source / "train", target, classes), _test_part(source / "val", target, classes)]
+    _list_classes(classes, target, parts)
+    labels = {name: number for number, name in enumerate(classes, start=1)}
+    unreadable: list[str] = []
+    pool = ThreadPoolExecutor()
+    try:
+        with Progress() as progress:
+            tasks = [progress.add_task(part.file.name, total=len(part.names)) for part in parts]
+            for part, task in zip(parts, tasks, strict=True):
+                if part.file.is_file():
+                    progress.advance(task, len(part.names))
+                    continue
+                images = pool.map(_read, (part.folder / name for name in part.names))
+                rows, broken = _stack(progress.track(images, task_id=task, total=len(part.names)), len(part.names))
+                unreadable += broken
+                if not broken:
+                    _write(part.file, rows, [labels[name.partition("/")[0]] for name in part.names])
+    finally:
+        pool.shutdown(cancel_futures=True)  # or an interrupted conversion would first read all that is left
+    if unreadable:
+        raise _unreadable(unreadable)
+
+
+def _class_names(source: Path) -> list[str]:
+    """The folders of train in alphabetical order; val may lack some of them."""
+    train, val = (_folders(source / part) for part in ("train", "val"))
+    fits = 1 <= len(train) <= len(CLASSES)
+    require(fits, str(source / "train"), f"1 to {len(CLASSES)} folders, one for each class", len(train))
+    others = sorted(set(val) - set(train))
+    require(not others, str(source / "val"), "only folders that are in train as well", others)
+    return train
+
+
+def _folders(path: Path) -> list[str]:
+    if not path.is_dir():
+        raise UserError(f"{path}: expected a folder with a folder of images for each class, got none")
+    return sorted(each.name for each in path.iterdir() if each.is_dir())
+
+
+def _train_parts(source: Path, target: Path, classes: Sequence[str]) -> list[Part]:
+    """All training files, about equally large.
+
+    A hash of its name says where an image belongs: one that is taken away leaves all others in their files.
+    """
+    parts = [Part(target / TRAIN_FOLDERS[0] / name, source, []) for name in TRAIN_FILES]
+    for name in _images(source, classes):
+        parts[_key(name) % len(parts)].names.append(name)
+    return parts
+
+
+def _test_part(source: Path, target: Path, classes: Sequence[str]) -> Part:
+    return Part(target / TEST_FOLDERS[0] / TEST_FILE, source, _images(source, classes))
+
+
+def _images(source: Path, classes: Sequence[str]) -> list[str]:
+    """The images in the folders of the classes, as CLASS/NAME, mixed."""
+    folders = [source / name for name in classes if (source / name).is_dir()]
+    files = (path for folder in folders for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    return sorted((f"{path.parent.name}/{path.name}" for path in files), key=_key)
+
+
+def _key(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest(), "big")
+
+
+def _list_classes(classes: Sequence[str], target: Path, parts: Sequence[Part]) -> None:
+    """Write classes.txt, or see that what is in `target` fits it."""
+    for part in parts:
+        images = f"an image ({', '.join(sorted(SUFFIXES))}) for every file"
+        require(bool(part.names), str(part.folder), images, f"none for {part.file.name}")
+    listed, text = target / LISTED, "".join(f"{name}\n" for name in classes).encode()
+    placed = [part.file for part in parts if part.file.is_file()]
+    if listed.is_file() and listed.read_bytes() != text:
+        raise UserError(f"{listed}: it names other classes than SOURCE has. Choose another TARGET.")
+    if placed and not listed.is_file():
+        raise UserError(f"{placed[0]} is of another origin: there is no {listed}. Choose another TARGET.")
+    for part in parts:
+        part.file.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(listed) as partial:
+        partial.write_bytes(text)
+
+
+def _read(path: Path) -> NDArray[np.uint8] | str:
+    """The image, resized, as uint8 (3, 32, 32); or, as text, which one it is and why it cannot be read."""
+    from PIL import Image  # here, because no training needs it
+
+    try:
+        with Image.open(path) as image:
+            small = image.convert("RGB").resize(SHAPE[:0:-1], Image.Resampling.BOX)
+    except Exception as error:  # a broken image may raise anything
+        return f"{path} ({type(error).__name__}: {error})"
+    return np.asarray(small).transpose(2, 0, 1)
+
+
+def _stack(images: Iterable[NDArray[np.uint8] | str], count: int) -> tuple[NDArray[np.uint8], list[str]]:
+    """The images as uint8 (count, 3072), and what is said of those that cannot be read."""
+    rows, broken = np.zeros((count, *SHAPE), np.uint8), []
+    for row, image in zip(rows, images, strict=True):
+        if isinstance(image, str):
+            broken.append(image)
+        else:
+            row[:] = image
+    return rows.reshape(count, -1), broken
+
+
+def _write(path: Path, rows: NDArray[np.uint8], labels: list[int]) -> None:
+    """A file of the published keys: 'mean' is that of its own images."""
+    with whole_file(path) as partial, partial.open("wb") as file:
+        pickle.dump({"data": rows, "labels": labels, "mean": rows.mean(axis=0)}, file, protocol=4)
+
+
+def _unreadable(messages: list[str]) -> UserError:
+    more = f", and {len(messages) - NAMED} more" if len(messages) > NAMED else ""
+    return UserError(
+        f"Unreadable images: {len(messages)}, namely {', '.join(messages[:NAMED])}{more}. Files that need them were "
+        "not written. Replace or remove these images and start again: files that are there are kept."
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command, with what follows its name."""
+    parser = argparse.ArgumentParser(
+        "targetprop convert_imagenet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", metavar="SOURCE", type=Path)
+    parser.add_argument("target", metavar="TARGET", type=Path)
+    options = parser.parse_args(arguments)
+    try:
+        convert(options.source, options.target)
+    except (UserError, OSError) as error:
+        sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Stopped. Start it again to go on.")

@@ -1,0 +1,170 @@
+"""ImageNet32 from a tree of folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from targetprop.app import convert_imagenet
+from targetprop.app.convert_imagenet import convert, main
+from targetprop.data import imagenet32
+from targetprop.utils.errors import UserError
+
+CLASSES = ["n01", "n02", "n10"]
+FILES = sorted([*imagenet32.TRAIN_FILES, imagenet32.TEST_FILE])
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """80 training and 9 validation images of three classes; each shows the number of its class and its own."""
+    for part, count in (("train", 80), ("val", 9)):
+        for number in range(count):
+            folder = tmp_path / "source" / part / CLASSES[number % 3]
+            folder.mkdir(parents=True, exist_ok=True)
+            colour = (50 * (number % 3), number, 7)
+            Image.new("RGB", (50, 40), colour).save(folder / f"{number}.JPEG", format="PNG")  # exact, as JPEG is not
+    return tmp_path / "source"
+
+
+def written(target: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+
+
+def test_the_converted_files_hold_every_image_once_with_its_label(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    convert(source, target)
+    assert (target / "classes.txt").read_text().split() == CLASSES
+    splits = imagenet32.load(target)
+    for images, count in ((splits.train, 80), (splits.test, 9)):
+        red, green, blue = images.pixels.long().movedim(1, 0)[..., 5, 9]
+        assert sorted(green.tolist()) == list(range(count))
+        assert torch.equal(red, 50 * images.labels)
+        assert torch.equal(images.labels, green % 3)
+        assert set(blue.tolist()) == {7}
+    assert splits.train.labels.tolist() != sorted(splits.train.labels.tolist())  # classes are mixed
+
+
+def test_images_are_resized_by_means_over_boxes_whatever_their_proportions(source: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    for path in (source / "val").rglob("*.JPEG"):
+        path.unlink()
+    Image.fromarray(pixels).save(source / "val" / "n02" / "image.png")
+    convert(source, tmp_path / "target")
+    test = imagenet32.load(tmp_path / "target").test
+    means = pixels.reshape(32, 2, 32, 3, 3).mean(axis=(1, 3)).transpose(2, 0, 1)
+    assert np.abs(test.pixels[0].numpy() - means).max() <= 1  # Pillow rounds after each of the two directions
+    assert test.labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA"])
+def test_every_image_becomes_rgb(source: Path, tmp_path: Path, mode: str) -> None:
+    for path in (source / "val").rglob("*.JPEG"):
+        path.unlink()
+    name, kind = ("image.jpg", "JPEG") if mode == "CMYK" else ("image.JPEG", "PNG")
+    Image.new("RGB", (9, 8), (100, 100, 100)).convert(mode).save(source / "val" / "n01" / name, format=kind)
+    convert(source, tmp_path / "target")
+    pixels = imagenet32.load(tmp_path / "target").test.pixels.long()
+    assert (pixels - 100).abs().max() <= 3
+
+
+def test_a_stopped_conversion_goes_on_and_ends_as_an_uninterrupted_one(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert(source, tmp_path / "whole")
+    target, read, seen = tmp_path / "target", convert_imagenet._read, []
+
+    def stop(path: Path) -> object:
+        seen.append(path)
+        if len(seen) == 40:
+            raise KeyboardInterrupt
+        return read(path)
+
+    monkeypatch.setattr(convert_imagenet, "_read", stop)
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, target)
+    first = written(target)
+    assert 1 < len(first) < 1 + len(FILES)
+    times = {path: path.stat().st_mtime_ns for path in target.rglob("*_batch_*")}
+    convert(source, target)
+    assert written(target) == written(tmp_path / "whole")
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    seen.clear()
+    convert(source, target)
+    assert seen == []
+
+
+def test_what_a_killed_conversion_left_is_no_file(source: Path, tmp_path: Path) -> None:
+    convert(source, tmp_path / "target")
+    file = tmp_path / "target" / "Imagenet32_train" / "train_data_batch_4"
+    whole = file.read_bytes()
+    file.unlink()
+    file.with_name(".train_data_batch_4.partial").write_bytes(whole[:100])
+    convert(source, tmp_path / "target")
+    assert file.read_bytes() == whole
+    assert sorted(written(tmp_path / "target")) == ["classes.txt", *FILES]
+
+
+def test_unreadable_images_are_named_and_the_files_without_them_are_written(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "target"
+    (source / "train" / "n01" / "3.JPEG").write_bytes(b"no image")
+    image = source / "val" / "n02" / "4.JPEG"
+    image.write_bytes(image.read_bytes()[:60])
+    with pytest.raises(SystemExit, match="Error: Unreadable images: 2, namely") as caught:
+        main([str(source), str(target)])
+    for words in ("n01/3.JPEG (UnidentifiedImageError", "n02/4.JPEG (", "Replace or remove"):
+        assert words in str(caught.value)
+    there = sorted(written(target))
+    assert len(there) == len(FILES) - 1
+    assert imagenet32.TEST_FILE not in there
+    (source / "train" / "n01" / "3.JPEG").unlink()
+    image.unlink()
+    main([str(source), str(target)])
+    splits = imagenet32.load(target)
+    assert (len(splits.train), len(splits.test)) == (79, 8)
+
+
+def test_many_unreadable_images_are_counted(source: Path, tmp_path: Path) -> None:
+    for number in range(25):
+        (source / "val" / "n01" / f"broken{number}.jpg").touch()
+    with pytest.raises(UserError, match=r"Unreadable images: 25, namely .*, and 15 more") as caught:
+        convert(source, tmp_path / "target")
+    assert str(caught.value).count(".jpg (") == 10
+
+
+def test_files_of_other_classes_or_another_origin_are_not_added_to(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    convert(source, target)
+    before = written(target)
+    (source / "train" / "n005").mkdir()
+    with pytest.raises(UserError, match=r"classes\.txt: it names other classes"):
+        convert(source, target)
+    assert written(target) == before
+    (target / "classes.txt").unlink()
+    with pytest.raises(UserError, match=r"train_data_batch_1 is of another origin"):
+        convert(source, target)
+
+
+def test_what_is_no_such_tree_is_refused(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    with pytest.raises(UserError, match=r"nowhere.train: expected a folder"):
+        convert(tmp_path / "nowhere", target)
+    (source / "val" / "n99").mkdir()
+    with pytest.raises(UserError, match=r"val: expected only folders that are in train as well, got \['n99'\]"):
+        convert(source, target)
+    (source / "val" / "n99").rmdir()
+    for path in source.rglob("*.JPEG"):
+        path.rename(path.with_suffix(".txt"))
+    with pytest.raises(UserError, match=r"train: expected an image .*got 'none for train_data_batch_1'"):
+        convert(source, target)
+    (source / "train" / "more").mkdir()
+    for number in range(998):
+        (source / "train" / f"more{number}").mkdir()
+    with pytest.raises(UserError, match="train: expected 1 to 1000 folders, one for each class, got 1002"):
+        convert(source, target)
+    assert not target.exists()
