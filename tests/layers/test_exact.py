@@ -118,7 +118,6 @@ def test_channels_last_networks_train_and_one_layer_of_a_users_own_changes_no_or
     kernels = [p for p in learner.network.feedback_parameters() if p.dim() == 4 and min(p.shape[1:]) > 1]
     assert len(kernels) >= 3
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
-    assert learner.network.trace(x)[1].y.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_network_of_all_families_is_exact() -> None:
