@@ -289,7 +289,7 @@ class PReLURule(ActivationRule):
     def run(self, layer: nn.PReLU, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:  # type: ignore[override]
         return layer(x), x.detach() if clean is None else clean
 
-    def vjp(self, layer: nn.Module, delta: Tensor, context: Tensor) -> Tensor:
+    def vjp(self, layer: nn.PReLU, delta: Tensor, context: Tensor) -> Tensor:  # type: ignore[override]
         return self.gradients(layer, delta, context)[0]
 
     def gradients(  # type: ignore[override]

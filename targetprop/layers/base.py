@@ -249,8 +249,8 @@ class Altered(tuple[int, ...]):
     def refuse(self) -> UserError:
         """What to say where the feedback of the matrix is asked for."""
         return UserError(
-            f"a hook on {self.name}, or a method put into it, changes what it computes, and the feedback of its weights "
-            "would not know: put that into a layer of its own."
+            f"a hook on {self.name}, or a method put into it, changes what it computes, and the feedback of its "
+            "weights would not know: put that into a layer of its own."
         )
 
 
@@ -388,7 +388,7 @@ def rule_of(layer: nn.Module) -> LayerRule[Any]:
     """The rule that tells all that this layer does; `Opaque` where there is none."""
     rule = _rule_of_type(layer)
     if rule is None:
-        return Opaque(is_altered=_known_type(_own_type(layer)) is not None)
+        return Opaque(is_altered=_is_of_known_type(layer))
     if is_hooked(layer, itself_alone=rule.is_container):
         return rule.hooked(layer)
     bound = rule.bound(layer)
@@ -398,8 +398,12 @@ def rule_of(layer: nn.Module) -> LayerRule[Any]:
 def _rule_of_type(layer: nn.Module) -> LayerRule[Any] | None:
     """The rule of its type, if the layer computes what its type does, for weights of whatever origin."""
     kind = _own_type(layer)
-    known = _known_type(kind)
+    known = _known_type(kind)  # type: ignore[arg-type]
     return None if known is None or _is_patched(layer, kind) else _RULES[known]
+
+
+def _is_of_known_type(layer: nn.Module) -> bool:
+    return _known_type(_own_type(layer)) is not None  # type: ignore[arg-type]
 
 
 def _own_type(layer: nn.Module) -> type[Any]:

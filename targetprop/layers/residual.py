@@ -128,7 +128,7 @@ class ResidualRule(LayerRule[Residual]):
         if style == "linear":
             for each in feedback.modules():
                 if isinstance(each, MapFeedback):
-                    each.map.bias = None
+                    each.map.register_parameter("bias", None)
         return feedback
 
     @property
