@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from targetprop import rule_of
 from targetprop.layers.conv import Convolution
 from targetprop.layers.linear import Dense
-from targetprop.layers.maps import LinearMap
+from targetprop.layers.linear_map import LinearMap
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -14,12 +14,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from targetprop.feedback.base import OptimizerSpec
-from targetprop.learner import Step, Trainable
-
 if TYPE_CHECKING:
     from targetprop.execution.graph import GraphedStep, Outcome
     from targetprop.execution.grid import Grid
+    from targetprop.feedback.base import OptimizerSpec
+    from targetprop.learner import Step, Trainable
 
 Batch = tuple[Tensor, Tensor]
 ALONE: dict[str, Any] = {"sync_on_compute": False, "compute_with_cache": False}

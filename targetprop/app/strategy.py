@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import lightning as L
 import torch
@@ -13,9 +13,11 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
 from targetprop.app.places import placed
-from targetprop.execution.grid import Grid
 from targetprop.execution.parallel import distribute, gather
 from targetprop.learner import Learner
+
+if TYPE_CHECKING:
+    from targetprop.execution.grid import Grid
 
 _T = TypeVar("_T")
 

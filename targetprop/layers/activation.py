@@ -86,6 +86,8 @@ class Elementwise(LayerRule[nn.Module]):
 class ActivationFeedback(FeedbackLayer):
     """The same activation again."""
 
+    is_activation = True
+
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self._layer = (layer,)  # no submodule: an activation's parameters are the block's

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from targetprop.layers.base import Context, Facts, LayerRule, Style, register, sizes, transpose
-from targetprop.layers.maps import LinearMap, MapFeedback
+from targetprop.layers.linear_map import LinearMap
+from targetprop.layers.maps import MapFeedback
 from targetprop.utils.precision import wide
 
 Convolutional = nn.Conv1d | nn.Conv2d | nn.Conv3d

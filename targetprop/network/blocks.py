@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import nn
 
-from targetprop.layers.base import Opaque, has_matrix, is_hooked, rule_of
+from targetprop.layers.lookup import Opaque, has_matrix, is_hooked, rule_of
 from targetprop.layers.pool import MaxPool, MaxPoolRule, overlaps
 from targetprop.layers.sequence import SequenceRule, leaves
 from targetprop.utils.errors import UserError

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from targetprop.layers.base import FeedbackLayer, Opaque, Style, is_hooked, not_in_place, rule_of
-from targetprop.layers.residual import Residual
-from targetprop.layers.sequence import FeedbackChain, feedback_of, leaves
+from targetprop.layers.base import FeedbackLayer, Style
+from targetprop.layers.lookup import Opaque, is_hooked, not_in_place, rule_of
+from targetprop.layers.sequence import BranchedRule, FeedbackChain, feedback_of, leaves
 from targetprop.network.blocks import cut, opened, pool_first
 from targetprop.network.pair import Pair, Trace
 from targetprop.network.watch import Watch
@@ -79,8 +79,8 @@ class PairedNetwork(nn.Module):
         if len(pairs) == 1:
             warnings.warn("The network is one block: it has no feedback, and trains as by backprop.", stacklevel=2)
         network = cls(pairs, style, fed=[number for number, pair in enumerate(pairs) if pair.feedback is not None])
-        residuals = [each for each in model.modules() if isinstance(each, Residual)]
-        network._containers = (*opened(model), *residuals)
+        branched = [each for each in model.modules() if isinstance(rule_of(each), BranchedRule)]
+        network._containers = (*opened(model), *branched)
         network._given = tuple(blocks)
         network._watch = network._new_watch()
         return network

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules import module as torch_module
 
-from targetprop.layers.base import HOOKS
+from targetprop.layers.lookup import HOOKS
 
 
 class Watch:

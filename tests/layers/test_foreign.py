@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from targetprop import Learner, Residual, UserError, rule_of
-from targetprop.layers.base import Opaque
+from targetprop.layers.lookup import Opaque
 
 IMAGE = (3, 6, 6)
 
