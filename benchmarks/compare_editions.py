@@ -122,9 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for network in options.networks:
         for mode in options.modes:
             asked = {"make": mode, "network": network, "batch": options.batch, "iterations": options.iterations}
-            losses = [worker.ask(**asked)["loss"] for worker in workers]
+            norms = [worker.ask(**asked)["gradient"] for worker in workers]
             times = rounds(workers, options.repeats, options.seconds)
-            rows.append({"network": network, "mode": mode, "losses": losses, **compared(times)})
+            rows.append({"network": network, "mode": mode, "gradient_norms": norms, **compared(times)})
     for worker in workers:
         worker.end()
     Console(width=120).print(table_of(title(f"Two editions, batch {options.batch}", options), rows))

@@ -1,8 +1,8 @@
 """A process of `compare_editions.py`: training steps by the edition of the package that PYTHONPATH names.
 
-It reads a JSON command a line and answers each by a line: {"make": mode, "network": ..., "batch": ...} prepares steps
-and makes some, {"step": true} makes one and answers with its seconds. Nothing here is imported from the other
-benchmarks, which are written for one edition only.
+It reads a JSON command a line, and answers each by a line: {"make": mode, "network": name, "batch": ..., "iterations":
+...} prepares steps, makes some and answers with the norm of a gradient; {"step": true} makes one and answers with its
+seconds. Nothing here is imported from the other benchmarks, which are written for one edition only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 import targetprop
 
@@ -66,22 +66,26 @@ ALGORITHM = {"delta_mirror": "delta_mirror", "closed_form": "dtp"}
 """Names of the modes in the first and in the second edition."""
 
 
-def make(network: str, mode: str, batch: int, iterations: int) -> Callable[[], Tensor]:
-    """A training step; the forward rate is zero, so that weights stay where they are."""
+def make(network: str, mode: str, batch: int, iterations: int) -> tuple[Callable[[], None], float]:
+    """A training step, and the norm of the gradient that the last step of the warm-up left.
+
+    The forward rate is zero, so that weights stay where they are.
+    """
     learner = learner_of(vgg(CHANNELS[network]), mode, iterations)
     optimizer = torch.optim.SGD(learner.network.forward_parameters(), lr=0.0, momentum=0.9, weight_decay=1e-4)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(batch, *IMAGE, generator=generator).contiguous(memory_format=torch.channels_last)
     y = torch.randint(CLASSES, (batch,), generator=generator)
 
-    def step() -> Tensor:
-        loss = F.cross_entropy(learner(x), y)
-        learner.backward(loss)
-        optimizer.step()
+    def step() -> None:
         optimizer.zero_grad()
-        return loss.detach()
+        learner.backward(F.cross_entropy(learner(x), y))
+        optimizer.step()
 
-    return step
+    for _ in range(WARM_UP):
+        step()
+    gradients = [each.grad for each in learner.network.forward_parameters()]
+    return step, float(torch.cat([each.flatten() for each in gradients if each is not None]).norm())
 
 
 def main() -> None:
@@ -89,13 +93,13 @@ def main() -> None:
     torch.set_num_threads(int(sys.argv[1]))
     part("memory", "execution.memory").keep_freed_memory()
     answer({"package": targetprop.__file__})
-    step: Callable[[], Tensor] | None = None
+    step: Callable[[], None] | None = None
     for line in sys.stdin:
         command = json.loads(line)
         if "make" in command:
             step = None  # which lets go of the one before
-            step = make(command["network"], command["make"], command["batch"], command["iterations"])
-            answer({"loss": [float(step()) for _ in range(WARM_UP)][-1]})
+            step, norm = make(command["network"], command["make"], command["batch"], command["iterations"])
+            answer({"gradient": norm})
         elif step is not None:
             start = time.perf_counter()
             step()

@@ -312,8 +312,8 @@ def test_two_editions_take_turns(run: Run) -> None:
     record = run("compare_editions", tree, tree, "--networks", "tiny", "--batch", "2", "--repeats", "3")
     assert [row["mode"] for row in record["rows"]] == ["backprop", "delta_mirror", "closed_form"]
     for row in record["rows"]:
-        before, after = row["losses"]
-        assert before == after  # the same weights, batch and steps
+        before, after = row["gradient_norms"]
+        assert before == after > 0  # the same weights, batch and steps
         assert positive(row["ratio"], *row["quartiles"], *row["medians"].values())
         assert [len(each) for each in row["seconds"].values()] == [3, 3]
 
