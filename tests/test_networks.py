@@ -100,6 +100,6 @@ def test_image_too_small_for_simple_vgg_names_the_block() -> None:
 @pytest.mark.parametrize("network", [simple_vgg, norm_vgg, lenet, mlp, resnet])
 def test_unknown_activation_is_answered_with_the_nearest_name(network: Network) -> None:
     with pytest.raises(
-        UserError, match=r"activation: unknown value 'leakyrelu'\. Did you mean 'leaky_relu'.*Valid: elu"
+        UserError, match=r"activation: unknown value 'leakyrelu'\. Did you mean 'leaky_relu'.*Valid: celu, elu"
     ):
         network((1, 32, 32), 10, activation="leakyrelu")
