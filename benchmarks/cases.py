@@ -18,7 +18,7 @@ from targetprop.app.cli import check_overrides
 from targetprop.app.objects import plain
 from targetprop.baselines.backprop import Backprop
 from targetprop.data import Augmentation, BatchLoader, Images
-from targetprop.feedback.losses import Draw
+from targetprop.noise import Draw
 from timing import Step
 
 IMAGE, CLASSES = (3, 32, 32), 10

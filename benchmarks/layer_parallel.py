@@ -38,7 +38,8 @@ from torch.multiprocessing.spawn import spawn
 
 from cases import NETWORKS, NO_FEEDBACK, algorithm_of, learner_of, random_batch, step_of
 from targetprop import FeedbackLearning, Learner, PairedNetwork, Pass
-from targetprop.execution.parallel import Grid, distribute, share_out
+from targetprop.execution.grid import Grid
+from targetprop.execution.parallel import distribute, share_out
 from targetprop.execution.schedule import Wrapper
 from targetprop.noise import NoiseSource
 from timing import measure, medians, parser, positive, prepare, title, write_record

@@ -110,7 +110,7 @@ class Learner(nn.Module):
         self.algorithm = algorithm
         self.noise = noise or GaussianNoise(seed)
         self.steps = 0
-        self.learning = algorithm.feedback.start(self.network, algorithm.targets)
+        self.learning = algorithm.feedback.start(self.network)
         self.keep_pass: Callable[[PairedNetwork, Tensor, NoiseSource, int], Pass] = StoredPass
         self._call: _Call | None = None
         self._earlier: _Call | None = None

@@ -19,7 +19,7 @@ from targetprop.learner import Step, Trainable
 
 if TYPE_CHECKING:
     from targetprop.execution.graph import GraphedStep, Outcome
-    from targetprop.execution.parallel import Grid
+    from targetprop.execution.grid import Grid
 
 Batch = tuple[Tensor, Tensor]
 ALONE: dict[str, Any] = {"sync_on_compute": False, "compute_with_cache": False}

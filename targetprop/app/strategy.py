@@ -13,7 +13,8 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
 from targetprop.app.places import placed
-from targetprop.execution.parallel import Grid, distribute, gather
+from targetprop.execution.grid import Grid
+from targetprop.execution.parallel import distribute, gather
 from targetprop.learner import Learner
 
 _T = TypeVar("_T")

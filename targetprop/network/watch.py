@@ -23,6 +23,7 @@ class Watch:
     def __init__(self, blocks: Iterable[nn.Module], containers: Iterable[nn.Module]) -> None:
         inside = {id(each): each for block in blocks for each in block.modules()}
         everything = [*inside.values(), *containers]
+        self._modules = everything
         self._owns = [vars(each) for each in everything]
         self._hooks = [own[name] for own in self._owns for name in HOOKS]
         self._children = [own["_modules"] for own in self._owns if own["_modules"]]
@@ -37,11 +38,12 @@ class Watch:
         """The parameters of the blocks as they are now, each once, in the order of the modules."""
         return list({id(p): p for own in self._parameters for p in own.values() if p is not None}.values())
 
-    def _look(self) -> tuple[bool, list[bool], list[bool], list[int], list[bool]]:
+    def _look(self) -> tuple[bool, list[bool], list[int], list[int], list[int], list[bool]]:
         return (
             torch_module._has_any_global_hook(),
             [bool(hooks) for hooks in self._hooks],
-            ["forward" in own for own in self._owns],
+            [id(each.__class__) for each in self._modules],  # torch gives a parametrized layer another one
+            [len(own) for own in self._owns],  # methods of its own
             [id(child) for children in self._children for child in children.values()],
             [
                 bool(p._backward_hooks or p._post_accumulate_grad_hooks)
