@@ -46,7 +46,11 @@ def fitting(path: str | None, module: L.LightningModule) -> str | None:
         saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     except Exception as error:
         raise UserError(f"{path} is no checkpoint of targetprop: {error}", key="ckpt_path") from None
-    here, there = _shapes(module.state_dict()), _shapes(saved)
+    state = module.state_dict()
+    if _edition(saved) not in (None, _edition(state)):
+        message = f"{path} was written by another edition of targetprop or for another model, and cannot be read."
+        raise UserError(message, key="ckpt_path")
+    here, there = _shapes(state), _shapes(saved)
     differing = [name for name in {**here, **there} if here.get(name) != there.get(name)]
     if differing:
         message = f"{path} was made with other settings of model or network: {differing[0]} differs."
@@ -63,6 +67,12 @@ def best(trainer: L.Trainer) -> str | None:
         return kept.best_model_path
     log.warning("The best checkpoint %s is gone: the last weights are evaluated.", kept.best_model_path)
     return None
+
+
+def _edition(state: dict[str, Any]) -> tuple[str, ...] | None:
+    """What is kept beside the weights, by which editions differ; None of a model that keeps nothing."""
+    beside = state.get("learner._extra_state")
+    return (*sorted(beside), str(beside.get("format"))) if isinstance(beside, dict) else None
 
 
 def _shapes(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:
