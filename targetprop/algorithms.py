@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from targetprop.feedback.base import FeedbackRule, OptimizerSpec
 from targetprop.feedback.by_loss import ByLoss
@@ -18,6 +18,8 @@ from targetprop.feedback.kolen_pollack import KolenPollack
 from targetprop.feedback.losses import l_drl, reconstruction
 from targetprop.targets import DifferenceTargets, PlainTargets, Scope, TargetRule
 from targetprop.utils.errors import UserError, no_such, require, unknown
+
+_Rule = TypeVar("_Rule", TargetRule, FeedbackRule)
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,18 @@ class Algorithm:
         for name in numbers:
             if name not in self.numbers:
                 raise no_such(name, self.numbers)
-        changed = [
-            replace(rule, **{name: value for name, value in numbers.items() if name in _settable(rule)})  # type: ignore[type-var]
-            for rule in (self.targets, self.feedback)
-        ]
-        return Algorithm(*changed)
+        return Algorithm(_changed(self.targets, numbers), _changed(self.feedback, numbers))
 
 
-def _settable(rule: TargetRule | FeedbackRule) -> list[str]:
-    return [each.name for each in fields(rule) if each.metadata.get("is_number", True)]  # type: ignore[arg-type]
+def _settable(rule: Any) -> list[str]:
+    """Names of a rule's settings."""
+    return [each.name for each in fields(rule) if each.init and each.metadata.get("is_number", True)]
+
+
+def _changed(rule: _Rule, numbers: Mapping[str, Any]) -> _Rule:
+    """The rule with those of the numbers that it has."""
+    value: Any = rule
+    return cast(_Rule, replace(value, **{name: numbers[name] for name in _settable(rule) if name in numbers}))
 
 
 DTP = Algorithm(DifferenceTargets(), ByLoss(l_drl))
@@ -82,7 +87,7 @@ VANILLA_DTP = Algorithm(DifferenceTargets(), ByLoss(reconstruction))
 LEE_DTP = Algorithm(
     DifferenceTargets(output_follows_loss=True), ByLoss(reconstruction, feedback_training_iterations=1, style="lee")
 )
-"""Difference target propagation as Lee et al. 2015 define it: their feedback, and targets from below the output block."""
+"""Difference target propagation as Lee et al. 2015 define it: their feedback; targets start below the output block."""
 
 TP = Algorithm(PlainTargets(), ByLoss(reconstruction))
 """Target propagation (Bengio 2014)."""
@@ -94,7 +99,7 @@ KOLEN_POLLACK = Algorithm(DifferenceTargets(), KolenPollack())
 """Feedback weights take the forward weights' updates (Kolen and Pollack 1994); a mirror, not target propagation."""
 
 DELTA_MIRROR = Algorithm(DifferenceTargets(), DeltaMirror())
-"""Feedback weights follow the forward weights by a delta rule on responses to noise; a mirror, not target propagation."""
+"""Feedback weights follow the forward weights by a delta rule on noise; a mirror, not target propagation."""
 
 ALGORITHMS: Mapping[str, Algorithm] = {
     "dtp": DTP,
@@ -109,8 +114,8 @@ ALGORITHMS: Mapping[str, Algorithm] = {
 """Algorithms by name."""
 
 NOT_YET = {
-    "amortised_dtp": "what the first edition called so multiplies by the forward slopes, and is no target propagation: it "
-    "is 'delta_mirror' now. Genuine difference target propagation with amortised feedback is not here yet",
+    "amortised_dtp": "what the first edition called so multiplies by the forward slopes, which is no target propagation: "
+    "it is 'delta_mirror' now. Genuine difference target propagation with amortised feedback is not here yet",
 }
 """Names that are refused, and why."""
 

@@ -216,7 +216,7 @@ class Learner(nn.Module):
         return self.learning.plan
 
     def _sweep(self, seen: Pass, output: OutputSignal, keep: bool) -> Step:
-        """From the output down: a block's feedback learns, its forward weights get their gradient, its target goes on."""
+        """From the output down: a block's feedback learns, its weights get their gradient, its target goes on."""
         record = _Record(keep)
         self.learning.before_sweep(seen)
         for block, difference in self.algorithm.targets.sweep(seen, output):
@@ -283,8 +283,8 @@ class _Call:
 
 def _refuse_lost_gradient(output: Tensor) -> None:
     raise UserError(
-        "a gradient reached the output by loss.backward(), which trains nothing here: use learner.backward(loss) in its "
-        "place.",
+        "a gradient reached the output by loss.backward(), which trains nothing here: use learner.backward(loss) "
+        "in its place.",
         key="backward",
     )
 

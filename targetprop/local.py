@@ -51,12 +51,12 @@ def _add_by_rules(chain: Chain, trace: Trace, delta: Tensor, scale: float) -> Te
         layer = rule.layers[i]
         delta, own = rule.rules[i].gradients(layer, delta, trace.context[i])
         for name, gradient in own.items():
-            _add(layer.get_parameter(name) if getattr(layer, name) is not None else None, gradient, scale)
+            _add(layer._parameters[name], gradient, scale)
         if not (rule.rules[i].facts(layer).keeps_sums and isinstance(chain.map, Convolution)):
             summed = delta
     layer = rule.layers[position]
-    weight, bias = layer.weight, layer.bias
-    if weight.requires_grad:
+    weight, bias = layer._parameters["weight"], layer._parameters["bias"]
+    if weight is not None and weight.requires_grad:
         x = rule.run_before(position, trace.x, trace.context)
         _add(weight, chain.map.correlate(x, delta), scale)
     if bias is not None and bias.requires_grad:

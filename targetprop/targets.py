@@ -20,7 +20,7 @@ from targetprop.network.passes import Pass, Trace
 from targetprop.utils.errors import is_number, require
 
 Scope = Literal["block", "network"]
-"""How far a rule looks: at one block and its feedback, or further. Execution modes that take blocks apart need "block"."""
+"""How far a rule looks: at one block and its feedback, or further. What executes blocks apart needs "block"."""
 
 
 @dataclass(frozen=True)

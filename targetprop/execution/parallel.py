@@ -128,7 +128,7 @@ class Distributed(Wrapper):
         self.owners = owners[0]
 
     def publish(self, learned: Mapping[int, Sequence[Tensor]], losses: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """What every owner's blocks have learned, and their losses, to all processes of its row: one broadcast an owner.
+        """Send what each owner's blocks have learned, and their losses, to all of its row: one broadcast an owner.
 
         Args:
             learned: the tensors of all blocks with feedback that learning may change, by block; written in place.
@@ -199,7 +199,7 @@ class Distributed(Wrapper):
 
     def _seconds(self, seen: Pass) -> list[float]:
         """What each block's feedback learning takes on this batch, tried out alone: afterwards all is as it was."""
-        # Forward weights are not touched, not even by writing the same into them: a block's graph needs them as they were.
+        # Forward weights are not touched, not even by writing the same into them: graphs need them as they were.
         learned = [each for block in self.network.fed_numbers for each in self.learned(block)]
         before, state = [each.clone() for each in learned], copy.deepcopy(self.state_dict())
         average, self.inner.bare.average = self.inner.bare.average, None
@@ -228,15 +228,15 @@ def distribute(learner: Learner, grid: Grid) -> None:
     Their weights become equal.
 
     Raises:
-        UserError: what is trained has no feedback that could be divided, its algorithm looks beyond one block, there are
-            more columns than blocks with feedback, or noise of the user's own for several rows.
+        UserError: what is trained has no feedback that could be divided, its algorithm looks beyond one block, there
+            are more columns than blocks with feedback, or noise of the user's own for several rows.
     """
     if not isinstance(learner, Learner):
         raise UserError(f"{type(learner).__name__} has no feedback that processes could divide between them.")
     if learner.algorithm.scope == "network":
         raise UserError(
-            "the algorithm looks beyond one block, so that its blocks cannot learn in processes of their own: train it in "
-            "one process.",
+            "the algorithm looks beyond one block, so that blocks cannot learn in processes of their own: train it in one "
+            "process.",
             key="algorithm",
         )
     if grid.rows > 1:

@@ -14,7 +14,7 @@ from targetprop.utils.errors import UserError
 
 
 class RecomputedPass(Pass):
-    """Keeps the batch alone, and computes the activations of each block anew from it, in blocks / 2 times the passes."""
+    """Keeps the batch alone; activations of each block are computed anew from it, in blocks / 2 times the passes."""
 
     def __init__(self, network: PairedNetwork, x: Tensor, noise: NoiseSource, step: int) -> None:
         super().__init__(network, x, noise, step)

@@ -124,7 +124,7 @@ class FeedbackLearning(ABC):
         """State that belongs to one of these blocks each, for blocks that have some."""
         return {}
 
-    def load_states(self, states: Mapping[int, Any]) -> None:
+    def load_states(self, states: Mapping[int, Any]) -> None:  # noqa: B027
         """Take over what `states` returned, perhaps in another process."""
 
     def state_dict(self) -> dict[str, Any]:

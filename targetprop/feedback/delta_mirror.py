@@ -58,7 +58,7 @@ class DeltaMirror(FeedbackRule):
 
     budget: float = 0.12
     adaptive: bool = True
-    style: ClassVar[Style] = "linear"
+    style: Style = field(default="linear", init=False)
     styles: ClassVar[frozenset[Style]] = frozenset({"linear"})
 
     def __post_init__(self) -> None:
