@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lightning as L
 import torch
@@ -13,8 +14,10 @@ from torch import Tensor
 from targetprop.data import Augmentation, BatchLoader, Images, Selection, Splits
 from targetprop.data.keyed import Stream, keyed_generator
 from targetprop.data.split import stratified_split
-from targetprop.execution.parallel import Grid
 from targetprop.utils.errors import is_number, prefixed, require, require_whole
+
+if TYPE_CHECKING:
+    from targetprop.execution.parallel import Grid
 
 
 class ImageDataModule(L.LightningDataModule):

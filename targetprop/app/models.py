@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from hydra.utils import get_object
@@ -11,12 +10,12 @@ from torch import nn
 
 from targetprop.algorithms import Algorithm, named
 from targetprop.app.objects import refuse_unknown
+from targetprop.app.optimizers import optimizer_spec
 from targetprop.app.places import NUMBERS, placed
 from targetprop.baselines.backprop import Backprop
 from targetprop.baselines.notebook import AsPrinted
-from targetprop.feedback.base import OptimizerSpec
 from targetprop.learner import Learner
-from targetprop.utils.errors import UserError, is_number, prefixed, require
+from targetprop.utils.errors import UserError, require
 
 
 def target_propagation(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int, algorithm: str) -> Learner:
@@ -75,32 +74,6 @@ def find_algorithm(name: str) -> Algorithm:
         raise UserError(f"{name} cannot be imported: {error}", key="algorithm") from error
     require(isinstance(found, Algorithm), "algorithm", "the import path of an Algorithm", name)
     return found
-
-
-def optimizer_spec(name: str, hparams: Mapping[str, Any]) -> OptimizerSpec:
-    """The optimiser at `hparams[name]`, with errors that name the key below `hparams`.
-
-    Raises:
-        UserError: a value that does not fit, or that an optimiser does not have.
-    """
-    given = hparams.get(name)
-    if not isinstance(given, Mapping):
-        raise UserError(f"expected an optimiser (type, lr, ...), got {given!r}", key=name)
-    with prefixed(name):
-        refuse_unknown(given, [each.name for each in fields(OptimizerSpec)])
-        return OptimizerSpec(**given)
-
-
-def forward_optimizer(hparams: Mapping[str, Any]) -> OptimizerSpec:
-    """The optimiser of the forward weights.
-
-    Raises:
-        UserError: a value that does not fit, named by its full key.
-    """
-    with placed():
-        spec = optimizer_spec("f_optim", hparams)
-        require(is_number(spec.lr), "f_optim.lr", "one number, for all blocks", spec.lr)
-        return spec
 
 
 def _refuse_numbers(hparams: Mapping[str, Any], message: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
@@ -14,10 +14,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from targetprop.execution.graph import GraphedStep, Outcome
-from targetprop.execution.parallel import grid_of
 from targetprop.feedback.base import OptimizerSpec
 from targetprop.learner import Step, Trainable
+
+if TYPE_CHECKING:
+    from targetprop.execution.graph import GraphedStep, Outcome
+    from targetprop.execution.parallel import Grid
 
 Batch = tuple[Tensor, Tensor]
 ALONE: dict[str, Any] = {"sync_on_compute": False, "compute_with_cache": False}
@@ -104,7 +106,7 @@ class Classifier(L.LightningModule):
         With an epoch's last batch, processes that train on other batches add theirs to the epoch's means.
         """
         self.last_step = None
-        grid = grid_of(self.learner)
+        grid: Grid | None = getattr(self.trainer.strategy, "grid", None)
         if grid and grid.rows > 1 and batch_idx + 1 == self.trainer.num_training_batches:
             for metric in (self.train_loss, self.train_accuracy):
                 metric.sync(process_group=grid.same_pairs)

@@ -25,5 +25,5 @@ def placed() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        place = OTHERS.get(error.key.partition(".")[0], NUMBERS)
+        place = OTHERS.get(error.key.partition(".")[0], NUMBERS) if error.key else ""
         raise (error.under(place) if place else error) from error.__cause__

@@ -28,7 +28,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from targetprop.app.errors import DivergenceError
 from targetprop.app.quiet import quiet_warnings
-from targetprop.utils.errors import UserError
+from targetprop.utils.errors import UserError, require_whole
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -160,6 +160,12 @@ def agreed_backend(store: Store, number: int, world: int, *, has_own_gpu: bool) 
     store.set(f"has_own_gpu/{number}", str(has_own_gpu))
     everywhere = [store.get(f"has_own_gpu/{other}") for other in range(world)]
     return "nccl" if set(everywhere) == {b"True"} else "gloo"
+
+
+def check_gpus(gpus: int | None) -> None:
+    """Raise `UserError` for what is no number of GPUs."""
+    if gpus is not None:
+        require_whole("gpus", gpus, least=0)
 
 
 def usable_gpus(gpus: int | None) -> int:

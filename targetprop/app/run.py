@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
@@ -19,17 +19,16 @@ from targetprop.app.callbacks.checkpoint import BestCheckpoint
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.history import History
 from targetprop.app.datamodule import ImageDataModule
-from targetprop.app.models import forward_optimizer
 from targetprop.app.module import Classifier
 from targetprop.app.objects import build, build_members, call, plain
+from targetprop.app.optimizers import forward_optimizer
 from targetprop.app.places import placed
-from targetprop.app.processes import is_started, join, launch, rank, world_size
+from targetprop.app.processes import check_gpus, is_started, join, launch, rank, world_size
 from targetprop.app.report.table import Result, results_table, times_line
 from targetprop.app.report.tree import config_tree
-from targetprop.app.trained import learner_of
-from targetprop.app.trainer import check_gpus
 from targetprop.execution.graph import GraphedStep
 from targetprop.execution.memory import keep_freed_memory
+from targetprop.learner import Learner, Trainable
 from targetprop.utils.errors import UserError, prefixed, require, require_whole
 from targetprop.utils.files import whole_file, write_text
 
@@ -73,8 +72,10 @@ def count_processes(config: DictConfig) -> int:
     Raises:
         UserError: more than there are pairs to train, or anything else that would fail in every process.
     """
-    trained = build_module(config, build(config.datamodule)).learner
-    learner = learner_of(trained, "trainer", "It has no feedback to train layer-parallel; use trainer=default.")
+    learner = build_module(config, build(config.datamodule)).learner
+    if not isinstance(learner, Learner):
+        message = f"{type(learner).__name__} has no feedback to train layer-parallel; use trainer=default."
+        raise UserError(message, key="trainer")
     if learner.algorithm.scope != "block":
         message = "this model looks beyond one block, so its blocks cannot be trained apart; use trainer=default."
         raise UserError(message, key="trainer")
@@ -141,12 +142,12 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
     hparams = model.pop("hparams")
     loss = get_method(model.pop("loss", "torch.nn.functional.cross_entropy"))
     f_optim = forward_optimizer(hparams)
-    learner = get_method(model.pop("_target_"))(network, hparams, seed=config.seed, **model)
+    learner: Trainable = get_method(model.pop("_target_"))(network, hparams, seed=config.seed, **model)
     scheduler = build(config.scheduler) if config.get("scheduler") else None
     graphed = None
     if config.trainer.get("cuda_graph") is True:
         with placed():
-            graphed = GraphedStep(learner_of(learner, "cuda_graph", "Set it to false."), loss)
+            graphed = GraphedStep(cast(Learner, learner), loss)  # which refuses what is none
     return Classifier(learner, f_optim, classes, scheduler, graphed, loss)
 
 

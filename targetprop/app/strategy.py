@@ -13,9 +13,8 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
 from targetprop.app.places import placed
-from targetprop.app.trained import learner_of
 from targetprop.execution.parallel import Grid, distribute, gather
-from targetprop.learner import Learner, Trainable
+from targetprop.learner import Learner
 
 _T = TypeVar("_T")
 
@@ -43,10 +42,9 @@ class LayerParallelStrategy(SingleDeviceStrategy):
 
     @property
     def learner(self) -> Learner:
-        """The learner of the module that is trained."""
+        """The learner of the module that is trained; `distribute` refuses what is none."""
         assert self.lightning_module is not None
-        trained = cast(Trainable, self.lightning_module.learner)
-        return learner_of(trained, "trainer", "It has no feedback to train layer-parallel; use trainer=default.")
+        return cast(Learner, self.lightning_module.learner)
 
     def setup(self, trainer: L.Trainer) -> None:
         """Divide the training between the processes, once the module is on its device."""

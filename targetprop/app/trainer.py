@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from targetprop.app.checkpoints import WholeFiles
-from targetprop.app.processes import own_device
+from targetprop.app.processes import check_gpus, own_device
 from targetprop.app.strategy import LayerParallelStrategy
 from targetprop.execution.parallel import Grid
 from targetprop.utils.errors import UserError, require, require_whole
@@ -98,12 +98,6 @@ def build_layer_parallel_trainer(
     strategy = LayerParallelStrategy(device, grid)
     accelerator = "gpu" if device.type == "cuda" else "cpu"
     return _trainer(accelerator, matmul_precision, callbacks, logger, {**options, "strategy": strategy})
-
-
-def check_gpus(gpus: int | None) -> None:
-    """Refuse what is no number of GPUs."""
-    if gpus is not None:
-        require_whole("gpus", gpus, least=0)
 
 
 def _trainer(

@@ -111,7 +111,7 @@ def test_a_taken_port_does_not_matter(compose: Compose) -> None:
         ("trainer.threads=0", r"trainer.threads.*got 0"),
         ("trainer.data_parallel=0", r"trainer.data_parallel.*got 0"),
         ("trainer.gpus=-1", r"trainer.gpus.*got -1"),
-        ("model=backprop", "trainer: Backprop is no target propagation"),
+        ("model=backprop", "trainer: Backprop has no feedback to train"),
         ("datamodule.batch_size=100000", "batch_size: 100000 is larger"),
         ("trainer.cuda_graph=true", r"trainer.cuda_graph"),
         ("trainer.precision=foo", r"^trainer.precision.*got .foo"),

@@ -204,7 +204,7 @@ def test_precision_of_products_holds_for_convolutions_too(recwarn: pytest.Warnin
 
 @pytest.mark.parametrize(
     ("model", "words"),
-    [("model=backprop", "Backprop is no target propagation"), ("model=delta_mirror", "run is on the CPU")],
+    [("model=backprop", "got Backprop"), ("model=delta_mirror", "run is on the CPU")],
 )
 def test_graphs_are_refused_where_there_can_be_none(compose: Compose, model: str, words: str) -> None:
     with pytest.raises(UserError, match=r"trainer\.cuda_graph") as caught:

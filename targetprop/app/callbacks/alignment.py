@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from targetprop.app.callbacks.measurements import Measurements
 from targetprop.execution.parallel import distributed_of, grid_of
 from targetprop.learner import Trainable
 from targetprop.measure.alignment import angle, backprop_gradients, block_gradients, feedback_angles, norm_ratio
 from targetprop.utils.errors import UserError, require_whole
 
 
-class Alignment(L.Callback):
+class Alignment(Measurements):
     """Logs every `every_n_steps` steps, for block n = 1, 2, ...:
 
     - `angle/block{n}`: degrees between its update and backprop's gradient on the same batch and weights;
@@ -27,8 +28,8 @@ class Alignment(L.Callback):
 
     def __init__(self, every_n_steps: int = 25) -> None:
         require_whole("every_n_steps", every_n_steps, least=1)
+        super().__init__()
         self.every_n_steps = every_n_steps
-        self.rows: list[dict[str, float]] = []
         self._batch: tuple[Tensor, Tensor] | None = None
         self._random_state: list[Tensor] = []
 
@@ -77,14 +78,6 @@ class Alignment(L.Callback):
             logger.log_metrics(values, step=trainer.global_step)
         epoch = trainer.global_step / max(1, int(trainer.num_training_batches))
         self.rows.append({"step": trainer.global_step, "epoch": epoch, **values})
-
-    def state_dict(self) -> dict[str, Any]:
-        """The measurements so far."""
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on after the measurements of the resumed run."""
-        self.rows = list(state_dict["rows"])
 
 
 def _random_state(device: torch.device) -> list[Tensor]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
+from torchmetrics import Metric
 
-from targetprop.app.callbacks.alignment import Alignment
 from targetprop.app.callbacks.find import find_callback
-from targetprop.app.module import Classifier
+from targetprop.app.callbacks.measurements import Measurements
 from targetprop.app.report.curves import draw_curves
 
 log = logging.getLogger(__name__)
@@ -52,9 +52,8 @@ class History(L.Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith("feedback_loss/") or (self._validated and name.startswith("val/"))
         }
-        module = cast(Classifier, pl_module)
-        metrics["train/loss"] = float(module.train_loss.compute())
-        metrics["train/accuracy"] = float(module.train_accuracy.compute())
+        metrics["train/loss"] = float(cast(Metric, pl_module.train_loss).compute())
+        metrics["train/accuracy"] = float(cast(Metric, pl_module.train_accuracy).compute())
         metrics["epoch"] = trainer.current_epoch + 1
         metrics["seconds"] = time.monotonic() - self._epoch_start - self._validation_seconds
         self.epochs.append(metrics)
@@ -73,8 +72,8 @@ class History(L.Callback):
     def _draw(self, trainer: L.Trainer) -> None:
         self._drawn = time.monotonic()
         if self.epochs and trainer.is_global_zero:
-            alignment = find_callback(trainer, Alignment)
-            draw_curves(self.path, self.epochs, alignment.rows if alignment else [])
+            measured = find_callback(trainer, Measurements)
+            draw_curves(self.path, self.epochs, measured.rows if measured else [])
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
+from torchmetrics import Metric
 
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.history import History
-from targetprop.app.module import Classifier
 from targetprop.utils.errors import is_number, require
 from targetprop.utils.files import write_text
 
@@ -28,7 +28,7 @@ class AccuracyFloor(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop if the epoch was too bad."""
-        accuracy = float(cast(Classifier, pl_module).train_accuracy.compute())
+        accuracy = float(cast(Metric, pl_module.train_accuracy).compute())
         if trainer.strategy.reduce_boolean_decision(accuracy < self.least):  # the same for all processes
             message = "Training accuracy %.2f %% is below %.2f %%: training ends with epoch %d."
             log.warning(message, 100 * accuracy, 100 * self.least, trainer.current_epoch + 1)

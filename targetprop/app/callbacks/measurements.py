@@ -1,0 +1,22 @@
+"""What a callback has measured, kept through resumes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+
+
+class Measurements(L.Callback):
+    """A callback that keeps `rows`, one a measurement, each with "step", "epoch" (fractional) and what it measured."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """The measurements so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after the measurements of the resumed run."""
+        self.rows = list(state_dict["rows"])
