@@ -27,8 +27,7 @@ from targetprop.network.pair import Pair
 from targetprop.network.passes import Pass, Trace
 from targetprop.targets import DifferenceTargets, OutputSignal, PlainTargets, TargetRule
 from targetprop.utils.errors import UserError
-
-__version__ = "0.2.0"
+from targetprop.version import __version__
 
 __all__ = [
     "ALGORITHMS",
@@ -64,6 +63,7 @@ __all__ = [
     "Trace",
     "Trainable",
     "UserError",
+    "__version__",
     "explain",
     "register",
     "register_elementwise",
