@@ -17,7 +17,7 @@ TAKES_NOTHING = ("-m", "--multirun", "--resolve")
 
 
 def refuse_unreadable(arguments: Sequence[str]) -> None:
-    """Raise `UserError` for the first override, among arguments of Hydra's, that it cannot read, saying how to quote.
+    """Raise `UserError` for the first override among these arguments that Hydra cannot read, saying how to quote it.
 
     In a sweep commas separate the values of several runs, and brackets and parentheses have a meaning: what can be read
     is not looked at.
@@ -25,19 +25,28 @@ def refuse_unreadable(arguments: Sequence[str]) -> None:
     sweep = any(each in ("-m", "--multirun") for each in arguments)
     for before, argument in zip(["-m", *arguments], arguments, strict=False):
         given = re.match(r"[^-].*=|~", argument) and (not before.startswith("-") or before in TAKES_NOTHING)
-        if given and not _is_readable(argument, sweep):
-            raise unreadable(argument)
+        if given:
+            _check(argument, sweep)
 
 
-def unreadable(override: str) -> UserError:
+def _check(override: str, sweep: bool) -> None:
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        raise _unreadable(override, f"Hydra cannot read this: {str(error).splitlines()[0]}.") from None
+    if parsed.is_sweep_override() and not sweep:
+        raise _unreadable(override, "Several values are for a sweep (-m).")
+
+
+def _unreadable(override: str, reason: str) -> UserError:
     """The error for an override that cannot be read, with one in its place that can, as a shell takes it."""
     key, _, value = override.partition("=")
-    name = key.lstrip("+~")
-    message = f"Hydra cannot read {value or override!r} as it stands."
     proposed = quoted(key, value)
-    if not value or proposed is None:
-        return UserError(f"{message} Its grammar: hydra.cc/docs/advanced/override_grammar/basic", key=name)
-    return UserError(f"{message} Text with such characters is quoted, for the shell too: {proposed}", key=name)
+    if proposed is None:
+        hint = "How it is written: hydra.cc/docs/advanced/override_grammar/basic"
+    else:
+        hint = f"If it is meant as text, quote it, for the shell too: {proposed}"
+    return UserError(f"{reason} {hint}", key=key.lstrip("+~"))
 
 
 def quoted(key: str, value: str) -> str | None:
@@ -52,17 +61,10 @@ def quoted(key: str, value: str) -> str | None:
     return shlex.quote(override) if _is_text(override, text) else None
 
 
-def _is_readable(override: str, sweep: bool) -> bool:
+def _is_text(override: str, text: str) -> bool:
+    """Whether Hydra reads just this text."""
     try:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException:
         return False
-    return sweep or not parsed.is_sweep_override()
-
-
-def _is_text(override: str, text: str) -> bool:
-    """Whether Hydra reads just this text."""
-    if not _is_readable(override, sweep=False):
-        return False
-    value = OverridesParser.create().parse_override(override).value()
-    return str(value) == text and not isinstance(value, dict | list)
+    return not parsed.is_sweep_override() and str(parsed.value()) == text

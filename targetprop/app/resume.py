@@ -11,7 +11,7 @@ import lightning as L
 import torch
 
 from targetprop.app.record import KEY, refuse_other_settings
-from targetprop.utils.errors import UserError
+from targetprop.utils.errors import UserError, prefixed
 from targetprop.version import __version__
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,9 @@ STATE = {"callbacks": Mapping, "loops": Mapping, "optimizer_states": list, "lr_s
 
 
 def start(config: Mapping[str, Any], module: L.LightningModule) -> str | None:
-    """The checkpoint that a run with this plain configuration starts from; None if it has what it needs in `module`.
+    """The checkpoint that a run with this plain configuration goes on from, if it does.
+
+    Of one that is only evaluated the weights are loaded into `module`: the trainer would want all the rest, too.
 
     Raises:
         UserError: the checkpoint fits neither module nor configuration; the message says how.
@@ -33,12 +35,13 @@ def start(config: Mapping[str, Any], module: L.LightningModule) -> str | None:
     if config["train"]:
         _check_resume(path, saved, config)
     _check_shapes(path, saved["state_dict"], module)
-    if config["train"] or _is_whole(saved):
+    if config["train"]:
         return str(path)
-    try:
-        module.load_state_dict(saved["state_dict"])  # weights alone, which Lightning does not read
-    except UserError as error:
-        raise error.under("ckpt_path") from None
+    log.info("Evaluating %s", path)
+    if config["trainer"].get("precision") == "64-true":
+        module.double()  # as the trainer will: before it, so that no digit is lost
+    with prefixed("ckpt_path"):
+        module.load_state_dict(saved["state_dict"])
     return None
 
 
@@ -57,18 +60,13 @@ def _load(path: str) -> dict[str, Any]:
         raise UserError(f"{path} is no checkpoint of targetprop: {reason}", key="ckpt_path") from None
     if not isinstance(saved, dict) or not isinstance(saved.get("state_dict"), dict):
         raise UserError(f"{path} is no checkpoint of targetprop: it has no state_dict.", key="ckpt_path")
-    if _is_whole(saved) and _record(saved) is None:
+    if "pytorch-lightning_version" in saved and _record(saved) is None:
         raise UserError(
             f"{path} was written by the first edition of targetprop or by another program, "
             f"and cannot be read by version {__version__}: train anew.",
             key="ckpt_path",
         )
     return saved
-
-
-def _is_whole(saved: Mapping[str, Any]) -> bool:
-    """Whether a trainer has written it, not only weights."""
-    return "pytorch-lightning_version" in saved
 
 
 def _record(saved: Mapping[str, Any]) -> Mapping[str, Any] | None:

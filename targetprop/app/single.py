@@ -19,9 +19,9 @@ def refuse_single_images(loader: BatchLoader, batches: int, network: nn.Module) 
     last = loader.least(1) > 1
     which = f"the last batch of {len(loader.images)} images has" if last else "every batch has"
     several = f" for one of {loader.rows} groups" if loader.rows > 1 else ""
-    mend = "set datamodule.drop_last=true or another datamodule.batch_size" if last else (
-        "set datamodule.batch_size=2 or more, and datamodule.drop_last=true"
-    )  # fmt: skip
+    mend = "set datamodule.drop_last=true, or another datamodule.batch_size"
+    if not last:
+        mend = "set datamodule.batch_size=2 or more, and datamodule.drop_last=true"
     if least == 0:
         raise UserError(f"{which} no image left{several}; {mend}.", key="datamodule.drop_last")
     refused = _refused(network, loader.images.image_shape)
