@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from hydra.utils import get_method
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
-import targetprop
-from targetprop import AMORTISED_DTP, DTP, Learner, OptimizerSpec, Pair, Recipe, Trace
+from targetprop import DELTA_MIRROR, DTP, Algorithm, ByLoss, Fixed, Learner, OptimizerSpec, Pair, Trace
+from targetprop.app.cli import check_overrides
+from targetprop.app.objects import plain
 from targetprop.baselines.backprop import Backprop
 from targetprop.data import Augmentation, BatchLoader, Images
-from targetprop.feedback.rules import Draw
+from targetprop.noise import Draw
 from timing import Step
 
 IMAGE, CLASSES = (3, 32, 32), 10
@@ -36,40 +37,41 @@ VGGS = ("full", "small", "tiny")
 TEXTBOOK, STRICT = "backprop, textbook", "backprop, strict"
 YARDSTICKS = (TEXTBOOK, STRICT)
 NO_FEEDBACK = "no feedback learning"
-MODES = ("published", "textbook", "exact", "expected", "amortised", NO_FEEDBACK)
-"""Ways to train by target propagation; see `recipe_of`."""
+MODES = ("published", "autograd", "closed_form", "delta_mirror", NO_FEEDBACK)
+"""Ways to train by target propagation; see `change`."""
 
 
-def conf(name: str) -> Any:
-    """A file of the library's configuration, e.g. "network/lenet"."""
-    return OmegaConf.load(Path(targetprop.__file__).parent / "app" / "conf" / f"{name}.yaml")
+@cache
+def configured(network: str) -> DictConfig:
+    """What `python main.py` composes to train one of `NETWORKS` by L-DRL on CIFAR-10."""
+    return check_overrides(["model=dtp", f"network={NETWORKS[network][0]}", "datamodule=cifar10"])
 
 
 def build_network(name: str) -> nn.Sequential:
     """One of `NETWORKS` for images of CIFAR-10, always with the same weights."""
-    config, changes = NETWORKS[name]
-    settings = conf(f"network/{config}")
-    hparams: Any = OmegaConf.to_container(settings.hparams)
+    settings = configured(name).network
     torch.manual_seed(0)
-    return get_method(settings._target_)(IMAGE, CLASSES, **{**hparams, **changes})
+    return get_method(settings._target_)(IMAGE, CLASSES, **{**plain(settings.hparams), **NETWORKS[name][1]})
 
 
-def recipe_of(network: str, mode: str) -> Recipe:
-    """The recipe of one of the `MODES` with the published settings of a network."""
-    dtp: Any = OmegaConf.to_container(conf(f"network/{NETWORKS[network][0]}").dtp)
-    numbers = {key: dtp[key] for key in ("beta", "feedback_training_iterations", "noise")}
-    return change(replace(DTP, b_optim=OptimizerSpec("sgd", dtp["b_lr"], momentum=0.9), **numbers), mode)
+def algorithm_of(network: str, mode: str) -> Algorithm:
+    """One of the `MODES` with the published settings of a network."""
+    numbers = plain(configured(network).model.hparams)
+    del numbers["f_optim"]  # which is not the algorithm's
+    numbers["b_optim"] = OptimizerSpec(**numbers["b_optim"])
+    return change(DTP.with_numbers(**numbers), mode)
 
 
-def change(recipe: Recipe, mode: str) -> Recipe:
-    """An L-DRL recipe in one of the `MODES`."""
-    if mode == "published":
-        return replace(recipe, feedback_loss=uncached_l_drl)
-    if mode == "amortised":
-        return replace(AMORTISED_DTP, beta=recipe.beta, adaptive=False)  # the whole budget, at every step
+def change(l_drl: Algorithm, mode: str) -> Algorithm:
+    """Difference target propagation with L-DRL, in one of the `MODES`."""
+    if mode == "delta_mirror":
+        return DELTA_MIRROR.with_numbers(beta=l_drl.numbers["beta"], adaptive=False)  # all of the budget at every step
     if mode == NO_FEEDBACK:
-        return replace(recipe, feedback_loss=None)
-    return replace(recipe, feedback=mode)
+        return replace(l_drl, feedback=Fixed())
+    if mode == "published":
+        assert isinstance(l_drl.feedback, ByLoss)
+        return replace(l_drl, feedback=replace(l_drl.feedback, loss=uncached_l_drl))
+    return l_drl.with_numbers(gradient=mode)
 
 
 def uncached_l_drl(pair: Pair, trace: Trace, draw: Draw) -> Tensor:
@@ -84,38 +86,39 @@ def uncached_l_drl(pair: Pair, trace: Trace, draw: Draw) -> Tensor:
     return (output_response.square().sum() - 2 * (eps * response).sum()) / len(eps)
 
 
-def make_learner(network: nn.Sequential, mode: str, recipe: Recipe | None, device: torch.device) -> nn.Module:
+def make_learner(network: nn.Sequential, mode: str, algorithm: Algorithm | None, device: torch.device) -> nn.Module:
     """What trains `network` on `device`: the network itself for textbook backprop, else a `Backprop` or a `Learner`.
 
     Args:
-        mode: one of `YARDSTICKS`, or anything else for target propagation by `recipe`.
+        mode: one of `YARDSTICKS`, or anything else for target propagation by `algorithm`.
     """
     network = network.to(device)
     if mode == TEXTBOOK:
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if mode == STRICT:
         return Backprop(network)
-    assert recipe is not None
-    return Learner(network, recipe)
+    assert algorithm is not None
+    return Learner(network, algorithm)
 
 
 def learner_of(network: str, mode: str, device: torch.device) -> nn.Module:
     """A fresh learner of one of `NETWORKS` by one of the `YARDSTICKS` or `MODES`, with published settings."""
-    recipe = None if mode in YARDSTICKS else recipe_of(network, mode)
-    return make_learner(build_network(network), mode, recipe, device)
+    algorithm = None if mode in YARDSTICKS else algorithm_of(network, mode)
+    return make_learner(build_network(network), mode, algorithm, device)
 
 
 def forward_parameters(learner: nn.Module) -> list[nn.Parameter]:
     """What the forward optimiser trains."""
     if isinstance(learner, (Learner, Backprop)):
-        return learner.network.forward_parameters()
+        return learner.optimizer_parameters()
     return list(learner.parameters())
 
 
 def forward_rate(network: str, mode: str) -> float:
     """The network's published forward rate; for backprop the one that gives steps of the same size."""
-    dtp = conf(f"network/{NETWORKS[network][0]}").dtp
-    return dtp.f_lr * dtp.beta if mode in YARDSTICKS else dtp.f_lr
+    numbers = plain(configured(network).model.hparams)
+    rate: float = numbers["f_optim"]["lr"]
+    return rate * numbers["beta"] if mode in YARDSTICKS else rate
 
 
 def make_optimizer(learner: nn.Module, rate: float) -> torch.optim.Optimizer:
@@ -162,7 +165,7 @@ def random_images(count: int) -> Images:
 
 def cifar_loader(images: Images, batch: int, *, train: bool = True, augment: bool = True) -> BatchLoader:
     """Batches as the configuration of CIFAR-10 makes them; for training they are shuffled, and augmented if asked."""
-    settings = conf("datamodule/cifar10")
+    settings = configured("small").datamodule
     augmentation = Augmentation(settings.augmentation.flip, settings.augmentation.crop) if train and augment else None
     return BatchLoader(images, batch, settings.mean, settings.std, shuffle=train, augmentation=augmentation)
 

@@ -1,11 +1,11 @@
-"""The best convolution rate of this machine over a network's layer shapes, and the share of it that `exact` reaches.
+"""The best convolution rate of this machine over a network's layer shapes, and the share that `closed_form` reaches.
 
     python benchmarks/ceiling.py --threads 2 --json runs/ceiling.json
     python benchmarks/ceiling.py --network small --batch 64
 
 Each convolution of the network is timed alone: forward, transposed (the gradient for its input), and the gradient for
 its weight. The best of these rates is the ceiling; that of the four passes together, "library", is what would be left
-if all else took no time. Interleaved with them, whole L-DRL steps are timed with `exact`
+if all else took no time. Interleaved with them, whole L-DRL steps are timed with `closed_form`
 feedback learning and without any; the difference is the feedback phase. Its work is four passes an iteration and
 trained pair: the noisy forward pass, feedback of the output response, and two correlations. A multiply-add counts as
 two operations; the padding of an image is counted as if it were computed.
@@ -21,13 +21,25 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from cases import NO_FEEDBACK, VGGS, build_network, learner_of, random_batch, recipe_of, step_of
-from timing import Step, add_clock, add_repeats, measure, medians, parser, positive, prepare, title, write_record
+from cases import NO_FEEDBACK, VGGS, algorithm_of, build_network, learner_of, random_batch, step_of
+from timing import (
+    Step,
+    add_clock,
+    add_repeats,
+    measure,
+    medians,
+    operations_of,
+    parser,
+    positive,
+    prepare,
+    title,
+    write_record,
+)
 
+CLOSED = "closed_form"
 PASSES = ("forward", "transposed", "weight gradient", "weight gradient")
-"""Through a pair's map in one iteration of `exact`."""
+"""Through a pair's map in one iteration of `closed_form`."""
 Timed = tuple[str, str]
 """Block and pass of a convolution, or a step's name and nothing."""
 
@@ -45,9 +57,7 @@ def inputs_of(network: nn.Sequential, x: Tensor) -> dict[str, tuple[nn.Module, T
 @torch.no_grad()
 def multiply_adds(block: nn.Module, x: Tensor) -> int:
     """Of one forward pass of a batch."""
-    with FlopCounterMode(display=False) as counter:
-        block(x[:1])
-    return len(x) * counter.get_total_flops() // 2
+    return len(x) * operations_of(lambda: block(x[:1])) // 2
 
 
 @torch.no_grad()
@@ -73,7 +83,7 @@ def passes_of(conv: nn.Conv2d, x: Tensor) -> dict[str, Step]:
 def iterations_of(network: str, blocks: Iterable[str]) -> dict[str, int]:
     """Feedback iterations of every block but the first."""
     trained = list(blocks)[1:]
-    counts = recipe_of(network, "exact").feedback_training_iterations
+    counts = algorithm_of(network, CLOSED).numbers["feedback_training_iterations"]
     return dict(zip(trained, counts if isinstance(counts, Sequence) else [counts] * len(trained), strict=True))
 
 
@@ -105,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for kind, step in passes_of(conv, given).items():
                 steps[name, kind] = torch.no_grad()(step)
                 operations[name, kind] = 2 * multiply_adds(block, given)
-    for mode in ("exact", NO_FEEDBACK):
+    for mode in (CLOSED, NO_FEEDBACK):
         steps[mode, ""] = step_of(learner_of(options.network, mode, device), x, y)
     times = measure(steps, device, options.repeats, options.seconds, options.clock)
     middle = medians(times)
@@ -113,13 +123,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     best = max(rates, key=lambda key: rates[key])
     iterations = iterations_of(options.network, blocks)
     work = len(PASSES) * sum(count * multiply_adds(*blocks[name]) for name, count in iterations.items())
-    seconds = middle["exact", ""] - middle[NO_FEEDBACK, ""]
+    seconds = middle[CLOSED, ""] - middle[NO_FEEDBACK, ""]
     rate = 2 * work / seconds / 1e9
     results: dict[str, Any] = {
         "ceiling_gflops": rates[best],
         "ceiling_of": list(best),
         "library_gflops": library_rate(iterations, operations, middle),
-        "exact_gflops": rate,
+        "closed_form_gflops": rate,
         "share": rate / rates[best],
         "feedback_seconds": seconds,
         "feedback_multiply_adds": work,
@@ -139,7 +149,7 @@ def table_of(heading: str, results: dict[str, Any]) -> Table:
     library = results["library_gflops"]
     table.add_row("library", "all passes of an iteration", f"{library:.1f}", f"{library / ceiling:.2f}")
     feedback = f"feedback phase, {results['feedback_seconds']:.3f} s"
-    table.add_row("exact", feedback, f"{results['exact_gflops']:.1f}", f"{results['share']:.2f}")
+    table.add_row(CLOSED, feedback, f"{results['closed_form_gflops']:.1f}", f"{results['share']:.2f}")
     return table
 
 

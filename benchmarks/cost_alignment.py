@@ -1,9 +1,9 @@
 """What feedback learning costs, and how near its updates come to backprop's gradient, during a short training.
 
     DATA_DIR=data python benchmarks/cost_alignment.py --json runs/cost_alignment.json --picture runs/cost_alignment.png
-    python benchmarks/cost_alignment.py --budgets 0.06 0.12 --modes expected --steps 100
+    python benchmarks/cost_alignment.py --budgets 0.06 0.12 --modes closed_form --steps 100
 
-Amortised learners with several budgets, L-DRL modes if asked, and strict backprop train networks of their own, all on
+Delta mirrors with several budgets, L-DRL modes if asked, and strict backprop train networks of their own, all on
 the same batches of CIFAR-10, taking turns step by step: so their times compare. Every `--every` steps the angle between
 each block's update and the backprop gradient of the same weights is measured, untimed; the table has its mean over
 the second half of the steps. Cost is that of a whole step in backprop steps, by multiply-adds (counted) and by median
@@ -16,7 +16,7 @@ import os
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,11 @@ from matplotlib.ticker import LogLocator
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from cases import (
     STRICT,
     VGGS,
+    algorithm_of,
     build_network,
     cifar_loader,
     endless,
@@ -41,12 +41,11 @@ from cases import (
     learn,
     make_learner,
     make_optimizer,
-    recipe_of,
 )
-from targetprop import Learner, Recipe, UserError
+from targetprop import Algorithm, Learner, UserError
 from targetprop.data import cifar10
 from targetprop.measure import angle, backprop_gradients, block_gradients
-from timing import parser, positive, prepare, seconds_of, title, write_record
+from timing import operations_of, parser, positive, prepare, seconds_of, title, write_record
 
 Row = dict[str, Any]
 
@@ -77,11 +76,12 @@ class Trainee:
 def make_trainees(
     network: str, budgets: Sequence[float], modes: Sequence[str], device: torch.device
 ) -> dict[str, Trainee]:
-    """Strict backprop, amortised learners by budget, and the modes, all with the same weights."""
-    recipes: dict[str, Recipe | None] = {STRICT: None}
-    recipes |= {f"amortised {budget:g}": replace(recipe_of(network, "amortised"), budget=budget) for budget in budgets}
-    recipes |= {mode: recipe_of(network, mode) for mode in modes}
-    learners = {name: make_learner(build_network(network), name, recipe, device) for name, recipe in recipes.items()}
+    """Strict backprop, delta mirrors by budget, and the modes, all with the same weights."""
+    mirror = algorithm_of(network, "delta_mirror")
+    algorithms: dict[str, Algorithm | None] = {STRICT: None}
+    algorithms |= {f"delta_mirror {budget:g}": mirror.with_numbers(budget=budget) for budget in budgets}
+    algorithms |= {mode: algorithm_of(network, mode) for mode in modes}
+    learners = {name: make_learner(build_network(network), name, each, device) for name, each in algorithms.items()}
     return {name: Trainee(each, make_optimizer(each, forward_rate(network, name))) for name, each in learners.items()}
 
 
@@ -112,11 +112,9 @@ def count(trainee: Trainee, x: Tensor, y: Tensor) -> None:
     """Count the multiply-adds of a step; forward weights stay where they are."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # what other threads do is not counted
-    with FlopCounterMode(display=False) as counter:
-        learn(trainee.learner, x, y)
+    trainee.multiply_adds = operations_of(lambda: learn(trainee.learner, x, y)) // 2
     torch.set_num_threads(threads)
     trainee.optimizer.zero_grad()
-    trainee.multiply_adds = counter.get_total_flops() // 2
 
 
 def summary(trainees: dict[str, Trainee]) -> list[Row]:
@@ -148,13 +146,13 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
     """Angles over cost by multiply-adds and by time: budgets joined by lines, other modes as crosses."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    amortised = [row for row in rows if row["name"].startswith("amortised")]
-    others = [row for row in rows if row["angles"] and row not in amortised]
+    mirrors = [row for row in rows if row["name"].startswith("delta_mirror")]
+    others = [row for row in rows if row["angles"] and row not in mirrors]
     for panel, key, label in zip(panels, ("cost", "time"), ("multiply-adds", "time"), strict=True):
-        blocks = len((amortised + others)[0]["angles"])
+        blocks = len((mirrors + others)[0]["angles"])
         for block in range(blocks):
             color = colormaps["viridis"](block / blocks)
-            points = sorted((row[key], row["angles"][block]) for row in amortised)
+            points = sorted((row[key], row["angles"][block]) for row in mirrors)
             panel.plot(*zip(*points, strict=True), marker="o", markersize=4, color=color, label=f"block {block + 1}")
             for row in others:
                 panel.plot(row[key], row["angles"][block], marker="x", color=color)
@@ -182,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made = parser(__doc__)
     made.add_argument("--network", choices=VGGS, default="small")
     made.add_argument("--budgets", nargs="+", type=float, default=[0.03, 0.06, 0.12, 0.24])
-    made.add_argument("--modes", nargs="*", choices=("exact", "expected"), default=[], help="beside the amortised one")
+    made.add_argument("--modes", nargs="*", choices=("closed_form",), default=[], help="beside the delta mirror")
     made.add_argument("--batch", type=positive, default=128)
     made.add_argument("--steps", type=positive, default=400)
     made.add_argument("--every", type=positive, default=10, help="steps from one comparison with backprop to the next")

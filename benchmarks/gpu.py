@@ -34,12 +34,12 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from cases import (
     NETWORKS,
     STRICT,
     YARDSTICKS,
+    algorithm_of,
     build_network,
     cifar_loader,
     endless,
@@ -49,7 +49,6 @@ from cases import (
     learner_of,
     make_optimizer,
     random_batch,
-    recipe_of,
     step_of,
 )
 from memory import step_peak
@@ -57,9 +56,20 @@ from targetprop import Learner, UserError
 from targetprop.baselines.backprop import Backprop
 from targetprop.data import BatchLoader, cifar10
 from targetprop.execution.graph import GraphedStep
-from timing import add_repeats, measure, medians, parser, positive, prepare, synchronize, title, write_record
+from timing import (
+    add_repeats,
+    measure,
+    medians,
+    operations_of,
+    parser,
+    positive,
+    prepare,
+    synchronize,
+    title,
+    write_record,
+)
 
-MODES = ("exact", "expected", "amortised")
+MODES = ("closed_form", "delta_mirror")
 PRECISIONS = {"cuda": ("ieee", "tf32"), "cpu": ("ieee",)}
 GRAPHED = (STRICT, *MODES)
 """What is also timed as a CUDA graph, on a GPU: backprop, too, since it gains by one as well."""
@@ -82,7 +92,7 @@ def cpu_noise(key: Sequence[object], like: Tensor) -> Tensor:
 def learned(network: str, mode: str, batch: int, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
     """Gradients of the second step, and feedback weights after it."""
     model = build_network(network).to(device, dtype)
-    learner = Backprop(model) if mode == STRICT else Learner(model, recipe_of(network, mode), noise=cpu_noise)
+    learner = Backprop(model) if mode == STRICT else Learner(model, algorithm_of(network, mode), noise=cpu_noise)
     x, y = random_batch(batch, torch.device("cpu"))
     for _ in range(2):
         for parameter in forward_parameters(learner):
@@ -142,9 +152,8 @@ def step_times(options: Any, batch: int, best: float, device: torch.device) -> R
     results: Results = {}
     middle = medians(times)
     for mode in steps:
-        with FlopCounterMode(display=False) as counter:
-            steps[mode.removesuffix(", graph")]()  # a replay shows nothing to count
-        rate = counter.get_total_flops() / middle[mode] / 1e12
+        operations = operations_of(steps[mode.removesuffix(", graph")])  # a replay shows nothing to count
+        rate = operations / middle[mode] / 1e12
         share = rate / best
         table.add_row(
             mode, f"{1e3 * middle[mode]:.2f}", f"{middle[mode] / middle[STRICT]:.2f}", f"{rate:.3g}", f"{share:.3f}"
@@ -158,13 +167,16 @@ def graph_of(network: str, mode: str, x: Tensor, y: Tensor, device: torch.device
     """As `step_of`, but forward and backward are a CUDA graph."""
     learner = learner_of(network, mode, device)
     optimizer = make_optimizer(learner, rate=0.0)
-    backprop = not isinstance(learner, Learner)
-    graphed = graph_of_backprop(learner, x, y) if backprop else GraphedStep(learner, F.cross_entropy)
+    graphed: Callable[[Tensor, Tensor], object]
+    if isinstance(learner, Learner):
+        graphed = GraphedStep(learner, F.cross_entropy)
+    else:
+        graphed = graph_of_backprop(learner, x, y)
 
     def step() -> None:
         graphed(x, y)
         optimizer.step()
-        if not backprop:  # whose gradients are written anew by every replay
+        if isinstance(learner, Learner):  # those of backprop are written anew by every replay
             optimizer.zero_grad()
 
     return step
@@ -202,7 +214,7 @@ def peak_memory(network: str, batch: int, device: torch.device) -> Results:
 
 
 def training(options: Any, device: torch.device) -> Results:
-    """Test accuracy and speed of a short training by strict backprop and by amortised learning."""
+    """Test accuracy and speed of a short training by strict backprop and by the delta mirror."""
     try:
         splits = cifar10.load(os.environ.get("DATA_DIR", "data"), download=False)
     except UserError as error:
@@ -212,7 +224,7 @@ def training(options: Any, device: torch.device) -> Results:
     train = cifar_loader(splits.train.to(device), batch)
     test = cifar_loader(splits.test.to(device), 500, train=False)
     results: Results = {}
-    for mode in (STRICT, "amortised"):
+    for mode in (STRICT, "delta_mirror"):
         learner = learner_of(options.network, mode, device)
         optimizer = make_optimizer(learner, forward_rate(options.network, mode))
         steps, seconds = train_for(learner, optimizer, train, options.training_steps, options.training_seconds, device)

@@ -21,30 +21,37 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
-from cases import NETWORKS, NO_FEEDBACK, learner_of, random_batch, recipe_of, step_of
-from targetprop import Learner
-from targetprop.execution.parallel import Grid, share_out
+from cases import NETWORKS, NO_FEEDBACK, algorithm_of, learner_of, random_batch, step_of
+from targetprop import FeedbackLearning, Learner, PairedNetwork, Pass
+from targetprop.execution.grid import Grid
+from targetprop.execution.parallel import distribute, share_out
+from targetprop.execution.schedule import Wrapper
+from targetprop.noise import NoiseSource
 from timing import measure, medians, parser, positive, prepare, title, write_record
 
-MODES = ("exact", "amortised")
+MODES = ("closed_form", "delta_mirror")
 SIZES = (1 << 10, 1 << 16, 1 << 20, 1 << 23)
 """Bytes that are sent to learn what sending costs."""
 PROCESSES = range(1, 17)
 DEVICE = torch.device("cpu")
+COLOURS = {"forward": "#9a9a9a", "publish": "#dcdcdc", "sweep": "#333333", "share gradients": "#666666"}
 LABELS = {"sweep": "forward updates and targets", "publish": "waiting for and publishing feedback"}
+"""How a picture shows what is no feedback of a block."""
 Event = tuple[int, str, float, float]
 """Process, what it does, and from when to when, in seconds."""
 
@@ -55,35 +62,64 @@ def median(values: Sequence[float]) -> float:
 
 
 class Timeline:
-    """Who computed what when, by a clock that all processes of a machine share."""
+    """What a process did when, by a clock that all processes of a machine share."""
 
-    def __init__(self, learner: Learner, rank: int) -> None:
+    def __init__(self, rank: int) -> None:
         self.rank = rank
         self.events: list[Event] = []
-        self._wrap(learner, "_learn_feedback", lambda number, *_: f"feedback {number + 1}")
-        self._wrap(learner, "_descend", lambda *_: "sweep")
-        self._wrap(learner.network, "trace", lambda *_: "forward")
-        if learner.parallel is not None:
-            self._wrap(learner.parallel, "publish", lambda *_: "publish")
-            self._wrap(learner.parallel, "share_gradients", lambda *_: "share gradients")
-
-    def _wrap(self, owner: Any, name: str, label: Callable[..., str]) -> None:
-        function = getattr(owner, name)
-
-        def timed(*arguments: Any, **options: Any) -> Any:
-            start = time.monotonic()
-            result = function(*arguments, **options)
-            self.events.append((self.rank, label(*arguments), start, time.monotonic()))
-            return result
-
-        owner.__dict__[name] = timed
 
     @contextmanager
-    def step(self) -> Iterator[None]:
-        """A whole training step."""
+    def during(self, what: str) -> Iterator[None]:
+        """Note what happens inside."""
         start = time.monotonic()
         yield
-        self.events.append((self.rank, "step", start, time.monotonic()))
+        self.events.append((self.rank, what, start, time.monotonic()))
+
+
+class Learning(Wrapper):
+    """Notes when the feedback of a block learns."""
+
+    def __init__(self, inner: FeedbackLearning, timeline: Timeline) -> None:
+        super().__init__(inner)
+        self.timeline = timeline
+
+    def learn(self, seen: Pass, block: int) -> Tensor:
+        with self.timeline.during(f"feedback {block + 1}"):
+            return self.inner.learn(seen, block)
+
+
+class Sweep(Wrapper):
+    """Notes how long a sweep lasts, and in it what comes before the first block and after the last one."""
+
+    def __init__(self, inner: FeedbackLearning, timeline: Timeline) -> None:
+        super().__init__(inner)
+        self.timeline = timeline
+        self.whole = ExitStack()
+
+    def before_sweep(self, seen: Pass) -> None:
+        self.whole.enter_context(self.timeline.during("sweep"))
+        with self.timeline.during("publish"):
+            self.inner.before_sweep(seen)
+
+    def after_sweep(self, seen: Pass, local_losses: Tensor) -> None:
+        with self.timeline.during("share gradients"):
+            self.inner.after_sweep(seen, local_losses)
+        self.whole.close()
+
+
+def note(learner: Learner, timeline: Timeline) -> None:
+    """Have a learner, distributed or not, write into a timeline what it does."""
+    if isinstance(learner.learning, Wrapper):
+        learner.learning.inner = Learning(learner.learning.inner, timeline)
+    else:
+        learner.learning = Learning(learner.learning, timeline)
+    learner.learning, keep = Sweep(learner.learning, timeline), learner.keep_pass
+
+    def keep_pass(network: PairedNetwork, x: Tensor, noise: NoiseSource, step: int) -> Pass:
+        with timeline.during("forward"):
+            return keep(network, x, noise, step)
+
+    learner.keep_pass = keep_pass
 
 
 def duration(events: Sequence[Event], beginning: str) -> float:
@@ -96,10 +132,12 @@ def ready(network: str, mode: str, batch: int, grid: Grid | None) -> tuple[Timel
     learner = learner_of(network, mode, DEVICE)
     assert isinstance(learner, Learner)
     if grid is not None:
-        learner.distribute(grid)
+        distribute(learner, grid)
     step = step_of(learner, *random_batch(batch, DEVICE))
     step()
-    return Timeline(learner, grid.column if grid else 0), step
+    timeline = Timeline(grid.column if grid else 0)
+    note(learner, timeline)
+    return timeline, step
 
 
 def timed_steps(network: str, mode: str, batch: int, repeats: int, grid: Grid) -> dict[str, list[list[Event]]]:
@@ -111,7 +149,7 @@ def timed_steps(network: str, mode: str, batch: int, repeats: int, grid: Grid) -
             dist.barrier()
             if grid.column == 0 or name == "together":
                 timeline.events = []
-                with timeline.step():
+                with timeline.during("step"):
                     step()
                 steps[name].append(timeline.events)
     return steps
@@ -147,7 +185,7 @@ def line(costs: dict[int, float]) -> tuple[float, float]:
 
 def weights_of(network: str) -> tuple[list[int], int]:
     """Bytes of each pair's feedback weights, and of the forward weights."""
-    learner = learner_of(network, "exact", DEVICE)
+    learner = learner_of(network, "closed_form", DEVICE)
     assert isinstance(learner, Learner)
     feedback = [sum(4 * p.numel() for p in pair.feedback_parameters()) for pair in learner.network.trained]
     return feedback, sum(4 * p.numel() for p in learner.network.forward_parameters())
@@ -193,20 +231,17 @@ def predict(
 def draw(events: Sequence[Event], path: Path, heading: str) -> None:
     """A step as bars, a row for each process."""
     start = min(begin for _, _, begin, _ in events)
-    colours = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
-    others = {"forward": "#9a9a9a", "publish": "#dcdcdc", "sweep": "#333333", "share gradients": "#666666"}
-    figure, axes = plt.subplots(figsize=(10, 2.4), layout="constrained")
+    colours = colormaps["tab10"]
+    figure = Figure(figsize=(10, 2.4), layout="constrained")
+    axes = figure.subplots()
     shown: set[str] = set()
     # The longest first, so that what happens within it is drawn over it.
     for rank, what, begin, end in sorted(events, key=lambda event: event[2] - event[3]):
         if what == "step":
             continue
         block = int(what.split()[1]) if what.startswith("feedback") else 0
-        colour = colours[block % len(colours)] if block else others[what]
-        label = {"sweep": "forward updates and targets", "publish": "waiting for and publishing feedback"}.get(
-            what, what
-        )
-        label = f"feedback of block {block}" if block else label
+        colour = colours(block % colours.N) if block else COLOURS[what]
+        label = f"feedback of block {block}" if block else LABELS.get(what, what)
         axes.barh(rank, end - begin, left=begin - start, color=colour, label=None if label in shown else label)
         shown.add(label)
     ranks = sorted({rank for rank, *_ in events})
@@ -217,7 +252,6 @@ def draw(events: Sequence[Event], path: Path, heading: str) -> None:
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -233,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     with tempfile.TemporaryDirectory() as directory:
         given = (Path(directory), options.network, options.batch, options.repeats)
-        multiprocessing.spawn(two_processes, given, nprocs=2)
+        spawn(two_processes, given, nprocs=2)
         found = [json.loads(Path(directory, f"{rank}.json").read_text()) for rank in range(2)]
     exchange = {key: {int(size): s for size, s in found[0][key].items()} for key in ("broadcast", "all_reduce")}
     rest = medians(
@@ -252,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.print(measured_table(heading, results))
     console.print(predicted_table(results))
     if options.picture:
-        events = [event for rank in range(2) for event in found[rank]["steps"]["exact"]["together"][-1]]
+        events = [event for rank in range(2) for event in found[rank]["steps"]["closed_form"]["together"][-1]]
         events = [(rank, what, start, end) for rank, what, start, end in events]
         draw(events, options.picture, f"One step of L-DRL ({options.network} network), two processes of one thread")
     write_record(options, "layer_parallel", results)
@@ -270,8 +304,7 @@ def summary(
     step = [max(duration(shared[rank][repeat], "step") for rank in range(2)) for repeat in range(len(shared[0]))]
     shares = [{what for _, what, *_ in shared[rank][0] if what.startswith("feedback")} for rank in range(2)]
     largest = max(sum(pairs[numbers.index(each)] for each in share) for share in shares)
-    recipe = recipe_of(network, mode)
-    each = recipe.feedback_training_iterations
+    each = algorithm_of(network, mode).numbers.get("feedback_training_iterations", 1)
     iterations = list(each) if isinstance(each, Sequence) else [each] * len(pairs)
     gain, limit = sum(pairs) / median(together), sum(pairs) / largest
     return {
@@ -282,9 +315,8 @@ def summary(
         "feedback_speedup": gain,
         "limit": limit,
         "share_of_limit": gain / limit,
-        "predicted": predict(pairs, rest, [1] * len(pairs) if mode == "amortised" else iterations,
-                             weights_of(network), exchange),
-    }  # fmt: skip
+        "predicted": predict(pairs, rest, iterations, weights_of(network), exchange),
+    }
 
 
 def measured_table(heading: str, results: dict[str, Any]) -> Table:

@@ -1,7 +1,7 @@
 """Peak memory of one training step by each mode, beside backprop at the same batch.
 
     python benchmarks/memory.py --network full --batch 128
-    python benchmarks/memory.py --device cuda --modes exact amortised
+    python benchmarks/memory.py --device cuda --modes closed_form delta_mirror
 
 On the CPU, the storages that operations return during the step are counted while they are alive. Those that outlive it
 (gradients, optimiser state) are told apart: "activations" is the peak without them. What a kernel allocates for itself
@@ -17,13 +17,13 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -32,16 +32,16 @@ from cases import (
     NETWORKS,
     STRICT,
     YARDSTICKS,
+    algorithm_of,
     build_network,
     learn,
     make_learner,
     make_optimizer,
     random_batch,
-    recipe_of,
 )
 from timing import WARM_UP, Step, parser, positive, prepare, title, write_record
 
-UPDATES = 2
+COUNT, UPDATES = "feedback_training_iterations", 2
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,10 @@ def peak_of(step: Step, release: Step, device: torch.device) -> Peak:
 
 def step_peak(network: str, mode: str, batch: int, device: torch.device) -> Peak:
     """The peak of one training step of one of `NETWORKS`, gradients kept until its end."""
-    recipe = None if mode in YARDSTICKS else replace(recipe_of(network, mode), feedback_training_iterations=UPDATES)
-    learner: nn.Module = make_learner(build_network(network), mode, recipe, device)
+    algorithm = None if mode in YARDSTICKS else algorithm_of(network, mode)
+    if algorithm is not None and COUNT in algorithm.numbers:
+        algorithm = algorithm.with_numbers(**{COUNT: UPDATES})
+    learner = make_learner(build_network(network), mode, algorithm, device)
     optimizer = make_optimizer(learner, rate=0.0)
     x, y = random_batch(batch, device)
 

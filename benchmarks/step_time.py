@@ -1,12 +1,12 @@
 """Time of one training step by each mode, beside two backprop yardsticks.
 
     python benchmarks/step_time.py --network full --threads 2
-    python benchmarks/step_time.py --network small --modes amortised expected --repeats 30
+    python benchmarks/step_time.py --network small --modes delta_mirror closed_form --repeats 30
 
 All modes are timed in one run, interleaved, on one batch of random images; the table shows medians, and ratios to
 both yardsticks, backprop by textbook autograd and the strict one, with pooling before the activation (the two differ
-for networks that pool after an increasing activation, in windows that do not overlap), and to the textbook path of
-L-DRL where it is among the modes. `--json FILE` keeps it.
+for networks that pool after an increasing activation, in windows that do not overlap), and to L-DRL by
+autograd where that is among the modes. `--json FILE` keeps it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from timing import add_clock, add_memory, add_repeats, measure, medians, parser,
 
 
 def table_of(heading: str, times: dict[str, list[float]]) -> Table:
-    """Medians, and their ratios to both yardsticks and to the textbook path."""
+    """Medians, and their ratios to both yardsticks and to L-DRL by autograd."""
     middle = medians(times)
-    compared = {"x strict": STRICT, "x textbook": TEXTBOOK, "x L-DRL textbook": "textbook"}
+    compared = {"x strict": STRICT, "x textbook": TEXTBOOK, "x L-DRL autograd": "autograd"}
     compared = {label: name for label, name in compared.items() if name in middle}
     table = Table("step", "median, ms", *compared, "repeats", title=heading)
     for name, seconds in middle.items():

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from targetprop.execution.memory import keep_freed_memory
 
@@ -31,10 +33,15 @@ WARM_UP = {"cpu": 1, "cuda": 3}
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """A parser with the options that every benchmark has; `doc` is the script's docstring."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_machine(made)
+    return made
+
+
+def add_machine(made: argparse.ArgumentParser) -> None:
+    """The options that `prepare` and `write_record` read."""
     made.add_argument("--device", choices=WARM_UP, default="cpu")
     made.add_argument("--threads", type=positive, default=2, help="that torch may use")
     made.add_argument("--json", type=Path, help="file for the record")
-    return made
 
 
 def add_repeats(made: argparse.ArgumentParser, repeats: int, seconds: float) -> None:
@@ -111,6 +118,34 @@ def measure(
 def medians(times: Mapping[Key, list[float]]) -> dict[Key, float]:
     """The median of each row."""
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+class _Operations(TorchDispatchMode):
+    """Counts by the formulas of torch, as `FlopCounterMode` does, but leaves the modules alone.
+
+    That one follows them by hooks, and what is hooked the library runs in another way.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        options = dict(kwargs or {})
+        result = func(*args, **options)
+        formula: Callable[..., int] | None = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.count += formula(*args, **options, out_val=result)
+        return result
+
+
+def operations_of(step: Step) -> int:
+    """Operations of the products and convolutions in one call, by this thread; a multiply-add counts as two."""
+    with _Operations() as operations:
+        step()
+    return operations.count
 
 
 def machine(device: torch.device) -> dict[str, Any]:

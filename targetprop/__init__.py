@@ -23,8 +23,8 @@ from targetprop.layers.residual import Residual
 from targetprop.layers.shape import Reshape
 from targetprop.learner import Learner, Step, Trainable, explain
 from targetprop.network.network import PairedNetwork
-from targetprop.network.pair import Pair
-from targetprop.network.passes import Pass, Trace
+from targetprop.network.pair import Pair, Trace
+from targetprop.network.passes import Pass
 from targetprop.targets import DifferenceTargets, OutputSignal, PlainTargets, TargetRule
 from targetprop.utils.errors import UserError
 from targetprop.version import __version__

@@ -16,7 +16,8 @@ from targetprop.feedback.delta_mirror import DeltaMirror
 from targetprop.feedback.fixed import Fixed
 from targetprop.feedback.kolen_pollack import KolenPollack
 from targetprop.feedback.losses import l_drl, reconstruction
-from targetprop.targets import DifferenceTargets, PlainTargets, Scope, TargetRule
+from targetprop.network.passes import Scope
+from targetprop.targets import DifferenceTargets, PlainTargets, TargetRule
 from targetprop.utils.errors import UserError, no_such, require, unknown
 
 _Rule = TypeVar("_Rule", TargetRule, FeedbackRule)
@@ -114,8 +115,9 @@ ALGORITHMS: Mapping[str, Algorithm] = {
 """Algorithms by name."""
 
 NOT_YET = {
-    "amortised_dtp": "what the first edition called so multiplies by the forward slopes, which is no target propagation: "
-    "it is 'delta_mirror' now. Genuine difference target propagation with amortised feedback is not here yet",
+    "amortised_dtp": "what the first edition called so multiplies by the forward slopes, which is no target "
+    "propagation: it is 'delta_mirror' now. Genuine difference target propagation with amortised feedback is not here "
+    "yet",
 }
 """Names that are refused, and why."""
 

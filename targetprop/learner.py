@@ -110,7 +110,7 @@ class Learner(nn.Module):
         self.algorithm = algorithm
         self.noise = noise or GaussianNoise(seed)
         self.steps = 0
-        self.learning = algorithm.feedback.start(self.network, algorithm.targets)
+        self.learning = algorithm.feedback.start(self.network)
         self.keep_pass: Callable[[PairedNetwork, Tensor, NoiseSource, int], Pass] = StoredPass
         self._call: _Call | None = None
         self._earlier: _Call | None = None
@@ -147,7 +147,7 @@ class Learner(nn.Module):
         output = seen.output if autocast.dtype is None else seen.output.to(wide(seen.output.dtype))
         output = output.detach().requires_grad_()
         watch = output.register_post_accumulate_grad_hook(_refuse_lost_gradient)
-        self._earlier, self._call = self._call, _Call(seen, output, autocast, Unchanged.now(x, parameters), watch)
+        self._earlier, self._call = self._call, _Call(seen, output, autocast, Unchanged(x, parameters), watch)
         return output.clone()  # which the caller may change in place
 
     def backward(
@@ -192,7 +192,7 @@ class Learner(nn.Module):
                 "call the learner on a batch first, in training mode and with gradients on.", key="backward"
             )
         self._call = self._earlier = None
-        call.unchanged.check(call.seen.x, self.network.forward_parameters())
+        call.unchanged.check()
         for each in (call, earlier):
             if each is not None:
                 each.watch.remove()

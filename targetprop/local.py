@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from targetprop.layers.conv import Convolution
-from targetprop.network.pair import Chain
-from targetprop.network.passes import Pass, Trace
+from targetprop.network.pair import Chain, Trace
+from targetprop.network.passes import Pass
 from targetprop.utils.precision import wide
 
 
@@ -52,7 +51,8 @@ def _add_by_rules(chain: Chain, trace: Trace, delta: Tensor, scale: float) -> Te
         delta, own = rule.rules[i].gradients(layer, delta, trace.context[i])
         for name, gradient in own.items():
             _add(layer._parameters[name], gradient, scale)
-        if not (rule.rules[i].facts(layer).keeps_sums and isinstance(chain.map, Convolution)):
+        facts = rule.rules[i].facts(layer)
+        if not (facts.keeps_sums and facts.dims == chain.map.channel_dims):
             summed = delta
     layer = rule.layers[position]
     weight, bias = layer._parameters["weight"], layer._parameters["bias"]

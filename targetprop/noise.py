@@ -35,6 +35,9 @@ Of the kind "white" it may have another distribution: independent numbers with m
 """
 
 
+Draw = Callable[[Kind, Tensor], Tensor]
+"""Noise of one kind for one update, of the shape of a tensor, already scaled."""
+
 CHUNK = 1 << 16
 """Numbers that one generator draws, about, on a CPU. Chunks are drawn in parallel; parts of a batch may share one."""
 

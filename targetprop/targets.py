@@ -8,19 +8,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from targetprop.layers.base import FeedbackLayer, Style
 from targetprop.layers.sequence import feedback_of
-from targetprop.network.pair import Pair
-from targetprop.network.passes import Pass, Trace
+from targetprop.network.pair import Pair, Trace
+from targetprop.network.passes import Pass, Scope
 from targetprop.utils.errors import is_number, require
-
-Scope = Literal["block", "network"]
-"""How far a rule looks: at one block and its feedback, or further. What executes blocks apart needs "block"."""
 
 
 @dataclass(frozen=True)

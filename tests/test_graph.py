@@ -29,7 +29,8 @@ from targetprop import (
 from targetprop.app.callbacks.step_losses import StepLosses
 from targetprop.app.module import Classifier
 from targetprop.execution.graph import KEPT, GraphedStep
-from targetprop.execution.parallel import Grid, distribute
+from targetprop.execution.grid import Grid
+from targetprop.execution.parallel import distribute
 from targetprop.execution.schedule import SideBySide
 from targetprop.feedback.by_loss import ByLossLearning
 from targetprop.feedback.delta_mirror import EVERY, DeltaMirror

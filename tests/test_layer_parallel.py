@@ -33,7 +33,8 @@ from targetprop.app.processes import agreed_backend
 from targetprop.data import BatchLoader
 from targetprop.data.augment import Augmentation
 from targetprop.data.images import Images
-from targetprop.execution.parallel import Distributed, Grid, distribute, distributed_of, gather, share_out
+from targetprop.execution.grid import Grid
+from targetprop.execution.parallel import Distributed, distribute, distributed_of, gather, share_out
 from targetprop.layers.base import Context
 from targetprop.noise import GaussianNoise, NoiseKey
 from targetprop.utils.errors import UserError

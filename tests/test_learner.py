@@ -33,8 +33,8 @@ from targetprop import (
 )
 from targetprop.execution.recompute import recomputed
 from targetprop.feedback.by_loss import ByLossLearning
-from targetprop.feedback.losses import Draw, l_drl
-from targetprop.noise import NoiseKey
+from targetprop.feedback.losses import l_drl
+from targetprop.noise import Draw, NoiseKey
 
 FAST = DTP.with_numbers(feedback_training_iterations=[2, 3])
 

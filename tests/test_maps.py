@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from targetprop.layers.maps import Convolution, Dense, linear_map
+from targetprop import rule_of
+from targetprop.layers.conv import Convolution
+from targetprop.layers.linear import Dense
+from targetprop.layers.maps import LinearMap
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -59,11 +62,24 @@ def test_a_dense_map_may_have_positions_of_its_own() -> None:
     torch.testing.assert_close(dense.correlate(x, y), expected)
 
 
+def linear_map(layer: nn.Module) -> LinearMap | None:
+    return rule_of(layer).linear_map(layer)
+
+
 def test_only_layers_known_exactly_have_a_map() -> None:
     class Odd(nn.Linear):
-        pass
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)
 
+    class Named(nn.Linear):
+        """Computes what its parent does."""
+
+    hooked = nn.Linear(2, 3)
+    hooked.register_forward_hook(lambda module, inputs, y: 2 * y)
     assert isinstance(linear_map(nn.Linear(2, 3)), Dense)
+    assert isinstance(linear_map(Named(2, 3)), Dense)
+    assert isinstance(linear_map(nn.Conv2d(1, 1, 3, padding=1)), Convolution)
     assert linear_map(Odd(2, 3)) is None
+    assert linear_map(hooked) is None
     assert linear_map(nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect")) is None
     assert linear_map(nn.utils.parametrizations.weight_norm(nn.Linear(2, 3))) is None

@@ -30,7 +30,9 @@ def test_resnets_are_those_of_small_images(blocks: tuple[int, ...], parameters: 
     """Parameters as counted layer by layer; ImageNet's ResNets have a 7x7 stem and 1000 classes instead."""
     model = resnet((3, 32, 32), 10, blocks=blocks)
     assert sum(p.numel() for p in model.parameters()) == parameters
-    strides = [m.body[0].stride[0] for m in model.modules() if isinstance(m, Residual)]
+    bodies = [m.body for m in model.modules() if isinstance(m, Residual)]
+    firsts = [body[0] for body in bodies if isinstance(body, nn.Sequential)]
+    strides = [conv.stride[0] for conv in firsts if isinstance(conv, nn.Conv2d)]
     assert strides == [2 if i in (blocks[0], sum(blocks[:2]), sum(blocks[:3])) else 1 for i in range(sum(blocks))]
     assert [len(m.skip) for m in model.modules() if isinstance(m, Residual)] == [2 * (s == 2) for s in strides]
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -98,6 +100,6 @@ def test_image_too_small_for_simple_vgg_names_the_block() -> None:
 @pytest.mark.parametrize("network", [simple_vgg, norm_vgg, lenet, mlp, resnet])
 def test_unknown_activation_is_answered_with_the_nearest_name(network: Network) -> None:
     with pytest.raises(
-        UserError, match=r"activation: unknown value 'leakyrelu'\. Did you mean 'leaky_relu'.*Valid: elu"
+        UserError, match=r"activation: unknown value 'leakyrelu'\. Did you mean 'leaky_relu'.*Valid: celu, elu"
     ):
         network((1, 32, 32), 10, activation="leakyrelu")

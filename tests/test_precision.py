@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from targetprop import AMORTISED_DTP, DTP, Learner, Recipe, Residual, Step, UserError
+from targetprop import (
+    DELTA_MIRROR,
+    DTP,
+    FIXED_DTP,
+    Algorithm,
+    DifferenceTargets,
+    FeedbackLayer,
+    Fixed,
+    LayerRule,
+    Learner,
+    Residual,
+    Step,
+    UserError,
+    register,
+)
 from targetprop.baselines.backprop import Backprop
-from targetprop.feedback.rules import local_loss
-from targetprop.layers.maps import Convolution
-from targetprop.measure import angle
+from targetprop.execution.recompute import recomputed
+from targetprop.layers.base import Style
+from targetprop.layers.conv import Convolution, ConvolutionFeedback
+from targetprop.local import local_loss
+from targetprop.measure.alignment import angle
 from targetprop.noise import NoiseKey
 
 
@@ -24,6 +39,14 @@ class OwnConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)
+
+
+@register(OwnConv)
+class OwnRule(LayerRule[OwnConv]):
+    any_memory_order = True
+
+    def feedback(self, layer: OwnConv, style: Style) -> FeedbackLayer:
+        return ConvolutionFeedback(layer)
 
 
 NETWORKS: dict[str, Callable[[], Sequence[nn.Module]]] = {
@@ -65,27 +88,35 @@ def noise(key: NoiseKey, like: Tensor) -> Tensor:
     return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like.dtype)
 
 
-def two_steps(network: str, recipe: Recipe | None, mixed: bool) -> tuple[nn.Module, list[Tensor], Step | None]:
+def two_steps(
+    network: str, algorithm: Algorithm | None, mixed: bool
+) -> tuple[Learner | Backprop, list[Tensor], Step | None]:
     """A learner (backprop for None) after two steps, its second gradients, and the step."""
     torch.manual_seed(0)
     model = nn.Sequential(*NETWORKS[network]())
-    learner = Backprop(model) if recipe is None else Learner(model, recipe, noise=noise)
-    step = None
+    learner = Backprop(model) if algorithm is None else Learner(model, algorithm, noise=noise)
+    step: Step | None = None
     for _ in range(2):
         model.zero_grad()
         x, y = torch.randn(32, 3, 16, 16), torch.randint(10, (32,))
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
             loss = F.cross_entropy(learner(x), y)
-        step = learner.backward(loss)
+        if isinstance(learner, Learner):
+            step = learner.backward(loss)
+        else:
+            learner.backward(loss)
     return learner, [p.grad for p in model.parameters() if p.grad is not None], step
 
 
-@pytest.mark.parametrize("style", ["linear", "matched"])
+MATCHED = Algorithm(DifferenceTargets(), Fixed(init_symmetric_weights=True, style="matched"))
+"""With the feedback weights that a mirror comes to, and feedback that is not linear: differences of it are formed."""
+
+
+@pytest.mark.parametrize("algorithm", [DELTA_MIRROR, MATCHED], ids=["linear", "matched"])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_updates_are_as_near_to_those_of_float32_as_those_of_backprop(network: str, style: str) -> None:
-    recipe = replace(AMORTISED_DTP, twin=style)
-    wide, wide_gradients, wide_step = two_steps(network, recipe, mixed=False)
-    mixed, gradients, step = two_steps(network, recipe, mixed=True)
+def test_updates_are_as_near_to_those_of_float32_as_those_of_backprop(network: str, algorithm: Algorithm) -> None:
+    wide, wide_gradients, wide_step = two_steps(network, algorithm, mixed=False)
+    mixed, gradients, step = two_steps(network, algorithm, mixed=True)
     _, backprop_wide, _ = two_steps(network, None, mixed=False)
     _, backprop_mixed, _ = two_steps(network, None, mixed=True)
     allowed = [float(angle(a, b)) for a, b in zip(backprop_wide, backprop_mixed, strict=True)]
@@ -106,7 +137,7 @@ def test_updates_are_as_near_to_those_of_float32_as_those_of_backprop(network: s
 
 
 def test_backward_works_in_the_precision_of_its_forward_pass_wherever_it_is_called() -> None:
-    learners = [Learner(nn.Sequential(*NETWORKS["mlp"]()), AMORTISED_DTP, noise=noise) for _ in range(2)]
+    learners = [Learner(nn.Sequential(*NETWORKS["mlp"]()), DELTA_MIRROR, noise=noise) for _ in range(2)]
     learners[1].load_state_dict(learners[0].state_dict())
     x, y = torch.randn(8, 3, 16, 16), torch.randint(10, (8,))
     for learner, inside in zip(learners, (False, True), strict=True):
@@ -119,7 +150,7 @@ def test_backward_works_in_the_precision_of_its_forward_pass_wherever_it_is_call
     gradients = [[p.grad for p in learner.network.forward_parameters()] for learner in learners]
     torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=0)
     with bfloat16:
-        wide = Learner(nn.Sequential(*NETWORKS["mlp"]()), AMORTISED_DTP, noise=noise)
+        wide = Learner(nn.Sequential(*NETWORKS["mlp"]()), DELTA_MIRROR, noise=noise)
     loss = F.cross_entropy(wide(x), y)
     with bfloat16:
         step = wide.backward(loss, keep=True)
@@ -128,7 +159,9 @@ def test_backward_works_in_the_precision_of_its_forward_pass_wherever_it_is_call
 
 @pytest.mark.parametrize("recompute", [False, True])
 def test_one_context_around_many_steps_sees_the_weights_change(recompute: bool) -> None:
-    learner = Learner(nn.Sequential(*NETWORKS["elu"]()), AMORTISED_DTP, recompute=recompute)
+    learner = Learner(nn.Sequential(*NETWORKS["elu"]()), DELTA_MIRROR)
+    if recompute:
+        learner = recomputed(learner)
     optimizer = torch.optim.SGD(learner.network.forward_parameters(), lr=0.1)
     x, y = torch.randn(32, 3, 16, 16), torch.randint(10, (32,))
     losses = []
@@ -143,12 +176,22 @@ def test_one_context_around_many_steps_sees_the_weights_change(recompute: bool) 
 
 def test_what_is_unsound_in_low_precision_is_refused() -> None:
     x = torch.randn(4, 3, 16, 16)
-    with bfloat16, pytest.raises(UserError, match=r"feedback\.rule=amortised"):
+    with bfloat16, pytest.raises(UserError, match=r"^autocast: .* block 2 .* 'delta_mirror'"):
         Learner(nn.Sequential(*NETWORKS["mlp"]()), DTP)(x)
     with torch.autocast("cpu", torch.float16), pytest.raises(UserError, match="expected bfloat16"):
-        Learner(nn.Sequential(*NETWORKS["mlp"]()), AMORTISED_DTP)(x)
+        Learner(nn.Sequential(*NETWORKS["mlp"]()), DELTA_MIRROR)(x)
     with bfloat16:
-        Learner(nn.Sequential(*NETWORKS["mlp"]()), replace(DTP, feedback_loss=None))(x)
+        Learner(nn.Sequential(*NETWORKS["mlp"]()), FIXED_DTP)(x)
+
+    def several_maps() -> nn.Sequential:
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(768, 5), nn.Sequential(nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 5))
+        )
+
+    with bfloat16, pytest.raises(UserError, match=r"block 2 .* needs differences of nearly equal numbers"):
+        Learner(several_maps(), FIXED_DTP)(x)
+    with bfloat16:
+        Learner(several_maps(), DELTA_MIRROR)(x)
 
 
 def test_sums_over_a_batch_are_float32() -> None:

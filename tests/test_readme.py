@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
+from targetprop import Learner
 from targetprop.data import digits
-from targetprop.layers import twins
+from targetprop.layers.sequence import feedback_of
 
 README = Path(__file__).parents[1] / "README.md"
 
 
-@pytest.fixture
-def _own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(twins._FACTORIES, "published", dict(twins._FACTORIES["published"]))
-    return
-
-
-@pytest.mark.usefixtures("_own_registry")
 def test_the_examples_run_and_the_first_one_learns() -> None:
-    training, registering, recipe = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    training, registering, algorithm = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
     names: dict[str, Any] = {}
     exec(training, names)
     test = digits.load().test
@@ -34,7 +26,8 @@ def test_the_examples_run_and_the_first_one_learns() -> None:
 
     exec(registering, names)
     swap, images = names["Swap"](), torch.randn(2, 6, 4, 4)
-    assert torch.equal(twins.twin_of(swap).decode(swap(images), None), images)
+    assert torch.equal(feedback_of(swap).decode(swap(images), None), images)
 
-    exec(recipe, names)
-    assert names["learner"].recipe.noise == [0.2, 0.1]
+    exec(algorithm, names)
+    assert isinstance(names["learner"], Learner)
+    assert names["learner"].algorithm == names["algorithm"]

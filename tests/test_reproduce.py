@@ -43,6 +43,7 @@ def test_reproduce_has_the_published_settings(name: str) -> None:
     OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     batch, numbers, scheduler = PUBLISHED[name]
     published = OmegaConf.to_container(config.model.hparams, resolve=True)
+    assert isinstance(published, dict)
     assert {key: published[key] for key in numbers} == numbers
     assert (config.datamodule.batch_size, config.trainer.max_epochs, config.seed) == (batch, 90, 123)
     assert config.scheduler._target_.endswith(scheduler)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from typing import cast
 
 import pytest
 import torch
@@ -11,24 +11,35 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from targetprop import (
-    AMORTISED_DTP,
+    DELTA_MIRROR,
     DTP,
+    KOLEN_POLLACK,
     VANILLA_DTP,
+    Algorithm,
+    DifferenceTargets,
+    FeedbackLayer,
+    Fixed,
+    LayerRule,
     Learner,
     OptimizerSpec,
     Pair,
     PairedNetwork,
-    Recipe,
     Residual,
-    Trace,
     UserError,
-    encode,
     explain,
-    twin_of,
+    register,
+    rule_of,
 )
-from targetprop.feedback.rules import add_local_gradients, local_loss
-from targetprop.measure import angle, backprop_gradients, block_gradients, feedback_angles
+from targetprop.execution.recompute import recomputed
+from targetprop.layers.base import Style
+from targetprop.layers.maps import MapFeedback
+from targetprop.layers.residual import ResidualFeedback
+from targetprop.layers.sequence import feedback_of
+from targetprop.local import add_gradients, local_loss
+from targetprop.measure.alignment import angle, backprop_gradients, block_gradients, feedback_angles
 from targetprop.models import resnet
+from targetprop.network.passes import StoredPass
+from targetprop.noise import GaussianNoise, NoiseKey
 
 IMAGE, CLASSES = (3, 8, 8), 5
 
@@ -66,11 +77,11 @@ def batch(count: int = 12) -> tuple[Tensor, Tensor]:
     return torch.randn(count, *IMAGE, generator=generator), torch.randint(CLASSES, (count,), generator=generator)
 
 
-def with_forward_weights(model: nn.Sequential, recipe: Recipe) -> Learner:
+def with_forward_weights(model: nn.Sequential, style: Style, beta: float) -> Learner:
     """A learner in float64 whose feedback weights are the forward ones."""
-    learner = Learner(model.double(), recipe)
+    learner = Learner(model.double(), Algorithm(DifferenceTargets(beta), Fixed(style=style)))
     for pair in learner.network.trained:
-        assert pair.twin is not None
+        assert pair.feedback is not None
         with torch.no_grad():
             for forward, feedback in pair.weights():
                 feedback.copy_(forward)
@@ -86,15 +97,15 @@ def distances(learner: Learner, x: Tensor, y: Tensor) -> list[float]:
     gradients = backprop_gradients(learner.network, x, y, F.cross_entropy)
     updates = block_gradients(learner.network)
     return [
-        float((u / learner.recipe.beta - g).norm() / g.norm()) for u, g in zip(updates, gradients, strict=True)
+        float((u / learner.update_scale - g).norm() / g.norm()) for u, g in zip(updates, gradients, strict=True)
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_with_forward_weights_linear_twins_are_transposed_jacobians_at_any_beta(name: str, training: bool) -> None:
+def test_with_forward_weights_linear_feedback_is_the_transposed_jacobian_at_any_beta(name: str, training: bool) -> None:
     """Through inner slopes, masks, and batch norm, by statistics of the batch (which move with it) or running ones."""
-    learner = with_forward_weights(NETWORKS[name](), replace(DTP, twin="linear", feedback_loss=None, beta=0.7))
+    learner = with_forward_weights(NETWORKS[name](), "linear", beta=0.7)
     x, y = batch()
     for module in learner.network.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
@@ -105,16 +116,17 @@ def test_with_forward_weights_linear_twins_are_transposed_jacobians_at_any_beta(
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_matched_twins_are_transposed_jacobians_as_beta_goes_to_zero(name: str) -> None:
-    learner = with_forward_weights(NETWORKS[name](), replace(DTP, twin="matched", feedback_loss=None, beta=1e-4))
+def test_matched_feedback_is_the_transposed_jacobian_as_beta_goes_to_zero(name: str) -> None:
+    learner = with_forward_weights(NETWORKS[name](), "matched", beta=1e-4)
     x, y = batch()
     assert max(distances(learner, x.double(), y)) < 1e-4
 
 
-@pytest.mark.parametrize("recipe", [DTP, replace(DTP, twin="linear", feedback="textbook"), VANILLA_DTP])
+@pytest.mark.parametrize("algorithm", [DTP, DTP.with_numbers(style="linear", gradient="autograd"), VANILLA_DTP])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_any_loss_trains_all_feedback_and_all_forward_weights(name: str, recipe: Recipe) -> None:
-    learner = Learner(NETWORKS[name](), replace(recipe, feedback_training_iterations=2, b_optim=OptimizerSpec(lr=1e-4)))
+def test_any_loss_trains_all_feedback_and_all_forward_weights(name: str, algorithm: Algorithm) -> None:
+    few = algorithm.with_numbers(feedback_training_iterations=2, b_optim=OptimizerSpec(lr=1e-4))
+    learner = Learner(NETWORKS[name](), few)
     before = [p.clone() for p in learner.network.feedback_parameters()]
     x, y = batch()
     step = learner.backward(F.cross_entropy(learner(x), y))
@@ -124,28 +136,43 @@ def test_any_loss_trains_all_feedback_and_all_forward_weights(name: str, recipe:
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in learner.network.forward_parameters())
 
 
-def test_published_twins_run_the_branches_backwards_and_add_up() -> None:
-    body = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ELU(), nn.Conv2d(3, 4, 1))
+def feedback_and_rule(layer: Residual, style: Style = "published") -> tuple[ResidualFeedback, LayerRule[Residual]]:
+    feedback = feedback_of(layer, style)
+    assert isinstance(feedback, ResidualFeedback)
+    return feedback, rule_of(layer)
+
+
+def map_of(feedback: nn.Module) -> nn.Module:
+    """The layer that holds the weights of a map's feedback."""
+    assert isinstance(feedback, MapFeedback)
+    return feedback.map
+
+
+def test_published_feedback_runs_the_branches_backwards_and_adds_up() -> None:
+    elu = nn.ELU()
+    body = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), elu, nn.Conv2d(3, 4, 1))
     skip = nn.Conv2d(2, 4, 1)
     layer = Residual(body, skip)
-    twin = twin_of(layer)
+    feedback, rule = feedback_and_rule(layer)
     x = torch.randn(5, 2, 6, 6)
-    y, context = encode(layer, x)
+    y, context = rule.run(layer, x)
     torch.testing.assert_close(y, body(x) + skip(x))
-    first, _, elu, last = twin.body.twins
-    expected = first.map(elu.activation(last.map(y))) + twin.skip.twins[0].map(y)
-    torch.testing.assert_close(twin.decode(y, context), expected)
-    assert not twin.is_linear
-    assert twin_of(layer, "linear").is_linear
+    first, _, _, last = feedback.body
+    (of_skip,) = feedback.skip
+    expected = map_of(first)(elu(map_of(last)(y))) + map_of(of_skip)(y)
+    torch.testing.assert_close(feedback.decode(y, context), expected)
+    assert not feedback.is_linear
+    assert feedback_of(layer, "linear").is_linear
 
 
 def test_a_skip_without_layers_passes_on_what_comes_down() -> None:
     layer = Residual(nn.Linear(4, 4))
-    twin = twin_of(layer, "linear")
-    torch.nn.init.zeros_(twin.body.twins[0].map.weight)
-    y, context = encode(layer, torch.randn(3, 4))
-    assert torch.equal(twin.decode(y, context), y)
-    assert [p.shape for p in twin.parameters()] == [(4, 4)]
+    feedback, rule = feedback_and_rule(layer, "linear")
+    (of_body,) = feedback.body
+    nn.init.zeros_(map_of(of_body).get_parameter("weight"))
+    y, context = rule.run(layer, torch.randn(3, 4))
+    assert torch.equal(feedback.decode(y, context), y)
+    assert [p.shape for p in feedback.parameters()] == [(4, 4)]
 
 
 def test_a_noisy_pass_has_the_clean_statistics_slopes_and_masks() -> None:
@@ -153,10 +180,11 @@ def test_a_noisy_pass_has_the_clean_statistics_slopes_and_masks() -> None:
     skip = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
     layer = Residual(body, skip).double()
     x, eps = torch.randn(6, 4, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)
-    y, context = encode(layer, x)
+    rule = rule_of(layer)
+    y, context = rule.run(layer, x)
     running = [buffer.clone() for buffer in layer.buffers()]
-    noisy, _ = encode(layer, x + eps, context)
-    twice, _ = encode(layer, x + 2 * eps, context)
+    noisy, _ = rule.run(layer, x + eps, context)
+    twice, _ = rule.run(layer, x + 2 * eps, context)
     torch.testing.assert_close(twice - y, 2 * (noisy - y))  # affine: nothing but x has moved
     assert all(torch.equal(a, b) for a, b in zip(running, layer.buffers(), strict=True))
 
@@ -177,10 +205,9 @@ def test_the_context_holds_the_clean_input_of_every_map() -> None:
         assert not found.requires_grad
 
 
-@pytest.mark.parametrize("style", ["linear", "matched"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_first_batch_already_aligns_amortised_feedback_and_updates(name: str, style: str) -> None:
-    learner = Learner(NETWORKS[name](), replace(AMORTISED_DTP, twin=style, beta=0.01))
+def test_the_first_batch_already_aligns_mirrored_feedback_and_updates(name: str) -> None:
+    learner = Learner(NETWORKS[name](), DELTA_MIRROR.with_numbers(beta=0.01))
     x, y = batch(32)
     torch.manual_seed(2)
     step = learner.backward(F.cross_entropy(learner(x), y))
@@ -194,8 +221,8 @@ def test_the_first_batch_already_aligns_amortised_feedback_and_updates(name: str
         assert float(angle(update, gradient)) < 8
 
 
-def test_amortised_feedback_follows_with_a_little_noise_a_batch_and_forward_weights_at_rest() -> None:
-    learner = Learner(net(), AMORTISED_DTP)
+def test_mirrored_feedback_follows_with_a_little_noise_a_batch_and_forward_weights_at_rest() -> None:
+    learner = Learner(net(), DELTA_MIRROR)
     learner.steps = 1  # after the first batch, whose noise is plenty
     x, y = batch(64)
     left = [learner.backward(F.cross_entropy(learner(x), y)).feedback_losses for _ in range(150)]
@@ -205,14 +232,14 @@ def test_amortised_feedback_follows_with_a_little_noise_a_batch_and_forward_weig
 
 
 def test_maps_of_a_block_have_noise_of_their_own() -> None:
-    learner = Learner(net(), AMORTISED_DTP)
+    learner = Learner(net(), DELTA_MIRROR)
     learner.steps = 1
-    keys = []
+    keys: list[NoiseKey] = []
     draw = learner.noise
 
-    def recorded(key: object, like: Tensor) -> Tensor:
+    def recorded(key: NoiseKey, like: Tensor) -> Tensor:
         keys.append(key)
-        return draw(key, like)  # type: ignore[arg-type]
+        return draw(key, like)
 
     learner.noise = recorded
     x, y = batch()
@@ -221,14 +248,14 @@ def test_maps_of_a_block_have_noise_of_their_own() -> None:
 
 
 def test_by_kolen_pollack_every_map_takes_its_own_update() -> None:
-    learner = Learner(net(), Recipe(feedback="kolen_pollack", twin="linear"))
+    learner = Learner(net(), KOLEN_POLLACK)
     x, y = batch()
     learner.backward(F.cross_entropy(learner(x), y))
     for pair in learner.network.trained:
         for each in pair.maps:
             gradient = each.layer.weight.grad
             assert isinstance(gradient, Tensor)
-            torch.testing.assert_close(each.map.map.weight.grad, gradient if gradient.dim() > 2 else gradient.t())
+            torch.testing.assert_close(each.map.weight.grad, gradient if gradient.dim() > 2 else gradient.t())
 
 
 def test_a_run_can_be_resumed() -> None:
@@ -240,7 +267,7 @@ def test_a_run_can_be_resumed() -> None:
             optimizer.step()
             optimizer.zero_grad()
 
-    whole, first, resumed = (Learner(net(), AMORTISED_DTP, seed=3) for _ in range(3))
+    whole, first, resumed = (Learner(net(), DELTA_MIRROR, seed=3) for _ in range(3))
     steps(whole, 5)
     steps(first, 3)
     resumed.load_state_dict(first.state_dict())
@@ -251,68 +278,111 @@ def test_a_run_can_be_resumed() -> None:
 
 def test_recomputed_activations_give_the_same_step() -> None:
     x, y = batch()
-    kept, recomputed = (Learner(net(norm=False), AMORTISED_DTP, recompute=recompute) for recompute in (False, True))
-    for learner in (kept, recomputed):
+    kept, anew = Learner(net(norm=False), DELTA_MIRROR), recomputed(Learner(net(norm=False), DELTA_MIRROR))
+    for learner in (kept, anew):
         learner.backward(F.cross_entropy(learner(x), y))
-    for ours, theirs in zip(recomputed.parameters(), kept.parameters(), strict=True):
+    for ours, theirs in zip(anew.parameters(), kept.parameters(), strict=True):
         assert torch.equal(ours, theirs)
-        assert ours.grad is None or torch.equal(ours.grad, theirs.grad)  # type: ignore[arg-type]
+        assert (ours.grad is None) == (theirs.grad is None)
+        assert ours.grad is None or torch.equal(ours.grad, cast(Tensor, theirs.grad))
 
 
 def test_explain_says_what_a_residual_pair_does() -> None:
-    network = PairedNetwork.of(net(), "linear")
-    lines = [line.split(": ", 1)[1] for line in explain(network, AMORTISED_DTP)]
+    lines = [line.split(": ", 1)[1] for line in explain(Learner(net(), DELTA_MIRROR))]
     assert lines[1:] == [
-        "amortised, each of its 2 linear maps by itself",
-        "amortised, each of its 3 linear maps by itself",
-        "amortised, each of its 2 linear maps by itself",
-        "amortised",
+        "delta mirror, each of its 2 linear maps by itself",
+        "delta mirror, each of its 3 linear maps by itself",
+        "delta mirror, each of its 2 linear maps by itself",
+        "delta mirror",
     ]
-    assert (
-        explain(network, DTP)[2] == "Block 3 (Residual, ReLU): autograd, because the twin of Residual has 3 linear maps"
-    )
+    by_loss = explain(Learner(net(), DTP.with_numbers(style="linear")))
+    assert by_loss[2] == "Block 3 (Residual, ReLU): autograd, because the feedback of Residual has 3 linear maps"
 
 
 def test_frozen_maps_stay_and_the_others_learn() -> None:
     network = PairedNetwork.of(net(), "linear")
-    kept, learned = (each.map.map.weight for each in network.pairs[1].maps)
+    kept, learned = (each.map.weight for each in network.pairs[1].maps)
     kept.requires_grad_(False)
     before = kept.clone(), learned.clone()
-    learner = Learner(network, AMORTISED_DTP)
+    learner = Learner(network, DELTA_MIRROR)
     x, y = batch()
     learner.backward(F.cross_entropy(learner(x), y))
     assert torch.equal(before[0], kept)
     assert not torch.equal(before[1], learned)
 
 
-@pytest.mark.parametrize(
-    "block",
-    [
-        nn.Sequential(Residual(nn.Linear(4, 4)), nn.Tanh(), Residual(nn.Linear(4, 4))),
-        nn.Sequential(nn.Tanh(), Residual(nn.Linear(4, 4))),
-        nn.Sequential(Residual(nn.Sequential(nn.Linear(4, 4), Residual(nn.Linear(4, 4))))),
-    ],
-    ids=["two in a block", "behind an activation", "nested"],
-)
-def test_blocks_of_another_build_learn_by_the_loss(block: nn.Sequential) -> None:
-    learner = Learner(nn.Sequential(nn.Linear(6, 4), block, nn.Linear(4, 3)), AMORTISED_DTP)
-    assert ": autograd" in explain(learner.network, AMORTISED_DTP)[1]
+BUILDS: dict[str, Callable[[], nn.Sequential]] = {
+    "two in a block": lambda: nn.Sequential(Residual(nn.Linear(4, 4)), nn.Tanh(), Residual(nn.Linear(4, 4))),
+    "behind an activation": lambda: nn.Sequential(nn.Tanh(), Residual(nn.Linear(4, 4))),
+    "nested": lambda: nn.Sequential(Residual(nn.Sequential(nn.Linear(4, 4), Residual(nn.Linear(4, 4))))),
+}
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_blocks_of_another_build_learn_by_the_loss(name: str) -> None:
+    learner = Learner(nn.Sequential(nn.Linear(6, 4), BUILDS[name](), nn.Linear(4, 3)), DTP)
+    assert ": autograd" in explain(learner)[1]
     before = [p.clone() for p in learner.network.pairs[1].feedback_parameters()]
     learner.backward(F.cross_entropy(learner(torch.randn(9, 6)), torch.randint(3, (9,))))
     after = learner.network.pairs[1].feedback_parameters()
     assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True) if a.dim() > 1)
 
 
-def test_a_residual_with_a_forward_of_its_own_needs_a_twin_of_its_own() -> None:
-    class Half(Residual):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x) / 2
+@pytest.mark.parametrize("algorithm", [DELTA_MIRROR, KOLEN_POLLACK], ids=["delta mirror", "Kolen-Pollack"])
+def test_residuals_within_branches_are_refused_by_the_rules_for_single_maps(algorithm: Algorithm) -> None:
+    model = nn.Sequential(nn.Linear(6, 4), BUILDS["nested"](), nn.Linear(4, 3))
+    with pytest.raises(UserError, match=r"block 2 \(Residual\): .* use another rule, such as 'dtp'"):
+        Learner(model, algorithm)
 
+
+@pytest.mark.parametrize("name", ["two in a block", "behind an activation"])
+def test_a_mirror_learns_every_map_of_blocks_of_another_build(name: str) -> None:
+    learner = Learner(nn.Sequential(nn.Linear(6, 4), BUILDS[name](), nn.Linear(4, 3)), DELTA_MIRROR)
+    learner.backward(F.cross_entropy(learner(torch.randn(32, 6)), torch.randint(3, (32,))))
+    angles = [float(each) for pair in learner.network.trained for each in feedback_angles(pair)]
+    assert len(angles) == (3 if name == "two in a block" else 2)
+    assert max(angles) < 5
+
+
+class Half(Residual):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / 2
+
+
+def test_a_residual_with_a_forward_of_its_own_needs_a_rule_of_its_own() -> None:
     model = nn.Sequential(Half(nn.Linear(4, 4)), nn.Linear(4, 4))
     x = torch.randn(3, 4)
     torch.testing.assert_close(PairedNetwork.of(model).trace(x)[-1].y, model(x))
-    with pytest.raises(UserError, match="Half is a Residual with a forward of its own: register a twin for Half"):
+    with pytest.raises(UserError, match=r"block 2 \(Half\): layer Half has no feedback.*@targetprop.register\(Half\)"):
         PairedNetwork.of(nn.Sequential(nn.Linear(4, 4), Half(nn.Linear(4, 4))))
+
+    class OwnHalf(Half):
+        pass
+
+    class HalfFeedback(FeedbackLayer):
+        def __init__(self, inner: FeedbackLayer) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def decode(self, y: Tensor, context: object) -> Tensor:
+            return self.inner.decode(y / 2, context)
+
+    @register(OwnHalf)
+    class HalfRule(LayerRule[OwnHalf]):
+        def feedback(self, layer: OwnHalf, style: Style) -> FeedbackLayer:
+            return HalfFeedback(feedback_of(layer.body[0], style))
+
+    learner = Learner(nn.Sequential(nn.Linear(4, 4), OwnHalf(nn.Linear(4, 4))), DTP)
+    learner.backward(F.cross_entropy(learner(x), torch.randint(4, (3,))))
+    assert all(p.grad is not None for p in learner.network.forward_parameters())
+
+
+@pytest.mark.parametrize("branch", ["body", "skip"])
+def test_a_hook_on_a_whole_branch_is_refused_by_name(branch: str) -> None:
+    layer = Residual(nn.Linear(4, 4), nn.Linear(4, 4))
+    layer.get_submodule(branch).register_forward_hook(lambda module, inputs, y: 2 * y)
+    with pytest.raises(UserError, match="hook"):
+        Learner(nn.Sequential(nn.Linear(4, 4), layer))
 
 
 def test_in_place_activations_within_branches_are_made_harmless() -> None:
@@ -324,8 +394,9 @@ def test_in_place_activations_within_branches_are_made_harmless() -> None:
 def test_the_forward_update_is_the_gradient_of_the_local_loss() -> None:
     pair = Pair(nn.Sequential(Residual(nn.Linear(4, 4), nn.Linear(4, 4)), nn.Tanh()), None)
     x, difference = torch.randn(5, 4), torch.randn(5, 4)
-    trace = Trace(x, *pair.encode(x))
+    seen = StoredPass(PairedNetwork([pair]), x, GaussianNoise(0), 0)
+    trace = seen.trace(0)
     loss = local_loss(pair.block(x) - (trace.y + difference).detach())
     expected = torch.autograd.grad(loss, list(pair.block.parameters()))
-    add_local_gradients(pair, trace, difference)
+    add_gradients(seen, 0, difference)
     torch.testing.assert_close([p.grad for p in pair.block.parameters()], list(expected))

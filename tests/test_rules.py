@@ -1,4 +1,4 @@
-"""The rules, beside their equations worked out by hand."""
+"""Losses, targets and updates, beside their equations worked out by hand."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from targetprop import Pair, Trace, twin_of
-from targetprop.feedback.rules import (
-    FeedbackLoss,
-    difference,
-    direct,
-    l_drl,
-    local_loss,
-    output_difference,
-    reconstruction,
-)
+from targetprop import DifferenceTargets, Pair, PlainTargets, Trace
+from targetprop.feedback.losses import BlockLoss, l_drl, reconstruction
+from targetprop.layers.sequence import feedback_of
+from targetprop.local import local_loss
 from targetprop.noise import Kind
+from targetprop.targets import adjoint_difference, output_difference
 
 FORWARD = torch.tensor([[2.0, 0.0], [1.0, -1.0], [0.0, 3.0]])
 FEEDBACK = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, -1.0]])
@@ -29,11 +24,11 @@ def pair() -> Pair:
     """F(x) = W x and G(y) = V y + 1."""
     block = nn.Linear(2, 3, bias=False)
     block.weight.data.copy_(FORWARD)
-    twin = twin_of(block)
-    weight, bias = twin.parameters()
+    feedback = feedback_of(block)
+    weight, bias = feedback.parameters()
     weight.data.copy_(FEEDBACK)
     bias.data.fill_(1)
-    return Pair(block, twin)
+    return Pair(block, feedback)
 
 
 @pytest.fixture
@@ -69,7 +64,7 @@ def test_reconstruction_by_hand(pair: Pair, trace: Trace) -> None:
 
 def test_noisy_pass_is_decoded_with_its_own_pooling_indices() -> None:
     pool = nn.MaxPool2d((1, 2))
-    pair = Pair(pool, twin_of(pool))
+    pair = Pair(pool, feedback_of(pool))
     x = torch.tensor([[[[1.0, 2.0]]]])
     trace = Trace(x, *pair.encode(x))
     noise = {"input": torch.tensor([[[[5.0, 0.0]]]]), "output": torch.tensor([[[[1.0]]]])}
@@ -80,14 +75,21 @@ def test_noisy_pass_is_decoded_with_its_own_pooling_indices() -> None:
 
 
 @pytest.mark.parametrize("rule", [l_drl, reconstruction])
-def test_feedback_losses_give_the_forward_block_no_gradient(pair: Pair, trace: Trace, rule: FeedbackLoss) -> None:
+def test_feedback_losses_give_the_forward_block_no_gradient(pair: Pair, trace: Trace, rule: BlockLoss) -> None:
     rule(pair, trace, draw).backward()
     assert all(p.grad is None for p in pair.block.parameters())
 
 
 def test_targets_by_hand(pair: Pair, trace: Trace) -> None:
-    torch.testing.assert_close(direct(pair, trace, ETA), (trace.y + ETA) @ FEEDBACK.T + 1 - trace.x)
-    torch.testing.assert_close(difference(pair, trace, ETA), ETA @ FEEDBACK.T)
+    plain, difference = PlainTargets().carry(pair, trace, ETA), DifferenceTargets().carry(pair, trace, ETA)
+    torch.testing.assert_close(plain, (trace.y + ETA) @ FEEDBACK.T + 1 - trace.x)
+    torch.testing.assert_close(difference, ETA @ FEEDBACK.T)
+
+
+def test_below_an_output_that_follows_the_loss_the_difference_goes_down_the_transposed_block(
+    pair: Pair, trace: Trace
+) -> None:
+    torch.testing.assert_close(adjoint_difference(pair, trace, ETA), ETA @ FORWARD)
 
 
 def test_output_target_steps_down_the_gradient() -> None:

@@ -17,7 +17,7 @@ from targetprop.data.split import stratified_split
 from targetprop.utils.errors import is_number, prefixed, require, require_whole
 
 if TYPE_CHECKING:
-    from targetprop.execution.parallel import Grid
+    from targetprop.execution.grid import Grid
 
 
 class ImageDataModule(L.LightningDataModule):

@@ -24,7 +24,7 @@ from targetprop.utils.errors import UserError
 
 if TYPE_CHECKING:
     from targetprop.execution.graph import GraphedStep, Outcome
-    from targetprop.execution.parallel import Grid
+    from targetprop.execution.grid import Grid
 
 Batch = tuple[Tensor, Tensor]
 ALONE: dict[str, Any] = {"sync_on_compute": False, "compute_with_cache": False}

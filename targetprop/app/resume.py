@@ -34,7 +34,7 @@ def start(config: Mapping[str, Any], module: L.LightningModule) -> str | None:
     saved = _load(str(path))
     if config["train"]:
         _check_resume(path, saved, config)
-    _check_shapes(path, saved["state_dict"], module)
+    _check_state(path, saved["state_dict"], module)
     if config["train"]:
         return str(path)
     log.info("Evaluating %s", path)
@@ -109,12 +109,22 @@ def _check_epoch(path: str, loops: Mapping[str, Any], max_epochs: int | None) ->
         raise UserError(message, key="trainer.max_epochs")
 
 
-def _check_shapes(path: str, saved: Mapping[str, Any], module: L.LightningModule) -> None:
-    here, there = _shapes(module.state_dict()), _shapes(saved)
+def _check_state(path: str, saved: Mapping[str, Any], module: L.LightningModule) -> None:
+    state = module.state_dict()
+    if _edition(saved) not in (None, _edition(state)):
+        message = f"{path} was written by another edition of targetprop or for another model, and cannot be read."
+        raise UserError(message, key="ckpt_path")
+    here, there = _shapes(state), _shapes(saved)
     differing = [name for name in {**here, **there} if here.get(name) != there.get(name)]
     if differing:
         message = f"{path} was made with other settings of model or network: {differing[0]} differs."
         raise UserError(message, key="ckpt_path")
+
+
+def _edition(state: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """What is kept beside the weights, by which editions differ; None of a model that keeps nothing."""
+    beside = state.get("learner._extra_state")
+    return (*sorted(beside), str(beside.get("format"))) if isinstance(beside, dict) else None
 
 
 def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

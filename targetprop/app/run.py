@@ -93,13 +93,9 @@ def count_processes(config: DictConfig) -> int:
 
 
 def _train(config: DictConfig) -> dict[str, float]:
-    require_whole("seed", config.seed, least=0)
-    require(config.seed < 2**32, "seed", "a number below 2**32", config.seed)
-    if not config.train and config.ckpt_path is None:
-        raise UserError("train=false evaluates a checkpoint: say which.", key="ckpt_path")
+    _check_start(config)
     keep_freed_memory()
     L.seed_everything(config.seed, workers=True, verbose=False)
-
     # All of it is made, and so all of the configuration is checked, before any of it is shown or written.
     datamodule: ImageDataModule = build(config.datamodule)
     module = build_module(config, datamodule)
@@ -108,14 +104,10 @@ def _train(config: DictConfig) -> dict[str, float]:
     module.record = record_of(plain(config))
     console = Console(quiet=rank() > 0)
     console.print(config_tree(config, GROUPS))
-    output_dir = Path(config.output_dir)
-    if rank() == 0:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        with whole_file(output_dir / "config.yaml") as partial:
-            OmegaConf.save(config, partial, resolve=True)
+    _keep_config(config)
 
     if config.train:
-        log.info("Training into %s", output_dir)
+        log.info("Training into %s", config.output_dir)
         trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
     history = find_callback(trainer, History)  # read before evaluation, which restores that of the best checkpoint
     seconds = [row["seconds"] for row in history.epochs] if history else []
@@ -125,10 +117,28 @@ def _train(config: DictConfig) -> dict[str, float]:
         console.print(results_table(results, datamodule.classes))
     if seconds:
         console.print(times_line(seconds))
+    _keep_results(Path(config.output_dir), results, seconds)
+    return {f"{part}/accuracy": result.accuracy for part, result in results.items()}
+
+
+def _check_start(config: DictConfig) -> None:
+    require_whole("seed", config.seed, least=0)
+    require(config.seed < 2**32, "seed", "a number below 2**32", config.seed)
+    if not config.train and config.ckpt_path is None:
+        raise UserError("train=false evaluates a checkpoint: say which.", key="ckpt_path")
+
+
+def _keep_config(config: DictConfig) -> None:
+    if rank() == 0:
+        Path(config.output_dir).mkdir(parents=True, exist_ok=True)
+        with whole_file(Path(config.output_dir, "config.yaml")) as partial:
+            OmegaConf.save(config, partial, resolve=True)
+
+
+def _keep_results(folder: Path, results: dict[str, Result], seconds: list[float]) -> None:
     if rank() == 0:
         parts = {part: vars(result) for part, result in results.items()}
-        write_text(output_dir / "results.json", json.dumps({**parts, "epoch_seconds": seconds}, indent=2) + "\n")
-    return {f"{part}/accuracy": result.accuracy for part, result in results.items()}
+        write_text(folder / "results.json", json.dumps({**parts, "epoch_seconds": seconds}, indent=2) + "\n")
 
 
 def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:

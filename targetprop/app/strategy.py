@@ -12,7 +12,8 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from targetprop.app.places import placed
-from targetprop.execution.parallel import Grid, distribute, gather
+from targetprop.execution.grid import Grid
+from targetprop.execution.parallel import distribute, gather
 from targetprop.learner import Learner
 
 _T = TypeVar("_T")

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from targetprop.app.checkpoints import WholeFiles
 from targetprop.app.processes import check_gpus, own_device, rank
 from targetprop.app.strategy import LayerParallelStrategy
-from targetprop.execution.parallel import Grid
+from targetprop.execution.grid import Grid
 from targetprop.utils.errors import UserError, require, require_whole
 
 log = logging.getLogger(__name__)

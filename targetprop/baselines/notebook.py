@@ -21,7 +21,7 @@ from targetprop.feedback.by_loss import ByLoss
 from targetprop.feedback.losses import reconstruction
 from targetprop.learner import Step
 from targetprop.network.network import PairedNetwork
-from targetprop.network.passes import Trace
+from targetprop.network.pair import Trace
 from targetprop.noise import GaussianNoise, NoiseKey, NoiseSource
 from targetprop.targets import DifferenceTargets
 from targetprop.utils.errors import UserError
@@ -64,7 +64,7 @@ class AsPrinted(nn.Module):
         for pair in self.network.trained:
             if not isinstance(_linear(pair.block), nn.Linear):
                 raise UserError(f"the notebook's network is an MLP; block {pair.name} is not linear.", key="network")
-        self.learning = FEEDBACK.start(self.network, TARGETS)
+        self.learning = FEEDBACK.start(self.network)
         self.noise = noise or GaussianNoise(seed)
         self.steps = 0
         self._passed: list[Trace] = []

@@ -14,57 +14,19 @@ import copy
 import io
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from targetprop.execution.grid import Grid
 from targetprop.execution.schedule import Wrapper
 from targetprop.feedback.base import FeedbackLearning
 from targetprop.learner import Learner
 from targetprop.network.passes import Pass
 from targetprop.noise import GaussianNoise
 from targetprop.utils.errors import UserError
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The processes of torch.distributed as rows that share a batch; of this process, its row and column.
-
-    Args:
-        rows: D, of data parallelism.
-        columns: P, of layer parallelism; the process of global rank r stands in row r // P and column r % P.
-    """
-
-    rows: int
-    columns: int
-    row: int
-    column: int
-    same_batch: dist.ProcessGroup
-    same_pairs: dist.ProcessGroup
-
-    @classmethod
-    def of_world(cls, rows: int = 1) -> Grid:
-        """All processes, in so many rows; a collective call.
-
-        Raises:
-            UserError: they do not fill the rows.
-        """
-        world, rank = dist.get_world_size(), dist.get_rank()
-        if world % rows:
-            raise UserError(f"expected a divisor of the {world} processes there are, got {rows}.", key="data_parallel")
-        columns = world // rows
-        ranks = [list(range(row * columns, (row + 1) * columns)) for row in range(rows)]
-        same_batch, _ = dist.new_subgroups_by_enumeration(ranks)
-        same_pairs, _ = dist.new_subgroups_by_enumeration([list(each) for each in zip(*ranks, strict=True)])
-        return cls(rows, columns, rank // columns, rank % columns, same_batch, same_pairs)
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this is the process that measures and writes."""
-        return self.row == self.column == 0
 
 
 class Distributed(Wrapper):
@@ -235,8 +197,8 @@ def distribute(learner: Learner, grid: Grid) -> None:
         raise UserError(f"{type(learner).__name__} has no feedback that processes could divide between them.")
     if learner.algorithm.scope == "network":
         raise UserError(
-            "the algorithm looks beyond one block, so that blocks cannot learn in processes of their own: train it in one "
-            "process.",
+            "the algorithm looks beyond one block, so that blocks cannot learn in processes of their own: train it in "
+            "one process.",
             key="algorithm",
         )
     if grid.rows > 1:

@@ -8,7 +8,8 @@ from torch import Tensor
 from targetprop.layers.base import rule_of
 from targetprop.learner import Learner
 from targetprop.network.network import PairedNetwork
-from targetprop.network.passes import Pass, Trace
+from targetprop.network.pair import Trace
+from targetprop.network.passes import Pass
 from targetprop.noise import NoiseSource
 from targetprop.utils.errors import UserError
 

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from targetprop.layers.base import Style
 from targetprop.network.network import PairedNetwork
-from targetprop.network.passes import Pass
-from targetprop.targets import Scope, TargetRule
+from targetprop.network.passes import Pass, Scope
 from targetprop.utils.errors import UserError, is_number, require, unknown
 
 Average = Callable[[Sequence[Tensor]], None]
@@ -37,7 +36,7 @@ class FeedbackRule(ABC):
         return "block"
 
     @abstractmethod
-    def start(self, network: PairedNetwork, targets: TargetRule) -> FeedbackLearning:
+    def start(self, network: PairedNetwork) -> FeedbackLearning:
         """Begin to learn the feedback of a network; may set its feedback weights.
 
         Raises:

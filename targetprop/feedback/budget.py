@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from targetprop.network.linear_feedback import FeedbackMap
+from targetprop.network.linear_feedback import FeedbackMap, entering, where_noise_enters
 from targetprop.network.network import PairedNetwork
 
 FEW = 2
@@ -80,7 +80,7 @@ class Allocation:
 def map_shape(part: FeedbackMap, x: Tensor) -> MapShape:
     """The shape of a linear map for its input x (batch, ...)."""
     weight = part.map.weight
-    seen = part.map.forward_map.patches(torch.ones_like(x[:1], dtype=weight.dtype))
+    seen = where_noise_enters(part).patches(torch.ones_like(entering(part, x[:1]), dtype=weight.dtype))
     return MapShape(seen.shape[1], weight.numel(), float(seen.sum(2).mean()), seen.sum(1, keepdim=True))
 
 

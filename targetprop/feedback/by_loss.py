@@ -12,14 +12,13 @@ from torch import Tensor, nn
 
 from targetprop.feedback.base import FeedbackLearning, FeedbackRule, OptimizerSpec, each_of, per_block
 from targetprop.feedback.closed_form import l_drl_gradient
-from targetprop.feedback.losses import BlockLoss, Draw, FeedbackLoss, NetworkLoss, l_drl
+from targetprop.feedback.losses import BlockLoss, FeedbackLoss, NetworkLoss, l_drl
 from targetprop.layers.base import STYLES, Style
 from targetprop.network.linear_feedback import LinearPart
 from targetprop.network.network import PairedNetwork
-from targetprop.network.pair import Pair
-from targetprop.network.passes import Pass, Trace
-from targetprop.noise import Kind, NoiseKey
-from targetprop.targets import Scope, TargetRule
+from targetprop.network.pair import Pair, Trace
+from targetprop.network.passes import Pass, Scope
+from targetprop.noise import Draw, Kind, NoiseKey
 from targetprop.utils.errors import UserError, is_number, require, require_whole, unknown
 from targetprop.utils.precision import wide
 
@@ -77,7 +76,7 @@ class ByLoss(FeedbackRule):
     def scope(self) -> Scope:
         return getattr(self.loss, "scope", "block")
 
-    def start(self, network: PairedNetwork, targets: TargetRule) -> ByLossLearning:
+    def start(self, network: PairedNetwork) -> ByLossLearning:
         learning = ByLossLearning(network, self)
         if self.init_symmetric_weights:
             network.make_symmetric()

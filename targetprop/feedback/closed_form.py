@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from targetprop.feedback.losses import Draw
 from targetprop.network.linear_feedback import LinearPart
-from targetprop.network.pair import Pair
-from targetprop.network.passes import Trace
+from targetprop.network.pair import Pair, Trace
+from targetprop.noise import Draw
 
 
 @torch.no_grad()

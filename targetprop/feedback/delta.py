@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from targetprop.feedback.budget import Allocation
-from targetprop.network.linear_feedback import FeedbackMap
+from targetprop.network.linear_feedback import FeedbackMap, where_noise_enters
 from targetprop.utils.precision import wide
 
 
@@ -33,15 +33,15 @@ def delta_rule(part: FeedbackMap, white: Tensor, shaped: Tensor, allocation: All
     the white one.
 
     Args:
-        white: isotropic noise, (rows, *input).
-        shaped: random mixtures of the batch's inputs, (mixtures, *input).
+        white: isotropic noise, (rows, *input of the map where noise enters).
+        shaped: random mixtures of the batch's inputs there, (mixtures, *input).
 
     Returns:
         ||R||^2 / ||W eps||^2 over the white noise (a scalar), the share of the response left over: zero when V is
         learned. Where W is known the power of the response is the expected one.
     """
     eps = torch.cat((white, shaped))
-    patches = part.map.forward_map.patches(eps)
+    patches = where_noise_enters(part).patches(eps)
     residual, response = _residual(part, eps, patches)
     count = patches.shape[1] // len(eps) * len(white)
     left = residual[:, :count]

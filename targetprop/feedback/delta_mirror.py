@@ -24,11 +24,11 @@ from targetprop.feedback.budget import (
 )
 from targetprop.feedback.delta import delta_rule
 from targetprop.layers.base import Style
-from targetprop.network.linear_feedback import FeedbackMap
+from targetprop.network.linear_feedback import FeedbackMap, entering
 from targetprop.network.network import PairedNetwork
-from targetprop.network.passes import Pass, Trace
+from targetprop.network.pair import Trace
+from targetprop.network.passes import Pass
 from targetprop.noise import Kind, NoiseKey
-from targetprop.targets import TargetRule
 from targetprop.utils.errors import UserError, is_number, require
 
 EVERY = 32
@@ -65,7 +65,7 @@ class DeltaMirror(FeedbackRule):
         require(isinstance(self.adaptive, bool), "adaptive", "true or false", self.adaptive)
         require(is_number(self.budget) and self.budget > 0, "budget", "a number above 0", self.budget)
 
-    def start(self, network: PairedNetwork, targets: TargetRule) -> DeltaMirrorLearning:
+    def start(self, network: PairedNetwork) -> DeltaMirrorLearning:
         for pair in network.trained:
             if pair.feedback_parameters() and not pair.maps:
                 raise UserError(
@@ -205,7 +205,7 @@ def _learn(
     draw: Callable[[int, Kind, Tensor], Tensor],
 ) -> Tensor:
     """Update V `times` times; returns the share of the response that V did not predict the last time."""
-    x = part.map_input(trace.x, trace.context)
+    x = entering(part, part.map_input(trace.x, trace.context))
     order = torch.channels_last if x.dim() == 4 else torch.contiguous_format
     shape = (allocation.rows, *x.shape[1:])
     isotropic = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=order)

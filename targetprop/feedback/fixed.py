@@ -11,7 +11,6 @@ from targetprop.feedback.base import FeedbackLearning, FeedbackRule
 from targetprop.layers.base import STYLES, Style
 from targetprop.network.network import PairedNetwork
 from targetprop.network.passes import Pass
-from targetprop.targets import TargetRule
 from targetprop.utils.errors import require
 from targetprop.utils.precision import wide
 
@@ -34,7 +33,7 @@ class Fixed(FeedbackRule):
         require(isinstance(symmetric, bool), "init_symmetric_weights", "true or false", symmetric)
         self.check_style()
 
-    def start(self, network: PairedNetwork, targets: TargetRule) -> FixedLearning:
+    def start(self, network: PairedNetwork) -> FixedLearning:
         if self.init_symmetric_weights:
             network.make_symmetric()
         return FixedLearning(network)

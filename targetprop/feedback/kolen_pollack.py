@@ -21,7 +21,6 @@ from targetprop.layers.base import STYLES, Style
 from targetprop.network.linear_feedback import FeedbackMap
 from targetprop.network.network import PairedNetwork
 from targetprop.network.passes import Pass
-from targetprop.targets import TargetRule
 from targetprop.utils.errors import UserError, require
 
 
@@ -43,7 +42,7 @@ class KolenPollack(FeedbackRule):
         require(isinstance(symmetric, bool), "init_symmetric_weights", "true or false", symmetric)
         self.check_style()
 
-    def start(self, network: PairedNetwork, targets: TargetRule) -> KolenPollackLearning:
+    def start(self, network: PairedNetwork) -> KolenPollackLearning:
         for pair in network.trained:
             own = pair.maps and all(isinstance(each.layer.weight, nn.Parameter) for each in pair.maps)
             if pair.feedback_parameters() and not own:

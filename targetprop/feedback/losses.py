@@ -13,11 +13,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from targetprop.network.pair import Pair
-from targetprop.network.passes import Pass, Trace
-from targetprop.noise import Kind
+from targetprop.network.pair import Pair, Trace
+from targetprop.network.passes import Pass
+from targetprop.noise import Draw
 
-Draw = Callable[[Kind, Tensor], Tensor]
 BlockLoss = Callable[[Pair, Trace, Draw], Tensor]
 NetworkLoss = Callable[[Pass, int, Draw], Tensor]
 FeedbackLoss = BlockLoss | NetworkLoss

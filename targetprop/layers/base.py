@@ -17,6 +17,7 @@ statistics, dropout the clean mask. Pooling indices are always those of the pass
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
+from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from targetprop.utils.errors import UserError
 
@@ -92,9 +95,18 @@ class LayerRule(Generic[L]):
     Attributes:
         any_memory_order: whether the layer takes 4-d tensors with channels last, too. One that does not is given
             contiguous ones.
+        has_gains_only: whether its parameters, of whatever shape, are one for each unit: no matrix, no kernel.
+        is_container: whether it has rules for the layers within it, and its own context is theirs.
     """
 
     any_memory_order = False
+    has_gains_only = False
+    is_container = False
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A registered rule is copied and pickled by its type: it may hold functions without a name."""
+        kind = next((kind for kind, rule in _RULES.items() if rule is self), None)
+        return super().__reduce_ex__(protocol) if kind is None else (registered, (kind,))
 
     def bound(self, layer: L) -> LayerRule[L]:
         """The rule for this very layer; containers analyse what is in them here, once."""
@@ -186,26 +198,73 @@ class Graph:
         return below
 
 
+class LinearByAutograd(LayerRule[nn.Module]):
+    """The rule of a layer without weights that is linear, or linear and a constant: its transpose is everywhere one."""
+
+    any_memory_order = True
+
+    def facts(self, layer: nn.Module) -> Facts:
+        return Facts(linear=True)
+
+    def vjp(self, layer: nn.Module, delta: Tensor, context: Context) -> Tensor:
+        return transpose(layer, delta, context)
+
+
+def transpose(function: Callable[[Tensor], Tensor], y: Tensor, shape: torch.Size) -> Tensor:
+    """The transpose of a linear function: y (batch, *output) to (batch, *shape)."""
+    pullback = torch.func.vjp(function, y.new_zeros(len(y), *shape))[1]
+    return pullback(y)[0]
+
+
+class Altered(tuple[int, ...]):
+    """The context of a matrix or kernel that a hook makes into something else: the shape of its input.
+
+    Attributes:
+        name: of the layer's type.
+    """
+
+    name: str
+
+    @classmethod
+    def of(cls, layer: nn.Module, shape: torch.Size) -> Altered:
+        """For this layer, which saw inputs of this shape."""
+        altered = cls(shape)
+        altered.name = type(layer).__name__
+        return altered
+
+    def refuse(self) -> UserError:
+        """What to say where the feedback of the matrix is asked for."""
+        return UserError(
+            f"a hook on {self.name}, or a method put into it, changes what it computes, and the feedback of its weights "
+            "would not know: put that into a layer of its own."
+        )
+
+
 class Opaque(LayerRule[nn.Module]):
     """The rule of a layer of which nothing is known: it is run as it is, and differentiated by autograd.
 
     Args:
         known: the rule of its type, if something that the rule does not see runs with the layer (a hook, say).
+        is_altered: whether its matrix or kernel is made into something else; None if that shows in its first pass.
     """
 
-    def __init__(self, known: LayerRule[Any] | None = None) -> None:
+    def __init__(self, known: LayerRule[Any] | None = None, is_altered: bool | None = None) -> None:
         self.known = known
+        self._is_altered = is_altered
 
     def facts(self, layer: nn.Module) -> Facts:
-        known = Facts() if self.known is None else self.known.facts(layer)
-        return Facts(varies=known.varies or (self.known is None and bool(list(layer.buffers()))), dims=known.dims)
+        if self.known is None:
+            return Facts(varies=any(True for _ in layer.buffers()))
+        known = self.known.facts(layer)
+        iterates = any(isinstance(hook, SpectralNorm) for hook in layer._forward_pre_hooks.values())
+        return Facts(varies=known.varies or iterates, dims=known.dims)
 
     def apply(self, layer: nn.Module, x: Tensor) -> Tensor:
         return layer(x.clone(memory_format=torch.contiguous_format))  # which it may change in place
 
     def run(self, layer: nn.Module, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
         if has_matrix(layer):
-            return self.apply(layer, x), x.shape[1:]
+            return self._run_matrix(layer, x)
         if clean is not None:
             return self.apply(layer, x), clean
         with torch.enable_grad():
@@ -213,21 +272,40 @@ class Opaque(LayerRule[nn.Module]):
             y = self.apply(layer, start)
         return y if torch.is_grad_enabled() else y.detach(), Graph(start, y)
 
+    def _run_matrix(self, layer: nn.Module, x: Tensor) -> tuple[Tensor, Context]:
+        if self._is_altered is not None or self.known is None or self.known.linear_map(layer) is None:
+            y = self.apply(layer, x)
+        else:
+            with parametrize.cached():  # one weight for both
+                y = self.apply(layer, x)
+                with torch.no_grad():
+                    alone = layer.forward(x.contiguous())
+            self._is_altered = not _agree(y.detach(), alone)
+        return y, Altered.of(layer, x.shape[1:]) if self._is_altered else x.shape[1:]
+
     @property
     def knows_its_gradients(self) -> bool:
         return False
 
     def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
-        if self.known is not None:
-            return self.known.feedback(layer, style)
-        if style == "linear" and not has_matrix(layer):
-            return AdjointFeedback(layer, self)
         name = type(layer).__name__
+        if self.known is not None and self.known.is_container:
+            raise UserError(f"a hook on {name} as a whole is not seen: hook the layers in it instead.")
+        if self.known is not None and (style != "matched" or has_matrix(layer)):
+            return self.known.feedback(layer, style)
+        if style in ("linear", "matched") and not has_matrix(layer):
+            return AdjointFeedback(layer, self)
         known = ", ".join(sorted(kind.__name__ for kind in _RULES))
         raise UserError(
             f"layer {name} has no feedback, because what it computes is not known. Layers with one: {known}. Use one "
             f"of these, or say with @targetprop.register({name}) how an error goes back through it."
         )
+
+
+def _agree(y: Tensor, alone: Tensor) -> bool:
+    """Whether two runs of one layer are one: kernels that are chosen by trial may round in other ways."""
+    tolerance = 1e-3 * float(alone.abs().nan_to_num().max()) if alone.numel() else 0.0
+    return y.shape == alone.shape and torch.allclose(y, alone, rtol=0, atol=tolerance, equal_nan=True)
 
 
 _RULES: dict[type[nn.Module], LayerRule[Any]] = {}
@@ -250,39 +328,72 @@ def add_rule(rule: LayerRule[Any], *types: type[nn.Module]) -> None:
     _known_type.cache_clear()
 
 
+def registered(kind: type[nn.Module]) -> LayerRule[Any]:
+    """The rule registered for this very type."""
+    return _RULES[kind]
+
+
 def rule_of(layer: nn.Module) -> LayerRule[Any]:
     """The rule that tells all that this layer does; `Opaque` where there is none."""
-    known = _known_type(type(layer))
-    if known is None or "forward" in vars(layer):
-        return Opaque()
-    rule = _RULES[known]
-    return Opaque(rule) if is_hooked(layer) else rule.bound(layer)
+    rule = _rule_of_type(layer)
+    if rule is None:
+        return Opaque(is_altered=_known_type(_own_type(layer)) is not None)
+    bound = rule.bound(layer)
+    return Opaque(bound) if is_hooked(layer) or _has_weights_made_elsewhere(layer) else bound
+
+
+def _rule_of_type(layer: nn.Module) -> LayerRule[Any] | None:
+    """The rule of its type, if the layer computes what its type does, for weights of whatever origin."""
+    kind = _own_type(layer)
+    known = _known_type(kind)
+    return None if known is None or _is_patched(layer, kind) else _RULES[known]
+
+
+def _own_type(layer: nn.Module) -> type[Any]:
+    """Its type, without the class that torch puts over that of a parametrized layer."""
+    return type(layer).__bases__[0] if parametrize.is_parametrized(layer) else type(layer)
 
 
 @cache
-def _known_type(kind: type[nn.Module]) -> type[nn.Module] | None:
+def _known_type(kind: type[Any]) -> type[nn.Module] | None:
     """The registered type whose rule holds for `kind`: itself, or a parent that it only adds to."""
-    for parent in kind.__mro__:
-        if parent in _RULES:
-            return parent
-        if not _only_adds(parent):
-            return None
-    return None
+    known = next((parent for parent in kind.__mro__ if parent in _RULES), None)
+    if known is None:
+        return None
+    own = [(i, each) for i, each in enumerate(kind.__mro__) if each not in known.__mro__]
+    return known if all(_only_adds(each, kind.__mro__[i + 1 :]) for i, each in own) else None
 
 
-ABOUT_ITSELF = {"__init__", "__repr__", "extra_repr", "reset_parameters", "_reset_parameters", "__constants__"}
+ABOUT_ITSELF = {
+    "__init__", "__repr__", "extra_repr", "reset_parameters", "_reset_parameters", "state_dict", "load_state_dict",
+    "_save_to_state_dict", "_load_from_state_dict", "__init_subclass__", "__class_getitem__",
+}  # fmt: skip
 """What a subclass may have of its own and still compute what its parent does."""
 
 
-def _only_adds(kind: type) -> bool:
-    """Whether a class has only methods that its parents lack: nothing that they call can be another one."""
-    parents = kind.__mro__[1:]
+def _only_adds(kind: type, behind: tuple[type, ...]) -> bool:
+    """Whether a class has only what those behind it lack and cannot look for: nothing that they call is another."""
     for name, value in vars(kind).items():
-        inherited = any(name in vars(parent) for parent in parents)
-        about = name in ABOUT_ITSELF or (name.startswith("__") and not callable(value))
-        if not about and (inherited or isinstance(value, property)):
+        if name in ABOUT_ITSELF or (name.startswith("__") and not callable(value)):
+            continue
+        is_method = isinstance(value, staticmethod | classmethod) or inspect.isfunction(value)
+        takes_attributes = hasattr(value, "__get__") and not is_method  # a property named `weight`, say
+        if takes_attributes or any(name in vars(each) for each in behind):
             return False
-    return "__getattr__" not in vars(kind) and "__getattribute__" not in vars(kind)
+    return True
+
+
+def _is_patched(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether this very layer has other methods than its type, or its type hides the layer's parameters."""
+    own = vars(layer)
+    if any(name not in ABOUT_ITSELF and callable(getattr(kind, name, None)) for name in own):
+        return True
+    return any(hasattr(kind, name) for name in (*own["_parameters"], *own["_buffers"]))
+
+
+def _has_weights_made_elsewhere(layer: nn.Module) -> bool:
+    """Whether it is parametrized, or computes with tensors that are not its own parameters."""
+    return parametrize.is_parametrized(layer) or any(isinstance(value, Tensor) for value in vars(layer).values())
 
 
 def is_hooked(layer: nn.Module) -> bool:
@@ -296,8 +407,14 @@ def is_hooked(layer: nn.Module) -> bool:
 
 
 def has_matrix(layer: nn.Module) -> bool:
-    """Whether it holds a matrix or kernel; the vectors of normalisation layers are none."""
-    return any(parameter.dim() > 1 for parameter in layer.parameters())
+    """Whether it holds a matrix or kernel; the gains of normalisation layers, of whatever shape, are none."""
+    for module in layer.modules():
+        rule = _rule_of_type(module)
+        if rule is not None and rule.has_gains_only:
+            continue
+        if any(p is not None and p.dim() > 1 for p in module._parameters.values()):
+            return True
+    return False
 
 
 def not_in_place(layer: nn.Module) -> None:
@@ -307,6 +424,6 @@ def not_in_place(layer: nn.Module) -> None:
 
 
 def sizes(value: int | tuple[int, ...] | None, dims: int) -> tuple[int, ...]:
-    """A setting of a layer of so many spatial dimensions, one number for each, that may have been given as one number."""
+    """A setting of a layer, one number for each spatial dimension, that may have been given as one number."""
     assert value is not None
     return (value,) * dims if isinstance(value, int) else tuple(value)

@@ -11,11 +11,25 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from targetprop.layers.base import Context, FeedbackLayer
+from targetprop.layers.base import Altered, Context, FeedbackLayer
 
 
 class LinearMap(ABC):
     """A linear map, without its weights."""
+
+    @property
+    def channel_dims(self) -> int | None:
+        """Dimensions of y, if its units are channels in dimension 1, at all positions one; else None."""
+        return None
+
+    @property
+    def core(self) -> LinearMap:
+        """The map behind what stands before its weights, such as padding that copies units."""
+        return self
+
+    def before_core(self, x: Tensor) -> Tensor:
+        """The input of `core` for an input x."""
+        return x
 
     @abstractmethod
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
@@ -68,11 +82,11 @@ class MapFeedback(FeedbackLayer):
         return self.bias is None
 
     def decode(self, y: Tensor, context: Context) -> Tensor:
-        return self.affine(y, context, self.bias)
+        return self.affine(y, _unaltered(context), self.bias)
 
     def apply_map(self, y: Tensor, context: Context) -> Tensor:
         """V y, without the bias."""
-        return self.affine(y, context, None)
+        return self.affine(y, _unaltered(context), None)
 
     @abstractmethod
     def affine(self, y: Tensor, context: Context, bias: Tensor | None) -> Tensor:
@@ -86,3 +100,9 @@ class MapFeedback(FeedbackLayer):
     @abstractmethod
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
         """Gradient of <x, V y> for V, in its weight's shape; x (batch, *input), y (batch, *layer output)."""
+
+
+def _unaltered(context: Context) -> Context:
+    if isinstance(context, Altered):
+        raise context.refuse()
+    return context

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from targetprop.layers.base import (
@@ -20,6 +21,8 @@ from targetprop.layers.base import (
 from targetprop.utils.precision import wide
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+InstanceNorm = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
+aten = torch.ops.aten
 
 
 class NormContext(NamedTuple):
@@ -42,6 +45,7 @@ class NormRule(LayerRule[nn.Module]):
     """The published feedback leaves normalisation out; in other styles it is the transposed Jacobian."""
 
     any_memory_order = True
+    has_gains_only = True
 
     def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
         return AdjointFeedback(layer, self) if style in ("linear", "matched") else IgnoredFeedback()
@@ -82,7 +86,7 @@ class BatchNormRule(NormRule):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         variance = context.rstd.pow(-2) - layer.eps
         weight = None if layer.weight is None else layer.weight.detach()
-        below, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+        below, of_weight, of_bias = aten.native_batch_norm_backward(
             delta.to(context.x.dtype), context.x, weight, context.mean, variance, context.mean, context.rstd,
             context.of_batch, layer.eps, (True, True, True),
         )  # fmt: skip
@@ -93,3 +97,108 @@ def _statistics_type(layer: BatchNorm, x: Tensor) -> torch.dtype:
     """Of a batch norm that sees x: its weights' type, which under autocast is wider than that of x."""
     own = layer.running_mean if layer.weight is None else layer.weight
     return wide(x.dtype) if own is None else own.dtype
+
+
+class OfEachSample(NormRule):
+    """A norm whose statistics are each sample's own, and so a noisy pass's own; the context is its input.
+
+    They are computed again where an error comes down, which is cheaper than to keep what a noisy pass never needs.
+    """
+
+    def run(self, layer: nn.Module, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
+        return layer(x), x.detach() if clean is None else clean
+
+    def vjp(self, layer: nn.Module, delta: Tensor, context: Context) -> Tensor:
+        return self.gradients(layer, delta, context)[0]
+
+
+@register(nn.LayerNorm)
+class LayerNormRule(OfEachSample):
+    """Ba et al., "Layer Normalization", 2016, https://arxiv.org/abs/1607.06450."""
+
+    def gradients(  # type: ignore[override]
+        self, layer: nn.LayerNorm, delta: Tensor, context: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        x, weight, bias = _wider(context, layer.weight, layer.bias)
+        shape = list(layer.normalized_shape)
+        _, mean, rstd = torch.native_layer_norm(x, shape, None, None, layer.eps)
+        below, of_weight, of_bias = aten.native_layer_norm_backward(
+            delta.to(x.dtype), x, shape, mean, rstd, weight, bias, (True, weight is not None, bias is not None)
+        )
+        return below.to(context.dtype), {"weight": of_weight, "bias": of_bias}
+
+
+@register(nn.GroupNorm)
+class GroupNormRule(OfEachSample):
+    """Wu and He, "Group Normalization", 2018, https://arxiv.org/abs/1803.08494."""
+
+    def gradients(  # type: ignore[override]
+        self, layer: nn.GroupNorm, delta: Tensor, context: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return _group_norm_gradients(delta, context, layer.weight, layer.bias, layer.num_groups, layer.eps)
+
+
+@register(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+class InstanceNormRule(OfEachSample):
+    """A group norm with one channel a group, or in evaluation with running statistics, a line for each channel.
+
+    Ulyanov et al., "Instance Normalization: The Missing Ingredient for Fast Stylization", 2016,
+    https://arxiv.org/abs/1607.08022.
+    """
+
+    def facts(self, layer: InstanceNorm) -> Facts:  # type: ignore[override]
+        return Facts(varies=layer.track_running_stats, dims=_batched_dims(layer))
+
+    def run(self, layer: InstanceNorm, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:  # type: ignore[override]
+        if clean is None or layer.running_mean is None or not layer.training:
+            return super().run(layer, x, clean)
+        batch = x if x.dim() == _batched_dims(layer) else x.unsqueeze(0)
+        y = F.instance_norm(batch, None, None, layer.weight, layer.bias, True, 0.0, layer.eps)  # which keeps no trace
+        return y.view_as(x), clean
+
+    def gradients(  # type: ignore[override]
+        self, layer: InstanceNorm, delta: Tensor, context: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        x, delta = (each if each.dim() == _batched_dims(layer) else each.unsqueeze(0) for each in (context, delta))
+        if layer.training or not layer.track_running_stats:
+            below, own = _group_norm_gradients(delta, x, layer.weight, layer.bias, x.shape[1], layer.eps)
+        else:
+            below, own = _running_gradients(layer, delta, x)
+        return below.view_as(context), own
+
+
+def _batched_dims(layer: InstanceNorm) -> int:
+    """Dimensions of a batch; torch takes a tensor with one less for a single sample."""
+    return 3 if isinstance(layer, nn.InstanceNorm1d) else 4 if isinstance(layer, nn.InstanceNorm2d) else 5
+
+
+def _wider(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """x and a layer's parameters in one type, which under autocast is that of the parameters."""
+    dtype = wide(x.dtype) if weight is None else torch.promote_types(x.dtype, weight.dtype)
+    return x.to(dtype), None if weight is None else weight.detach(), None if bias is None else bias.detach()
+
+
+def _group_norm_gradients(
+    delta: Tensor, context: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Of a group norm that saw `context` (batch, channels, ...): J^T delta, and the gradients of weight and bias."""
+    x, weight, bias = _wider(context.contiguous(), weight, bias)
+    batch, channels, positions = x.shape[0], x.shape[1], x[0, 0].numel()
+    _, mean, rstd = torch.native_group_norm(x, None, None, batch, channels, positions, groups, eps)
+    below, of_weight, of_bias = aten.native_group_norm_backward(
+        delta.to(x.dtype).contiguous(), x, mean, rstd, weight, batch, channels, positions, groups,
+        (True, weight is not None, bias is not None),
+    )  # fmt: skip
+    return below.to(context.dtype), {"weight": of_weight, "bias": of_bias}
+
+
+def _running_gradients(layer: InstanceNorm, delta: Tensor, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Of a norm that uses its running statistics, for x (batch, channels, ...), by batch norm's own kernel."""
+    mean, variance = layer.running_mean, layer.running_var
+    assert mean is not None
+    assert variance is not None
+    wider, weight, _ = _wider(x, layer.weight, layer.bias)
+    below, of_weight, of_bias = aten.native_batch_norm_backward(
+        delta.to(wider.dtype), wider, weight, mean, variance, None, None, False, layer.eps, (True, True, True)
+    )
+    return below.to(x.dtype), {"weight": of_weight, "bias": of_bias}

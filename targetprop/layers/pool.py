@@ -1,87 +1,133 @@
-"""Pooling. Un-pooling by the transposed Jacobian: each value goes to where it came from, and what meets adds up."""
+"""Pooling. Un-pooling by the transposed Jacobian: each value goes to where it came from, and what meets adds up.
+
+In one dimension torch pools maxima as in two, of which the first has the size 1, and so does the way back.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from abc import abstractmethod
+from typing import Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from targetprop.layers.base import Context, Facts, LayerRule, register, sizes
+from targetprop.layers.base import Context, Facts, LayerRule, LinearByAutograd, register, sizes
+from targetprop.utils.errors import UserError
+
+aten = torch.ops.aten
+MaxPool = nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d
+AdaptiveMaxPool = nn.AdaptiveMaxPool1d | nn.AdaptiveMaxPool2d | nn.AdaptiveMaxPool3d
+SPATIAL: dict[type[nn.Module], int] = {
+    getattr(nn, f"{kind}{dims}d"): dims
+    for kind in ("MaxPool", "AdaptiveMaxPool", "AvgPool", "AdaptiveAvgPool")
+    for dims in (1, 2, 3)
+}
+"""Number of spatial dimensions of the layers of this file."""
+P = TypeVar("P", bound=nn.Module)
 
 
-@register(nn.MaxPool2d)
-class MaxPoolRule(LayerRule[nn.MaxPool2d]):
-    """The context is (indices of the maxima, per-sample shape of the input)."""
+def spatial_dims(pool: nn.Module) -> int:
+    """Number of dimensions that a layer of this file pools over."""
+    return next(dims for kind, dims in SPATIAL.items() if isinstance(pool, kind))
+
+
+class OfMaxima(LayerRule[P], Generic[P]):
+    """Pooling of maxima; the context is (indices of the maxima, per-sample shape of the input)."""
 
     any_memory_order = True
 
-    def facts(self, layer: nn.MaxPool2d) -> Facts:
-        return Facts(keeps_sums=True, dims=4)
+    def bound(self, layer: P) -> LayerRule[P]:
+        if layer.return_indices:
+            raise UserError(
+                f"{type(layer).__name__}: return_indices=True gives two outputs, the next layer takes one: leave it out."
+            )
+        return self
 
-    def run(self, layer: nn.MaxPool2d, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
-        y, indices = F.max_pool2d(
-            x, layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode, return_indices=True
-        )
+    def facts(self, layer: P) -> Facts:
+        return Facts(keeps_sums=True, dims=2 + spatial_dims(layer))
+
+    def run(self, layer: P, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
+        y, indices = self.with_indices(layer, x)
         return y, (indices, x.shape[1:])
 
-    def vjp(self, layer: nn.MaxPool2d, delta: Tensor, context: Context) -> Tensor:
+    @abstractmethod
+    def with_indices(self, layer: P, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The maxima in x (batch, channels, ...), and where each was in its sample's channel."""
+
+    def vjp(self, layer: P, delta: Tensor, context: Context) -> Tensor:
         indices, shape = context
-        if not overlaps(layer):
-            return torch.ops.aten.max_unpool2d(delta, indices, shape[-2:])
-        return torch.ops.aten.max_pool2d_with_indices_backward(
-            delta, _like_input(delta, shape), sizes(layer.kernel_size, 2), sizes(layer.stride, 2),
-            sizes(layer.padding, 2), sizes(layer.dilation, 2), layer.ceil_mode, indices,
+        if spatial_dims(layer) > 1:
+            return self.scatter(layer, delta, indices, shape)
+        below = self.scatter(layer, delta.unsqueeze(-2), indices.unsqueeze(-2), torch.Size((*shape[:-1], 1, shape[-1])))
+        return below.squeeze(-2)
+
+    @abstractmethod
+    def scatter(self, layer: P, delta: Tensor, indices: Tensor, shape: torch.Size) -> Tensor:
+        """Values delta to where the maxima were, (batch, *shape), in two or three dimensions."""
+
+
+@register(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+class MaxPoolRule(OfMaxima[MaxPool]):
+    """Maxima of windows."""
+
+    def with_indices(self, layer: MaxPool, x: Tensor) -> tuple[Tensor, Tensor]:
+        pool: Any = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[spatial_dims(layer)]
+        return pool(
+            x, layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode, return_indices=True
+        )
+
+    def scatter(self, layer: MaxPool, delta: Tensor, indices: Tensor, shape: torch.Size) -> Tensor:
+        dims = spatial_dims(layer)
+        if dims < 3 and not overlaps(layer):
+            return aten.max_unpool2d(delta, indices, shape[-2:])
+        scatter = aten.max_pool3d_with_indices_backward if dims == 3 else aten.max_pool2d_with_indices_backward
+        kernel, stride, dilation = (
+            _in_two(each, dims, 1) for each in (layer.kernel_size, layer.stride, layer.dilation)
+        )
+        return scatter(
+            delta, _like_input(delta, shape), kernel, stride, _in_two(layer.padding, dims, 0), dilation,
+            layer.ceil_mode, indices,
         )  # fmt: skip
 
 
-@register(nn.AdaptiveMaxPool2d)
-class AdaptiveMaxPoolRule(LayerRule[nn.AdaptiveMaxPool2d]):
-    """The context is (indices of the maxima, per-sample shape of the input)."""
+@register(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)
+class AdaptiveMaxPoolRule(OfMaxima[AdaptiveMaxPool]):
+    """Maxima of as many windows as the output has units."""
 
-    any_memory_order = True
+    def with_indices(self, layer: AdaptiveMaxPool, x: Tensor) -> tuple[Tensor, Tensor]:
+        dims = spatial_dims(layer)
+        pool: Any = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}[dims]
+        return pool(x, layer.output_size, return_indices=True)
 
-    def facts(self, layer: nn.AdaptiveMaxPool2d) -> Facts:
-        return Facts(keeps_sums=True, dims=4)
-
-    def run(self, layer: nn.AdaptiveMaxPool2d, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
-        size: Any = layer.output_size  # torch's types disagree about None
-        y, indices = F.adaptive_max_pool2d(x, size, return_indices=True)
-        return y, (indices, x.shape[1:])
-
-    def vjp(self, layer: nn.AdaptiveMaxPool2d, delta: Tensor, context: Context) -> Tensor:
-        indices, shape = context
-        return torch.ops.aten.adaptive_max_pool2d_backward(delta, _like_input(delta, shape), indices)
+    def scatter(self, layer: AdaptiveMaxPool, delta: Tensor, indices: Tensor, shape: torch.Size) -> Tensor:
+        if spatial_dims(layer) == 3:
+            return aten.adaptive_max_pool3d_backward(delta, _like_input(delta, shape), indices)
+        return aten.adaptive_max_pool2d_backward(delta, _like_input(delta, shape), indices)
 
 
-class LinearByAutogradRule(LayerRule[nn.Module]):
-    """The rule of a layer that is a linear map without weights: its transpose is the same at any point."""
-
-    any_memory_order = True
-
-    def vjp(self, layer: nn.Module, delta: Tensor, context: Context) -> Tensor:
-        anywhere = delta.new_zeros(len(delta), *context)
-        pullback = torch.func.vjp(layer, anywhere)[1]
-        return pullback(delta)[0]
-
-
-@register(nn.AvgPool2d, nn.AdaptiveAvgPool2d)
-class AveragePoolRule(LinearByAutogradRule):
+@register(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
+class AveragePoolRule(LinearByAutograd):
     """Average pooling."""
 
     def facts(self, layer: nn.Module) -> Facts:
-        return Facts(linear=True, dims=4)
+        return Facts(linear=True, dims=2 + spatial_dims(layer))
 
 
-def overlaps(pool: nn.MaxPool2d) -> bool:
+def overlaps(pool: MaxPool) -> bool:
     """Whether two windows of the pooling can share a unit."""
-    settings = zip(sizes(pool.kernel_size, 2), sizes(pool.stride, 2), sizes(pool.dilation, 2), strict=True)
+    dims = spatial_dims(pool)
+    settings = zip(sizes(pool.kernel_size, dims), sizes(pool.stride, dims), sizes(pool.dilation, dims), strict=True)
     return any(stride < dilation * (kernel - 1) + 1 for kernel, stride, dilation in settings)
+
+
+def _in_two(value: int | tuple[int, ...], dims: int, first: int) -> tuple[int, ...]:
+    """A setting for each dimension, and for a first one of size 1 where there is only one dimension."""
+    return (first, *sizes(value, 1)) if dims == 1 else sizes(value, dims)
 
 
 def _like_input(delta: Tensor, shape: torch.Size) -> Tensor:
     """A tensor of the input's shape, in the memory order of the output's error; its values are of no account."""
-    channels_last = delta.is_contiguous(memory_format=torch.channels_last)
+    channels_last = delta.dim() == 4 and delta.is_contiguous(memory_format=torch.channels_last)
     order = torch.channels_last if channels_last else torch.contiguous_format
     return torch.empty(len(delta), *shape, dtype=delta.dtype, device=delta.device, memory_format=order)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from targetprop.layers.base import Context, Facts, FeedbackLayer, LayerRule, Style, register, rule_of
+from targetprop.layers.base import Context, Facts, FeedbackLayer, LayerRule, Style, has_matrix, register, rule_of
 from targetprop.layers.maps import MapFeedback
 from targetprop.layers.sequence import FeedbackChain, SequenceRule, leaves
 from targetprop.utils.errors import UserError
@@ -92,6 +92,7 @@ class ResidualRule(LayerRule[Residual]):
     """
 
     any_memory_order = True
+    is_container = True
 
     def __init__(self, branches: tuple[SequenceRule, ...] = ()) -> None:
         self.branches = branches
@@ -104,7 +105,7 @@ class ResidualRule(LayerRule[Residual]):
 
     def facts(self, layer: Residual) -> Facts:
         facts = [rule.facts(branch) for rule, branch in zip(self.branches, layer.branches, strict=True)]
-        return Facts(varies=any(each.varies for each in facts), dims=facts[0].dims)
+        return Facts(varies=any(each.varies for each in facts), dims=facts[0].dims or facts[1].dims)
 
     def apply(self, layer: Residual, x: Tensor) -> Tensor:
         body, skip = (rule.apply(branch, x) for rule, branch in zip(self.branches, layer.branches, strict=True))
@@ -135,7 +136,7 @@ class ResidualRule(LayerRule[Residual]):
 def _run_branch(rule: SequenceRule, x: Tensor, clean: BranchContext | None) -> tuple[Tensor, BranchContext]:
     contexts, inputs = [], []
     for i, (layer, each) in enumerate(zip(rule.layers, rule.rules, strict=True)):
-        inputs.append(x.detach() if any(p.dim() > 1 for p in layer.parameters()) else None)
+        inputs.append(x.detach() if has_matrix(layer) else None)
         x, context = each.run(layer, x, None if clean is None else clean.layers[i])
         contexts.append(context)
     return x, BranchContext(tuple(contexts), tuple(inputs))

@@ -8,7 +8,17 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from targetprop.layers.activation import ActivationFeedback
-from targetprop.layers.base import Context, Facts, FeedbackLayer, LayerRule, Style, not_in_place, register, rule_of
+from targetprop.layers.base import (
+    Context,
+    Facts,
+    FeedbackLayer,
+    LayerRule,
+    Opaque,
+    Style,
+    not_in_place,
+    register,
+    rule_of,
+)
 
 
 class FeedbackChain(FeedbackLayer):
@@ -16,12 +26,14 @@ class FeedbackChain(FeedbackLayer):
 
     Attributes:
         parts: the feedback of each layer, in forward order.
+        style: of the parts.
         order: the order in which they decode.
     """
 
     def __init__(self, parts: Sequence[FeedbackLayer], style: Style) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
+        self.style = style
         self.order = list(reversed(range(len(parts))))
         if style == "lee":
             self.order.sort(key=lambda i: isinstance(parts[i], ActivationFeedback))
@@ -48,6 +60,7 @@ class SequenceRule(LayerRule[nn.Sequential]):
     """
 
     any_memory_order = True
+    is_container = True
 
     def __init__(self, layers: Sequence[nn.Module] = ()) -> None:
         self.layers = tuple(layers)
@@ -59,9 +72,10 @@ class SequenceRule(LayerRule[nn.Sequential]):
     def facts(self, layer: nn.Sequential) -> Facts:
         facts = [rule.facts(each) for rule, each in zip(self.rules, self.layers, strict=True)]
         dims = None
-        for each in facts:
+        for each, rule in zip(facts, self.rules, strict=True):
             dims = each.dims
-            if dims is not None or each.reshapes:
+            unknown = isinstance(rule, Opaque) and rule.known is None
+            if dims is not None or each.reshapes or unknown:
                 break
         return Facts(varies=any(each.varies for each in facts), dims=dims)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 from torch import nn
 
 from targetprop.layers.base import has_matrix, rule_of
-from targetprop.layers.pool import overlaps
+from targetprop.layers.pool import MaxPool, MaxPoolRule, overlaps
 from targetprop.layers.sequence import SequenceRule, leaves
 from targetprop.utils.errors import UserError
 
@@ -57,6 +58,6 @@ def pool_first(block: nn.Sequential) -> nn.Sequential:
     layers = list(block)
     for i, (activation, pool) in enumerate(itertools.pairwise(layers)):
         commutes = rule_of(activation).facts(activation).commutes_with_max_pool
-        if commutes and type(pool) is nn.MaxPool2d and not overlaps(pool):
+        if commutes and isinstance(rule_of(pool), MaxPoolRule) and not overlaps(cast(MaxPool, pool)):
             layers[i], layers[i + 1] = pool, activation
     return nn.Sequential(*layers)

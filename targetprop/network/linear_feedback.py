@@ -14,7 +14,7 @@ from typing import Protocol, cast
 from torch import Tensor, nn
 
 from targetprop.layers.base import AdjointFeedback, Context, FeedbackLayer
-from targetprop.layers.maps import MapFeedback
+from targetprop.layers.maps import LinearMap, MapFeedback
 from targetprop.layers.residual import ResidualFeedback, ResidualRule
 from targetprop.layers.sequence import FeedbackChain, SequenceRule
 
@@ -131,6 +131,19 @@ class BranchMap:
     def map_input(self, x: Tensor, context: Context) -> Tensor:
         """The input of the map in the pass of this context."""
         return context[self.position][self.branch].inputs[self.index]
+
+
+def where_noise_enters(part: FeedbackMap) -> LinearMap:
+    """The map whose inputs are noise: behind padding that copies units, where noise would not be white any more.
+
+    A layer that is measured can only be given noise before all that it does.
+    """
+    return part.map.forward_map.core if part.known else part.map.forward_map
+
+
+def entering(part: FeedbackMap, x: Tensor) -> Tensor:
+    """The input of that map for an input x of the layer."""
+    return part.map.forward_map.before_core(x) if part.known else x
 
 
 def linear_part(rule: object, feedback: FeedbackLayer | None) -> tuple[LinearPart | None, str]:

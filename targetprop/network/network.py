@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 import torch
@@ -12,10 +12,11 @@ from torch.nn.modules import module as torch_module
 from torch.nn.parameter import is_lazy
 
 from targetprop.layers.base import FeedbackLayer, Opaque, Style, not_in_place, rule_of
-from targetprop.layers.sequence import feedback_of, leaves
+from targetprop.layers.residual import Residual
+from targetprop.layers.sequence import FeedbackChain, feedback_of, leaves
 from targetprop.network.blocks import cut, pool_first
-from targetprop.network.pair import Pair
-from targetprop.network.passes import Trace, trace_pair
+from targetprop.network.pair import Pair, Trace
+from targetprop.network.watch import Watch
 from targetprop.utils.errors import UserError
 
 FeedbackBuilder = Callable[[Sequence[nn.Sequential], int, Style], FeedbackLayer | None]
@@ -45,10 +46,11 @@ class PairedNetwork(nn.Module):
         self.pairs = cast(Sequence[Pair], nn.ModuleList(pairs))
         self.fed_numbers = list(range(1, len(self.pairs)) if fed is None else fed)
         self._containers: tuple[nn.Module, ...] = ()
+        self._given: tuple[nn.Sequential, ...] = ()  # blocks in the user's order, where pools were put first
         self._to_channels_last()
+        self._watch = self._new_watch()
         if not self.forward_parameters():
             raise UserError("a network needs at least one block with parameters.", key="network")
-        self._fingerprint = self._look()
 
     @classmethod
     def of(
@@ -78,7 +80,9 @@ class PairedNetwork(nn.Module):
         if len(pairs) == 1:
             warnings.warn("The network is one block: it has no feedback, and trains as by backprop.", stacklevel=2)
         network = cls(pairs, style, fed=[number for number, pair in enumerate(pairs) if pair.feedback is not None])
-        network._containers = tuple(each for each in model.modules() if isinstance(each, nn.Sequential))
+        network._containers = tuple(each for each in model.modules() if isinstance(each, nn.Sequential | Residual))
+        network._given = tuple(blocks)
+        network._watch = network._new_watch()
         return network
 
     @property
@@ -106,7 +110,7 @@ class PairedNetwork(nn.Module):
         wanted = x.requires_grad and torch.is_grad_enabled()
         x = _in_order(x)
         for pair in self.pairs:
-            traces.append(trace_pair(pair, x.detach().requires_grad_(wanted and not traces)))
+            traces.append(pair.trace(x.detach().requires_grad_(wanted and not traces)))
             x = traces[-1].y
         return traces
 
@@ -117,40 +121,27 @@ class PairedNetwork(nn.Module):
         with torch.no_grad():
             for pair in self.pairs[:number]:
                 x = pair.rule.apply(pair.block, x)
-        return trace_pair(self.pairs[number], x.detach().requires_grad_(wanted))
+        return self.pairs[number].trace(x.detach().requires_grad_(wanted))
 
     def refresh(self) -> None:
         """Analyse the pairs anew if hooks came or went, or a layer was exchanged, since the last time."""
-        if (now := self._look()) == self._fingerprint:
+        if not self._watch.has_noticed():
             return
         for container in self._containers:
             if not torch_module._has_any_global_hook() and isinstance(rule_of(container), Opaque):
                 raise UserError(
-                    "a hook on a Sequential is not seen in training; hook its layers instead.", key="network"
+                    f"a hook on a {type(container).__name__} is not seen in training; hook its layers instead.",
+                    key="network",
                 )
+        for pair, given in zip(self.pairs, self._given, strict=False):
+            if any(isinstance(rule_of(layer), Opaque) for layer in given):
+                restore(pair, given)  # a hook is called with what its layer has where the user put it
         for pair in self.pairs:
             pair.analyse()
-        self._fingerprint = now
+        self._watch = self._new_watch()
 
-    def _look(self) -> Hashable:
-        """What an analysis depends on and may change: the layers, and their hooks.
-
-        Read from torch's own dictionaries in one go, since every step looks.
-        """
-        seen: list[int | bool] = [torch_module._has_any_global_hook()]
-        for root in (*(pair.block for pair in self.pairs), *self._containers):
-            for module in root.modules():
-                own = vars(module)
-                seen += (
-                    id(module),
-                    bool(own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"]),
-                    bool(own["_backward_pre_hooks"] or "forward" in own),
-                )
-                for parameter in own["_parameters"].values():
-                    if parameter is not None:
-                        hooked = parameter._backward_hooks or parameter._post_accumulate_grad_hooks
-                        seen.append(bool(hooked))
-        return tuple(seen)
+    def _new_watch(self) -> Watch:
+        return Watch([pair.block for pair in self.pairs], self._containers)
 
     def _to_channels_last(self) -> None:
         """Put kernels into that memory order, too, where all layers take it.
@@ -161,8 +152,9 @@ class PairedNetwork(nn.Module):
         foreign = any(not rule_of(each).any_memory_order for pair in self.pairs for each in _layers(pair.block))
         for pair in self.pairs:
             for module in (None if foreign else pair.block, pair.feedback):
-                if module is not None:
-                    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                for parameter in () if module is None else module.parameters():
+                    if parameter.dim() == 4:
+                        parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     @property
     def dims(self) -> int | None:
@@ -179,11 +171,24 @@ class PairedNetwork(nn.Module):
 
     def forward_parameters(self) -> list[nn.Parameter]:
         """Parameters of the forward blocks, each once."""
-        return list({id(p): p for pair in self.pairs for p in pair.block.parameters()}.values())
+        self.refresh()
+        return self._watch.parameters()
 
     def feedback_parameters(self) -> list[nn.Parameter]:
         """Parameters of the feedback, each once."""
         return list({id(p): p for pair in self.pairs for p in pair.feedback_parameters()}.values())
+
+
+def restore(pair: Pair, given: nn.Sequential) -> None:
+    """Put the layers of a pair, and their feedback, into this order of the same layers."""
+    layers, feedback = list(pair.block.children()), pair.feedback
+    if list(given) == layers or set(given) != set(layers):
+        return
+    order = [layers.index(layer) for layer in given]
+    pair.block = nn.Sequential(*given)
+    if isinstance(feedback, FeedbackChain):
+        parts = list(feedback)
+        pair.feedback = FeedbackChain([parts[i] for i in order], feedback.style)
 
 
 def _in_order(x: Tensor) -> Tensor:

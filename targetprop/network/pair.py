@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from targetprop.layers.base import Context, FeedbackLayer, LayerRule, rule_of
@@ -24,6 +25,27 @@ class Chain:
     rule: SequenceRule
     position: int
     map: LinearMap
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One pair's part of a forward pass: its input x (detached), its output y, and the pass's context.
+
+    Gradients flow from y to the block's own parameters and end there. There is a graph for that only where the block
+    needs one (its pair has no `chain`), or where the network's input asks for a gradient: it ends at the first x then.
+
+    Attributes:
+        chain: of the pair, as it was in this pass.
+    """
+
+    x: Tensor
+    y: Tensor
+    context: Context
+    chain: Chain | None = None
+
+    def detach(self) -> Trace:
+        """The same without the graph to the block's parameters."""
+        return Trace(self.x.detach(), self.y.detach(), self.context, self.chain)
 
 
 class Pair(nn.Module):
@@ -61,6 +83,11 @@ class Pair(nn.Module):
         self.chain = _chain(self.rule) if as_it_is else None
         self.linear, self.not_linear = linear_part(self.rule, self.feedback)
         self.maps = (self.linear,) if self.linear is not None else feedback_maps(self.rule, self.feedback)
+
+    def trace(self, x: Tensor) -> Trace:
+        """Run the block on x, with a graph to its parameters only where its gradients need one, or x asks for one."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (self.chain is None or x.requires_grad)):
+            return Trace(x, *self.encode(x), self.chain)
 
     def encode(self, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
         """F(x) and the context of this pass; `clean` is the context of the clean pass if this one is noisy."""

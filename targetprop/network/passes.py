@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from targetprop.layers.base import Context
+from targetprop.network.network import PairedNetwork
+from targetprop.network.pair import Trace
 from targetprop.noise import NoiseSource
 
-if TYPE_CHECKING:
-    from targetprop.network.network import PairedNetwork
-    from targetprop.network.pair import Chain, Pair
-
-
-@dataclass(frozen=True)
-class Trace:
-    """One pair's part of a forward pass: its input x (detached), its output y, and the pass's context.
-
-    Gradients flow from y to the block's own parameters and end there. There is a graph for that only where the block
-    needs one (its pair has no `chain`), or where the network's input asks for a gradient: it ends at the first x then.
-
-    Attributes:
-        chain: of the pair, as it was in this pass.
-    """
-
-    x: Tensor
-    y: Tensor
-    context: Context
-    chain: Chain | None = None
-
-    def detach(self) -> Trace:
-        """The same without the graph to the block's parameters."""
-        return Trace(self.x.detach(), self.y.detach(), self.context, self.chain)
+Scope = Literal["block", "network"]
+"""How far a rule looks: at one block and its feedback, or further. What executes blocks apart needs "block"."""
 
 
 class Pass(ABC):
@@ -90,9 +68,3 @@ class StoredPass(Pass):
     def release(self, block: int) -> None:
         self._traces.pop(block, None)
         self.at_map.pop(block, None)
-
-
-def trace_pair(pair: Pair, x: Tensor) -> Trace:
-    """Run one block on x, with a graph to its parameters only where its gradients need one, or x asks for one."""
-    with torch.set_grad_enabled(torch.is_grad_enabled() and (pair.chain is None or x.requires_grad)):
-        return Trace(x, *pair.encode(x), pair.chain)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -57,31 +56,31 @@ def refuse_replicas(module: nn.Module) -> None:
         )
 
 
-@dataclass(frozen=True)
 class Unchanged:
-    """What a pass has read that others may write to, by torch's own count of changes in place."""
+    """Notices whether what a pass has read was written to since, by torch's own count of changes in place.
 
-    batch: int | None
-    parameters: tuple[int, ...]
+    Args:
+        x: the batch.
+        parameters: of the network.
+    """
 
-    @classmethod
-    def now(cls, x: Tensor, parameters: Sequence[nn.Parameter]) -> Unchanged:
-        """As they are."""
-        return cls(_version(x), tuple(_version(p) or 0 for p in parameters))
+    def __init__(self, x: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+        self._x, self._batch = x, _version(x)
+        self._parameters, self._versions = parameters, [_version(p) for p in parameters]
 
-    def check(self, x: Tensor, parameters: Sequence[nn.Parameter]) -> None:
-        """Refuse to go on with others.
+    def check(self) -> None:
+        """Refuse to go on with another batch or other weights.
 
         Raises:
-            UserError: the batch or a weight has changed in place since `now`.
+            UserError: one of them has changed in place since.
         """
-        if _version(x) != self.batch:
+        if _version(self._x) != self._batch:
             raise UserError(
                 "the batch was changed in place since the forward pass, and its gradients are lost: go back before you "
                 "change it, or give the learner a copy.",
                 key="backward",
             )
-        if tuple(_version(p) or 0 for p in parameters) != self.parameters:
+        if [_version(p) for p in self._parameters] != self._versions:
             raise UserError(
                 "a weight was changed since the forward pass, and the gradients of the pass are lost: call backward "
                 "before the optimiser steps, or call the learner again.",

@@ -154,10 +154,15 @@ def test_a_checkpoint_that_does_not_fit_is_refused(compose: Compose, tmp_path: P
     train(compose(output="other"))
     path = tmp_path / "other" / "checkpoints" / "last.ckpt"
     for misfit in ("network.hparams.channels=[4,8]", "model=backprop"):
-        with pytest.raises(UserError, match=r"ckpt_path.*other settings"):
+        with pytest.raises(UserError, match=r"^ckpt_path: .* (other settings|another model)"):
             train(compose(misfit, "train=false", f"ckpt_path='{path}'"))
         with pytest.raises(UserError, match=r"its very own settings only"):
             train(compose(misfit, f"ckpt_path='{path}'"))
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["state_dict"]["learner._extra_state"]["format"]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    with pytest.raises(UserError, match=r"^ckpt_path: .*old\.ckpt was written by another edition"):
+        train(compose(f"ckpt_path='{tmp_path / 'old.ckpt'}'"))
     junk = tmp_path / "junk.ckpt"
     junk.write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match=r"junk.ckpt is no checkpoint"):

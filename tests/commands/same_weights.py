@@ -1,4 +1,4 @@
-"""Does a change keep every weight, bit for bit? Weights after 20 steps of every algorithm on four networks, before and after.
+"""Does a change keep every bit? Weights after 20 steps of every algorithm on four networks, before and after.
 
     git worktree add ../before a336cb7
     python tests/commands/same_weights.py ../before .

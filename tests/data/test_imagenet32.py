@@ -14,6 +14,7 @@ from data_helpers import python2_batch
 
 from targetprop.app.datamodule import ImageDataModule
 from targetprop.data import imagenet32
+from targetprop.data.pickles import load_batch
 from targetprop.utils.errors import UserError
 
 FILES = (*imagenet32.TRAIN_FILES, imagenet32.TEST_FILE)
@@ -125,7 +126,7 @@ def test_a_converted_file_that_is_not_whole_is_not_used(tmp_path: Path, damage: 
 
 
 def test_an_interrupted_conversion_leaves_nothing_that_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, calls = imagenet32.load_batch, []
+    read, calls = load_batch, []
 
     def stop(*arguments: object) -> object:
         calls.append(1)

@@ -31,7 +31,7 @@ def idx(array: np.ndarray) -> bytes:
 
 @pytest.fixture(params=[mnist, fashion_mnist], ids=["mnist", "fashion_mnist"])
 def module(request: pytest.FixtureRequest) -> ModuleType:
-    return request.param  # type: ignore[no-any-return]
+    return request.param
 
 
 @pytest.fixture

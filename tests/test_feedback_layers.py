@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from targetprop.layers.twins import _FACTORIES
 from torch import Tensor, nn
 
 from targetprop import Learner, Reshape, Twin, UserError, encode, register_twin, twin_of
-from targetprop.layers.twins import _FACTORIES
 
 Two = tuple[int, int]
 

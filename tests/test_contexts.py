@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from targetprop import Learner, PairedNetwork, Recipe, encode, twin_of
+from targetprop import FIXED_DTP, Learner, PairedNetwork, rule_of
+from targetprop.layers.base import Context, Graph
+from targetprop.layers.sequence import feedback_of
+
+
+def encode(layer: nn.Module, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
+    return rule_of(layer).run(layer, x, clean)
 
 
 def statistics(norm: nn.Module) -> list[Tensor]:
@@ -74,7 +80,7 @@ def test_dropout_mask_is_shared_by_noisy_passes_and_the_feedback(inplace: bool) 
     noisy, again = encode(dropout, x + 1, mask)
     assert torch.equal(again, mask)
     assert torch.equal(noisy == 0, y == 0)
-    assert torch.equal(twin_of(dropout).decode(x, mask), y)
+    assert torch.equal(feedback_of(dropout).decode(x, mask), y)
     assert not torch.equal(encode(dropout, x)[0], y)
 
 
@@ -82,7 +88,7 @@ def test_dropout_is_the_identity_in_evaluation() -> None:
     dropout, x = nn.Dropout(0.5).eval(), torch.randn(2, 3)
     y, mask = encode(dropout, x)
     assert torch.equal(y, x)
-    assert torch.equal(twin_of(dropout).decode(x, mask), x)
+    assert torch.equal(feedback_of(dropout).decode(x, mask), x)
 
 
 def test_noisy_pass_through_pooling_selects_anew() -> None:
@@ -112,6 +118,12 @@ def test_sequential_with_a_forward_of_its_own_is_run_as_such() -> None:
     y, context = encode(block, x)
     assert torch.equal(y, block(x))
     assert context == (3,)
+    block, x = Residual(nn.Tanh()), torch.randn(2, 3)
+    y, context = encode(block, x)
+    assert torch.equal(y, block(x))
+    assert isinstance(context, Graph)
+    delta = torch.randn(2, 3)
+    torch.testing.assert_close(context.vjp(delta), delta * (2 - x.tanh().square()))
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.ELU, nn.LeakyReLU])
@@ -136,9 +148,32 @@ def test_inplace_activations_do_not_alter_the_trace(activation: type[nn.Module])
         assert torch.equal(got.x, want.x)
         assert torch.equal(got.y, want.y)
     for network_ in (plain, inplace):
-        learner = Learner(network_, Recipe(feedback_loss=None))
+        learner = Learner(network_, FIXED_DTP)
         learner.backward(learner(x).square().sum(1))
     for want_p, got_p in zip(plain.forward_parameters(), inplace.forward_parameters(), strict=True):
         assert want_p.grad is not None
         assert got_p.grad is not None
         torch.testing.assert_close(got_p.grad, want_p.grad)
+
+
+def test_a_noisy_pass_keeps_the_slopes_of_the_clean_one() -> None:
+    """Linear feedback is the same map in noisy passes, which L-DRL compares with the clean one."""
+    for activation in (nn.ELU(), nn.Tanh(), nn.GELU(), nn.ReLU(), nn.LeakyReLU()):
+        x, delta = torch.randn(4, 5), torch.randn(4, 5)
+        _, clean = encode(activation, x)
+        y, context = encode(activation, x + 1, clean)
+        assert torch.equal(y, activation(x + 1))
+        linear = feedback_of(activation, "linear")
+        assert torch.equal(linear.decode(delta, context), linear.decode(delta, clean))
+
+
+def test_noisy_passes_keep_the_jacobian_of_layers_that_only_autograd_knows() -> None:
+    class Squared(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.square()
+
+    x, delta = torch.randn(4, 5), torch.randn(4, 5)
+    _, clean = encode(Squared(), x)
+    y, context = encode(Squared(), x + 1, clean)
+    assert torch.equal(y, (x + 1).square())
+    torch.testing.assert_close(feedback_of(Squared(), "linear").decode(delta, context), 2 * x * delta)
