@@ -18,7 +18,8 @@ from targetprop.feedback.delta_mirror import DeltaMirror
 from targetprop.feedback.fixed import Fixed
 from targetprop.feedback.kolen_pollack import KolenPollack
 from targetprop.layers.activation import register_elementwise
-from targetprop.layers.base import FeedbackLayer, LayerRule, register, rule_of
+from targetprop.layers.base import FeedbackLayer, LayerRule, register
+from targetprop.layers.lookup import rule_of
 from targetprop.layers.residual import Residual
 from targetprop.layers.shape import Reshape
 from targetprop.learner import Learner, Step, Trainable, explain

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from targetprop.feedback.base import FeedbackRule, OptimizerSpec
 from targetprop.feedback.by_loss import ByLoss
@@ -16,9 +16,11 @@ from targetprop.feedback.delta_mirror import DeltaMirror
 from targetprop.feedback.fixed import Fixed
 from targetprop.feedback.kolen_pollack import KolenPollack
 from targetprop.feedback.losses import l_drl, reconstruction
-from targetprop.network.passes import Scope
 from targetprop.targets import DifferenceTargets, PlainTargets, TargetRule
 from targetprop.utils.errors import UserError, no_such, require, unknown
+
+if TYPE_CHECKING:
+    from targetprop.network.passes import Scope
 
 _Rule = TypeVar("_Rule", TargetRule, FeedbackRule)
 

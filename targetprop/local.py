@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from targetprop.network.pair import Chain, Trace
-from targetprop.network.passes import Pass
 from targetprop.utils.precision import wide
+
+if TYPE_CHECKING:
+    from targetprop.network.pair import Chain, Trace
+    from targetprop.network.passes import Pass
 
 
 def local_loss(difference: Tensor) -> Tensor:

@@ -8,16 +8,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from targetprop.layers.base import FeedbackLayer, Style
 from targetprop.layers.sequence import feedback_of
-from targetprop.network.pair import Pair, Trace
-from targetprop.network.passes import Pass, Scope
 from targetprop.utils.errors import is_number, require
+
+if TYPE_CHECKING:
+    from targetprop.layers.base import FeedbackLayer, Style
+    from targetprop.network.pair import Pair, Trace
+    from targetprop.network.passes import Pass, Scope
 
 
 @dataclass(frozen=True)

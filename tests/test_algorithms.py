@@ -42,8 +42,8 @@ from targetprop import (
 from targetprop.algorithms import named
 from targetprop.feedback.base import OPTIMIZERS, per_block
 from targetprop.feedback.losses import l_drl, looks_at_network, reconstruction
+from targetprop.network.passes import Scope
 from targetprop.noise import Draw
-from targetprop.targets import Scope
 
 NAN = float("nan")
 

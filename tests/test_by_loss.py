@@ -55,7 +55,7 @@ ALGORITHMS: dict[str, Algorithm] = {
 def updates(algorithm: Algorithm, net: PairedNetwork, x: Tensor, step: int = 0, **numbers: int) -> list[list[Tensor]]:
     """The loss and the gradients of all updates of block 1 on a batch, at weights that stay as they are."""
     feedback = algorithm.with_numbers(noise=0.1, b_optim=OptimizerSpec(lr=0.0), **numbers).feedback
-    learning = feedback.start(net, algorithm.targets)
+    learning = feedback.start(net)
     assert isinstance(learning, ByLossLearning)
     parameters = net.pairs[1].feedback_parameters()
     found = []

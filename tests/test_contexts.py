@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -177,3 +179,30 @@ def test_noisy_passes_keep_the_jacobian_of_layers_that_only_autograd_knows() -> 
     y, context = encode(Squared(), x + 1, clean)
     assert torch.equal(y, (x + 1).square())
     torch.testing.assert_close(feedback_of(Squared(), "linear").decode(delta, context), 2 * x * delta)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.BatchNorm1d(5), (6, 5)),
+        (nn.BatchNorm2d(3), (6, 3, 4, 4)),
+        (nn.Dropout(0.5), (6, 5)),
+        (nn.MaxPool2d(2), (6, 3, 4, 4)),
+        (nn.Tanh(), (6, 5)),
+    ],
+    ids=str,
+)
+def test_a_noisy_pass_is_the_same_beside_a_hook_that_only_watches(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    """Statistics and masks are the clean ones, pooling indices its own, and nothing is left behind in buffers."""
+    found = []
+    for watched in (False, True):
+        each = copy.deepcopy(layer).double()
+        if watched:
+            each.register_forward_hook(lambda module, inputs, y: None)
+        torch.manual_seed(1)
+        x, eps = torch.randn(2, *shape, dtype=torch.float64)
+        y, clean = encode(each, x)
+        noisy, context = encode(each, x + eps, clean)
+        back = feedback_of(each, "linear").decode(torch.ones_like(y), context)
+        found.append([y.detach(), noisy.detach(), back, *each.buffers()])
+    torch.testing.assert_close(found[1], found[0])

@@ -1,20 +1,38 @@
-"""Feedback twins: of linear layers without weights of their own, and of pooling, they are the exact adjoint."""
+"""Feedback layers: of linear layers without weights of their own, and of pooling, they are the exact adjoint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from targetprop.layers.twins import _FACTORIES
 from torch import Tensor, nn
 
-from targetprop import Learner, Reshape, Twin, UserError, encode, register_twin, twin_of
+from targetprop import (
+    DTP,
+    FeedbackLayer,
+    LayerRule,
+    Learner,
+    Reshape,
+    UserError,
+    register,
+    register_elementwise,
+    rule_of,
+)
+from targetprop.layers.base import STYLES, Context, Style, add_rule
+from targetprop.layers.conv import ConvolutionFeedback
+from targetprop.layers.linear import DenseFeedback
+from targetprop.layers.sequence import FeedbackChain, feedback_of
 
 Two = tuple[int, int]
+
+
+def encode(layer: nn.Module, x: Tensor) -> tuple[Tensor, Context]:
+    return rule_of(layer).run(layer, x)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -32,11 +50,11 @@ def pullback(layer: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def assert_adjoint(layer: nn.Module, x: Tensor) -> None:
-    """The layer's twin carries any y back as autograd does, to the shape of x."""
+    """The layer's feedback carries any y back as autograd does, to the shape of x."""
     output, context = encode(layer, x)
     torch.testing.assert_close(output, layer(x), rtol=0, atol=0)
     y = normal(*output.shape, seed=1)
-    torch.testing.assert_close(twin_of(layer).double().decode(y, context), pullback(layer, x, y))
+    torch.testing.assert_close(feedback_of(layer).double().decode(y, context), pullback(layer, x, y))
 
 
 @st.composite
@@ -57,42 +75,44 @@ def convolutions(draw: st.DrawFn) -> tuple[nn.Conv2d, Tensor]:
 @given(convolutions())
 def test_convolution_with_equal_weights_is_adjoint(case: tuple[nn.Conv2d, Tensor]) -> None:
     conv, x = case
-    twin = twin_of(conv).double()
-    assert isinstance(twin.map, nn.ConvTranspose2d)
+    feedback = feedback_of(conv).double()
+    assert isinstance(feedback, ConvolutionFeedback)
+    assert isinstance(feedback.map, nn.ConvTranspose2d)
     with torch.no_grad():
-        twin.map.weight.copy_(conv.weight)
-        assert twin.map.bias is not None
-        twin.map.bias.zero_()
+        feedback.weight.copy_(conv.weight)
+        assert feedback.bias is not None
+        feedback.bias.zero_()
         if conv.bias is not None:
             conv.bias.zero_()
     output, context = encode(conv, x)
     y = normal(*output.shape, seed=1)
-    decoded = twin.decode(y, context)
+    decoded = feedback.decode(y, context)
     assert decoded.shape == x.shape
     torch.testing.assert_close((output * y).sum(), (x * decoded).sum())
     torch.testing.assert_close(decoded, pullback(conv, x, y))
 
 
-def test_convolution_twin_adds_its_own_bias_everywhere() -> None:
+def test_convolution_feedback_adds_its_own_bias_everywhere() -> None:
     conv = nn.Conv2d(2, 3, 2, stride=3, padding="valid")
-    twin = twin_of(conv)
-    assert isinstance(twin.map, nn.ConvTranspose2d)
+    feedback = feedback_of(conv)
+    assert isinstance(feedback, ConvolutionFeedback)
     output, context = encode(conv, torch.zeros(1, 2, 10, 7))
-    decoded = twin.decode(torch.zeros_like(output), context)
-    assert twin.map.bias is not None
-    assert torch.equal(decoded, twin.map.bias.view(1, 2, 1, 1).expand(1, 2, 10, 7))
+    decoded = feedback.decode(torch.zeros_like(output), context)
+    assert feedback.bias is not None
+    assert torch.equal(decoded, feedback.bias.view(1, 2, 1, 1).expand(1, 2, 10, 7))
 
 
 @given(st.integers(1, 5), st.integers(1, 5))
 def test_linear_with_equal_weights_is_adjoint(inputs: int, outputs: int) -> None:
     layer = nn.Linear(inputs, outputs).double()
-    twin = twin_of(layer).double()
-    assert isinstance(twin.map, nn.Linear)
+    feedback = feedback_of(layer).double()
+    assert isinstance(feedback, DenseFeedback)
     with torch.no_grad():
-        twin.map.weight.copy_(layer.weight.T)
-        twin.map.bias.zero_()
+        feedback.weight.copy_(layer.weight.T)
+        assert feedback.bias is not None
+        feedback.bias.zero_()
     x, y = normal(3, inputs), normal(3, outputs, seed=1)
-    torch.testing.assert_close(twin.decode(y, encode(layer, x)[1]), pullback(layer, x, y))
+    torch.testing.assert_close(feedback.decode(y, encode(layer, x)[1]), pullback(layer, x, y))
 
 
 @st.composite
@@ -126,7 +146,7 @@ def test_max_pooling_adds_the_values_of_windows_with_one_maximum() -> None:
     x = torch.tensor([0.0, 1.0, 9.0, 1.0, 0.0]).view(1, 1, 1, 5)
     y, context = encode(layer, x)
     assert y.flatten().tolist() == [9, 9, 9]
-    decoded = twin_of(layer).decode(torch.tensor([1.0, 10.0, 100.0]).view(1, 1, 1, 3), context)
+    decoded = feedback_of(layer).decode(torch.tensor([1.0, 10.0, 100.0]).view(1, 1, 1, 3), context)
     assert decoded.flatten().tolist() == [0, 0, 111, 0, 0]
 
 
@@ -163,51 +183,51 @@ def test_adaptive_pooling_of_one_number_is_adjoint(size: int) -> None:
 def test_reshaping_is_undone(layer: nn.Module) -> None:
     x = normal(3, 6, 4, 5)
     y, context = encode(layer, x)
-    assert torch.equal(twin_of(layer).decode(y, context), x)
+    assert torch.equal(feedback_of(layer).decode(y, context), x)
 
 
-def test_feedback_learns_through_the_twin_of_pooling() -> None:
-    """In a block of several maps, weights above a pooling get their gradient through the pooling's twin."""
+def test_feedback_learns_through_the_feedback_of_pooling() -> None:
+    """In a block of several maps, weights above a pooling get their gradient through the pooling's feedback."""
     block = nn.Sequential(nn.AvgPool2d(2), nn.MaxPool2d(2, 1), nn.Flatten(), nn.Linear(27, 4)).double()
-    twin = twin_of(block).double()
+    feedback = feedback_of(block).double()
     y, context = encode(block, normal(2, 3, 8, 8))
 
-    assert torch.autograd.gradcheck(lambda *_: twin.decode(y.detach(), context), tuple(twin.parameters()))
+    assert torch.autograd.gradcheck(lambda *_: feedback.decode(y.detach(), context), tuple(feedback.parameters()))
 
 
 def test_nested_sequentials_decode_in_reverse() -> None:
     inner = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 6))
     block = nn.Sequential(nn.Sequential(nn.AvgPool2d((1, 2)), inner), nn.Unflatten(1, (2, 3))).double()
-    twin = twin_of(block).double()
-    (linear_twin,) = [m for m in twin.modules() if isinstance(m, nn.Linear)]
+    feedback = feedback_of(block).double()
+    (of_linear,) = [m for m in feedback.modules() if isinstance(m, nn.Linear)]
     linear = inner[2]
     assert isinstance(linear, nn.Linear)
     with torch.no_grad():
-        linear_twin.weight.copy_(linear.weight.T)
-        linear_twin.bias.zero_()
+        of_linear.weight.copy_(linear.weight.T)
+        of_linear.bias.zero_()
     x = normal(2, 3, 4, 8)
     y, context = encode(block, x)
     v = normal(*y.shape, seed=1)
-    torch.testing.assert_close(twin.decode(v, context), pullback(block, x, v))
+    torch.testing.assert_close(feedback.decode(v, context), pullback(block, x, v))
 
 
 @pytest.mark.parametrize("activation", [nn.ELU(0.7), nn.ReLU(), nn.LeakyReLU(0.3), nn.Tanh(), nn.GELU()], ids=repr)
-def test_activation_twin_is_the_same_activation(activation: nn.Module) -> None:
+def test_activation_feedback_is_the_same_activation(activation: nn.Module) -> None:
     y = normal(4, 5)
-    assert torch.equal(twin_of(activation).decode(y, encode(activation, y)[1]), activation(y))
+    assert torch.equal(feedback_of(activation).decode(y, encode(activation, y)[1]), activation(y))
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d(5), nn.BatchNorm2d(5)], ids=repr)
 def test_feedback_ignores_batch_norm(norm: nn.Module) -> None:
     y = normal(4, 5)
-    assert torch.equal(twin_of(norm).decode(y, None), y)
+    assert torch.equal(feedback_of(norm).decode(y, None), y)
 
 
-def test_twins_start_from_weights_of_their_own() -> None:
+def test_feedback_starts_from_weights_of_their_own() -> None:
     layer = nn.Linear(5, 4)
-    first, second = twin_of(layer).map, twin_of(layer).map
-    assert isinstance(first, nn.Linear)
-    assert isinstance(second, nn.Linear)
+    first, second = feedback_of(layer), feedback_of(layer)
+    assert isinstance(first, DenseFeedback)
+    assert isinstance(second, DenseFeedback)
     assert not torch.equal(first.weight, second.weight)
     assert not torch.equal(first.weight, layer.weight.T)
 
@@ -215,37 +235,57 @@ def test_twins_start_from_weights_of_their_own() -> None:
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
 def test_padding_other_than_zeros_is_refused_by_name(mode: Literal["reflect", "replicate", "circular"]) -> None:
     with pytest.raises(UserError, match=f"Conv2d: padding_mode='{mode}' .* use 'zeros'"):
-        twin_of(nn.Conv2d(1, 1, 3, padding=1, padding_mode=mode))
+        feedback_of(nn.Conv2d(1, 1, 3, padding=1, padding_mode=mode))
 
 
-@pytest.mark.parametrize("layer", [nn.PReLU(), nn.LSTM(5, 4), nn.Softmax(1), nn.Dropout2d()], ids=repr)
+class Unheard(nn.Module):
+    """Of it nothing is known."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM(5, 4), nn.GRU(5, 4), nn.LocalResponseNorm(2), Unheard()], ids=repr)
 def test_unsupported_layer_is_refused_by_name_and_block(layer: nn.Module) -> None:
     name = type(layer).__name__
     with pytest.raises(UserError) as refusal:
         Learner(nn.Sequential(nn.Linear(5, 5), nn.ReLU(), nn.Sequential(nn.Linear(5, 5), layer), nn.Linear(5, 5)))
     message = str(refusal.value)
-    assert message.startswith(f"Block 2 (Linear, {name}): Layer {name} has no feedback twin.")
-    assert "LeakyReLU, Linear, MaxPool2d" in message
-    assert f"@targetprop.register_twin({name})" in message
+    assert message.startswith(f"network: block 2 (Linear, {name}): layer {name} has no feedback, because ")
+    known = message.split("Layers with one: ")[1].split(". ")[0].split(", ")
+    assert known == sorted(known)
+    assert {"LeakyReLU", "Linear", "MaxPool2d"} <= set(known)
+    assert f"@targetprop.register({name})" in message
 
 
-def test_sequential_with_a_forward_of_its_own_is_refused_by_name() -> None:
-    class Residual(nn.Sequential):
+def test_sequential_with_a_forward_of_its_own_is_refused_by_name_unless_it_has_a_rule_of_its_own() -> None:
+    class Skip(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
             return x + super().forward(x)
 
-    with pytest.raises(UserError, match=r"Block 2 .*Residual is a Sequential with a forward of its own"):
-        Learner(nn.Sequential(nn.Linear(5, 5), Residual(nn.Linear(5, 5))))
+    with pytest.raises(UserError, match=r"block 2 \(Skip\): layer Skip has no feedback.*@targetprop.register\(Skip\)"):
+        Learner(nn.Sequential(nn.Linear(5, 5), Skip(nn.Linear(5, 5))))
 
+    class KnownSkip(Skip):
+        pass
 
-@pytest.fixture
-def _registry() -> Iterator[None]:
-    """Twins registered in a test are forgotten after it."""
-    published = _FACTORIES["published"]
-    before = dict(published)
-    yield
-    published.clear()
-    published.update(before)
+    class SkipFeedback(FeedbackLayer):
+        def __init__(self, inner: FeedbackLayer) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def decode(self, y: Tensor, context: Context) -> Tensor:
+            return y + self.inner.decode(y, context)
+
+    @register(KnownSkip)
+    class SkipRule(LayerRule[KnownSkip]):
+        def feedback(self, layer: KnownSkip, style: Style) -> FeedbackLayer:
+            return SkipFeedback(feedback_of(layer[0], style))
+
+    learner = Learner(nn.Sequential(nn.Linear(5, 5), KnownSkip(nn.Linear(5, 5)), nn.Linear(5, 3)))
+    before = [p.clone() for p in learner.network.pairs[1].feedback_parameters()]
+    learner.backward(F.cross_entropy(learner(torch.randn(9, 5)), torch.randint(3, (9,))))
+    assert not torch.equal(before[0], learner.network.pairs[1].feedback_parameters()[0])
 
 
 class Swap(nn.Module):
@@ -253,53 +293,165 @@ class Swap(nn.Module):
         return x.flip(1)
 
 
-@pytest.mark.usefixtures("_registry")
-def test_registered_twin_of_a_users_layer_is_used() -> None:
-    @register_twin(Swap)
-    class SwapTwin(Twin):
-        def decode(self, y: Tensor, context: object) -> Tensor:
-            return y.flip(1)
-
-    class FastSwap(Swap):
+def test_a_rule_registered_for_a_users_layer_is_used_and_for_subclasses_that_only_add_to_it() -> None:
+    class OwnSwap(Swap):
         pass
+
+    @register(OwnSwap)
+    class SwapRule(LayerRule[OwnSwap]):
+        def vjp(self, layer: OwnSwap, delta: Tensor, context: Context) -> Tensor:
+            return delta.flip(1)
+
+    class FastSwap(OwnSwap):
+        def also(self) -> int:
+            return 1
+
+    class Roll(OwnSwap):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.roll(1, 1)
 
     learner = Learner(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5), FastSwap()))
     step = learner.backward(learner(torch.randn(2, 3)).square().sum(1), keep=True)
     assert step.targets[0].shape == (2, 4)
+    assert learner.network.pairs[1].chain is not None
     y = torch.randn(2, 5)
-    assert torch.equal(twin_of(FastSwap()).decode(y, None), y.flip(1))
+    assert torch.equal(feedback_of(FastSwap()).decode(y, None), y.flip(1))
+    with pytest.raises(UserError, match="layer Roll has no feedback"):
+        feedback_of(Roll())
 
 
-@pytest.mark.usefixtures("_registry")
-def test_twin_may_be_made_by_a_function_and_replaced() -> None:
-    @register_twin(nn.Tanh, nn.ReLU)
-    def no_activation(layer: nn.Module) -> Twin:
-        return twin_of(nn.Identity())
+def test_a_rule_may_make_other_feedback_and_be_replaced() -> None:
+    known = {kind: rule_of(kind()) for kind in (nn.Tanh, nn.ReLU)}
+
+    class NoActivation(LayerRule[nn.Module]):
+        def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
+            return feedback_of(nn.Identity())
 
     y = torch.randn(2, 5)
-    assert torch.equal(twin_of(nn.Tanh()).decode(y, None), y)
-    assert torch.equal(twin_of(nn.ReLU()).decode(y, None), y)
+    register(nn.Tanh, nn.ReLU)(NoActivation)
+    try:
+        assert torch.equal(feedback_of(nn.Tanh()).decode(y, None), y)
+        assert torch.equal(feedback_of(nn.ReLU()).decode(y, None), y)
+    finally:
+        for kind, rule in known.items():
+            add_rule(rule, kind)
+    assert torch.equal(feedback_of(nn.Tanh()).decode(y, None), y.tanh())
 
 
-def test_registry_is_clean_again() -> None:
-    with pytest.raises(UserError, match="Layer Swap has no feedback twin"):
-        twin_of(Swap())
+def test_a_layer_without_a_rule_is_refused_but_goes_by_its_jacobian_in_the_linear_style() -> None:
+    for style in STYLES:
+        if style != "linear":
+            with pytest.raises(UserError, match="layer Swap has no feedback"):
+                feedback_of(Swap(), style)
+    x, y = normal(2, 5), normal(2, 5, seed=1)
+    assert torch.equal(feedback_of(Swap(), "linear").decode(y, encode(Swap(), x)[1]), y.flip(1))
 
 
-def test_the_twin_of_2015_has_the_map_first_and_the_notebooks_no_activation() -> None:
+def test_an_activation_of_the_users_own_takes_one_line() -> None:
+    class Cube(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x**3
+
+    register_elementwise(Cube, slope=lambda layer, delta, x: 3 * x**2 * delta, keeps="input")
+    assert_adjoint_in_the_linear_style(Cube(), normal(3, 4))
+    learner = Learner(nn.Sequential(nn.Linear(3, 4), Cube(), nn.Linear(4, 5), Cube()))
+    learner.backward(learner(torch.randn(2, 3)).square().sum(1))
+    assert all(pair.chain is not None for pair in learner.network.pairs)
+
+
+def assert_adjoint_in_the_linear_style(layer: nn.Module, x: Tensor) -> None:
+    output, context = encode(layer, x)
+    y = normal(*output.shape, seed=1)
+    torch.testing.assert_close(feedback_of(layer, "linear").decode(y, context), pullback(layer, x, y))
+
+
+ACTIVATIONS = [nn.ELU(0.7), nn.ReLU(), nn.LeakyReLU(0.3), nn.Tanh(), nn.GELU(), nn.GELU("tanh")]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=repr)
+def test_activation_feedback_in_the_linear_style_is_the_slope(activation: nn.Module) -> None:
+    assert_adjoint_in_the_linear_style(activation, normal(4, 5))
+
+
+def doubling_hook(module: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> Tensor:
+    return 2 * y
+
+
+def watching_hook(module: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:
+    pass
+
+
+THROUGH: list[tuple[nn.Module, Style]] = [
+    *((layer, style) for layer in (nn.Tanh(), nn.Flatten(), nn.AvgPool2d(2)) for style in ("published", "linear")),
+    (Unheard(), "linear"),
+]
+
+
+@pytest.mark.parametrize(("layer", "style"), THROUGH, ids=repr)
+def test_feedback_learns_through_layers_below_its_map_that_only_autograd_knows(layer: nn.Module, style: Style) -> None:
+    """A hooked layer, or one without a rule: it takes part in the path from the feedback weights to their loss."""
+    image = isinstance(layer, nn.Flatten | nn.AvgPool2d)
+
+    def learned(hooked: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        below = nn.Unflatten(1, (1, 4, 4)) if image else nn.Identity()
+        above = [nn.Flatten()] if isinstance(layer, nn.AvgPool2d) else []
+        width = 4 if isinstance(layer, nn.AvgPool2d) else 16
+        middle = nn.Sequential(below, layer, *above, nn.Linear(width, 5), nn.ELU())
+        model = nn.Sequential(nn.Linear(6, 16), middle, nn.Linear(5, 3)).double()
+        learner = Learner(model, DTP.with_numbers(gradient="autograd", style=style), seed=2)
+        handle = layer.register_forward_hook(watching_hook) if hooked else None
+        x, y = normal(9, 6), torch.arange(9) % 3
+        before = [p.clone() for p in learner.network.pairs[1].feedback_parameters()]
+        learner.backward(F.cross_entropy(learner(x), y))
+        if handle is not None:
+            handle.remove()
+        after = learner.network.pairs[1].feedback_parameters()
+        assert not torch.equal(before[0], after[0])
+        return [p.detach() for p in after]
+
+    for mine, theirs in zip(learned(True), learned(False), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("layer", [nn.Tanh(), nn.BatchNorm1d(5), nn.Dropout(0.5), nn.Identity()], ids=repr)
+def test_what_a_hook_does_to_a_layer_is_in_its_jacobian(layer: nn.Module) -> None:
+    layer = layer.double().eval()
+    handle = layer.register_forward_hook(doubling_hook)
+    x, y = normal(4, 5), normal(4, 5, seed=1)
+    output, context = encode(layer, x)
+    assert torch.equal(output, layer(x))
+    torch.testing.assert_close(feedback_of(layer, "linear").decode(y, context), pullback(layer, x, y))
+    handle.remove()
+
+
+def test_the_feedback_of_2015_has_the_map_first_and_the_notebooks_no_activation() -> None:
     block, y = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.Tanh()), normal(3, 4)
     _, context = encode(block, normal(3, 2, 3).float())
-    for style, activation in (("lee", torch.tanh), ("map", torch.clone)):
-        twin = twin_of(block, style).double()
-        weight, bias = twin.parameters()
+    activations: dict[Style, Callable[[Tensor], Tensor]] = {"lee": torch.tanh, "map": torch.clone}
+    for style, activation in activations.items():
+        feedback = feedback_of(block, style).double()
+        weight, bias = feedback.parameters()
         expected = activation(y @ weight.T + bias).view(3, 2, 3)
-        torch.testing.assert_close(twin.decode(y, context), expected)
+        torch.testing.assert_close(feedback.decode(y, context), expected)
 
 
-def test_the_twin_of_2015_un_pools_before_its_map() -> None:
+def test_the_feedback_of_2015_un_pools_before_its_map() -> None:
     pool = nn.Sequential(nn.MaxPool2d(2), nn.ELU())
     x = normal(1, 1, 4, 4)
     output, context = encode(pool, x)
     torch.testing.assert_close(
-        twin_of(pool, "lee").decode(output, context), nn.ELU()(twin_of(pool[0]).decode(output, context[0]))
+        feedback_of(pool, "lee").decode(output, context), nn.ELU()(feedback_of(pool[0]).decode(output, context[0]))
     )
+
+
+def test_the_parts_of_a_chain_are_those_of_its_layers_in_forward_order() -> None:
+    feedback = feedback_of(nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.Tanh()), "lee")
+    assert isinstance(feedback, FeedbackChain)
+    assert [type(part).__name__ for part in feedback.parts] == [
+        "AdjointFeedback",
+        "DenseFeedback",
+        "ActivationFeedback",
+    ]
+    assert list(feedback) == list(feedback.parts)
+    assert feedback.order == [1, 0, 2]

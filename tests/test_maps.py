@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from targetprop import rule_of
 from targetprop.layers.conv import Convolution
 from targetprop.layers.linear import Dense
-from targetprop.layers.maps import LinearMap
+from targetprop.layers.linear_map import LinearMap
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -81,5 +81,4 @@ def test_only_layers_known_exactly_have_a_map() -> None:
     assert isinstance(linear_map(nn.Conv2d(1, 1, 3, padding=1)), Convolution)
     assert linear_map(Odd(2, 3)) is None
     assert linear_map(hooked) is None
-    assert linear_map(nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect")) is None
     assert linear_map(nn.utils.parametrizations.weight_norm(nn.Linear(2, 3))) is None

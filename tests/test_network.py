@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
+
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.utils.hooks import RemovableHandle
 
-from targetprop import Pair, PairedNetwork, Reshape, UserError
-from targetprop.network.blocks import cut, output_shape
+from targetprop import Learner, Pair, PairedNetwork, Reshape, Residual, UserError
+from targetprop.models.shapes import output_shape
+from targetprop.network.blocks import cut, pool_first
+from targetprop.noise import NoiseKey
 
 
 def kinds(model: nn.Sequential) -> list[str]:
@@ -92,7 +100,7 @@ def test_lazy_layers_are_refused_until_they_have_weights() -> None:
     assert PairedNetwork.of(model).trained[0].decode(torch.zeros(2, 3), torch.Size([4])).shape == (2, 4)
 
 
-def test_twins_take_the_type_of_their_block() -> None:
+def test_feedback_takes_the_type_of_their_block() -> None:
     network = PairedNetwork.of(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)).double())
     assert {p.dtype for p in network.parameters()} == {torch.float64}
 
@@ -106,7 +114,7 @@ def test_first_block_has_no_feedback() -> None:
     network = PairedNetwork.of(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)))
     assert network.pairs[0].feedback_parameters() == []
     assert network.trained == [network.pairs[1]]
-    with pytest.raises(UserError, match=r"Block 1 \(Linear\) has no feedback twin"):
+    with pytest.raises(UserError, match=r"^block 1 \(Linear\) has no feedback\.$"):
         network.pairs[0].decode(torch.zeros(2, 3), torch.Size([4]))
 
 
@@ -214,3 +222,165 @@ def test_output_shape_names_block_layer_and_input() -> None:
 def test_pairs_may_be_given_directly() -> None:
     network = PairedNetwork([Pair(nn.Linear(3, 4), None), Pair(nn.Linear(4, 2), None)])
     assert network(torch.zeros(5, 3)).shape == (5, 2)
+
+
+class Skip(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+class Holds(nn.Module):
+    """A layer of the user's own that calls a Sequential of its own."""
+
+    def __init__(self, inner: nn.Sequential) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x).tanh()
+
+
+def hooked(model: nn.Sequential) -> nn.Sequential:
+    model.register_forward_hook(lambda module, inputs, y: 2 * y)
+    return model
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        Skip(nn.Linear(4, 4)),
+        nn.Sequential(Skip(nn.Linear(4, 4)), nn.ELU()),
+        Holds(nn.Sequential(nn.Linear(4, 4))),
+        Holds(Skip(nn.Linear(4, 4))),
+        Holds(hooked(nn.Sequential(nn.Linear(4, 4)))),
+    ],
+    ids=repr,
+)
+def test_sequentials_that_are_layers_of_their_own_are_run_as_they_are(first: nn.Module) -> None:
+    model = nn.Sequential(first, nn.ELU(), nn.Linear(4, 3))
+    learner, x, y = Learner(model, "fixed_dtp"), torch.randn(5, 4), torch.randint(3, (5,))
+    output = learner(x)
+    torch.testing.assert_close(output, model(x))
+    learner.backward(F.cross_entropy(output, y))
+    assert all(p.grad is not None for p in first.parameters())
+
+
+def test_a_hook_on_a_sequential_that_is_opened_is_refused_whenever_it_comes() -> None:
+    inner = nn.Sequential(nn.Linear(4, 4), nn.ELU())
+    for each in (inner, nn.Sequential(inner)):
+        model = nn.Sequential(each, nn.Linear(4, 3))
+        network, x = PairedNetwork.of(model), torch.randn(5, 4)
+        network.trace(x)
+        for container in (model, inner):
+            handle = container.register_forward_hook(lambda module, inputs, y: 2 * y)
+            with pytest.raises(UserError, match="hook its layers"):
+                PairedNetwork.of(model)
+            with pytest.raises(UserError, match="hook its layers"):
+                network.trace(x)
+            handle.remove()
+            network.trace(x)
+
+
+def image_model() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.ELU(), nn.AvgPool2d(2), nn.Conv2d(3, 4, 3, padding=1), nn.ELU(), nn.AvgPool2d(2),
+        nn.Flatten(), nn.Linear(4, 4), nn.Tanh(), Residual(nn.Linear(4, 4)), nn.Tanh(), nn.Linear(4, 3),
+    ).double()  # fmt: skip
+
+
+def noise(key: NoiseKey, like: Tensor) -> Tensor:
+    """The same in whatever order memory is; hooked layers get contiguous tensors."""
+    generator = torch.Generator().manual_seed(zlib.crc32(repr(tuple(key)).encode()))
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype)
+
+
+def trained(prepare: Callable[[Learner], None]) -> list[Tensor]:
+    """All weights, and the gradients of the forward ones, after two steps."""
+    learner = Learner(image_model(), "dtp", noise=noise)
+    prepare(learner)
+    x, y = torch.randn(5, 1, 6, 6, generator=torch.Generator().manual_seed(1)).double(), torch.arange(5) % 3
+    for _ in range(2):
+        learner.backward(F.cross_entropy(learner(x), y))
+    gradients = [p.grad for p in learner.network.forward_parameters() if p.grad is not None]
+    return [*(p.detach() for p in learner.network.parameters()), *gradients]
+
+
+def nothing(learner: Learner) -> None:
+    pass
+
+
+def test_a_hook_on_all_modules_sees_every_layer_and_changes_nothing() -> None:
+    plain, names = trained(nothing), set[str]()
+    handle = register_module_forward_hook(lambda module, inputs, y: names.add(type(module).__name__))
+    try:
+        watched = trained(nothing)
+    finally:
+        handle.remove()
+    torch.testing.assert_close(watched, plain)
+    assert {"Conv2d", "ELU", "AvgPool2d", "Flatten", "Linear", "Tanh"} <= names
+
+
+def test_hooks_that_only_watch_change_nothing_whenever_they_come() -> None:
+    def watch(learner: Learner) -> None:
+        for pair in learner.network.pairs:
+            for layer in pair.block.modules():
+                if not isinstance(layer, nn.Sequential | Residual):
+                    layer.register_forward_hook(lambda module, inputs, y: None)
+
+    handles: list[RemovableHandle] = []
+
+    def watch_all(learner: Learner) -> None:
+        handles.append(register_module_forward_hook(lambda module, inputs, y: None))
+
+    plain = trained(nothing)
+    for prepare in (watch, watch_all):
+        try:
+            torch.testing.assert_close(trained(prepare), plain)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+@pytest.mark.parametrize("branch", ["", "body", "skip"])
+def test_a_hook_on_a_residual_or_a_whole_branch_is_refused_whenever_it_comes(branch: str) -> None:
+    residual = Residual(nn.Linear(4, 4), nn.Linear(4, 4))
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.Sequential(residual, nn.ELU()), nn.Linear(4, 3)), torch.randn(5, 4)
+    network = PairedNetwork.of(model)
+    handle = residual.get_submodule(branch).register_forward_hook(lambda module, inputs, y: 2 * y)
+    with pytest.raises(UserError, match="hook its layers"):
+        PairedNetwork.of(model)
+    with pytest.raises(UserError, match="hook its layers"):
+        network.trace(x)
+    handle.remove()
+    torch.testing.assert_close(network.trace(x)[-1].y, model(x))
+
+
+def test_a_hook_that_only_watches_leaves_the_cut_as_it_is() -> None:
+    model = image_model()
+    before = kinds(model)
+    for layer in model:
+        if not isinstance(layer, Residual):
+            layer.register_forward_hook(lambda module, inputs, y: None)
+    assert kinds(model) == before
+
+
+def test_pooling_goes_first_only_past_an_activation_that_commutes_with_it() -> None:
+    def order(activation: nn.Module, pool: nn.Module) -> list[str]:
+        return [type(layer).__name__ for layer in pool_first(nn.Sequential(nn.Conv2d(1, 1, 1), activation, pool))]
+
+    commuting: list[nn.Module] = [nn.ELU(), nn.Tanh(), nn.LeakyReLU()]
+    for activation in commuting:
+        assert order(activation, nn.MaxPool2d(2))[1] == "MaxPool2d"
+        assert order(activation, nn.MaxPool2d(3, 2))[1] != "MaxPool2d"
+        assert order(activation, nn.AvgPool2d(2))[1] != "AvgPool2d"
+    others: list[nn.Module] = [nn.ReLU(), nn.GELU(), nn.ELU(-0.5), nn.LeakyReLU(0.0)]
+    for activation in others:
+        assert order(activation, nn.MaxPool2d(2))[1] != "MaxPool2d"
+
+
+def test_a_list_of_layers_is_a_network_and_other_things_are_refused_by_name() -> None:
+    for layers in ([nn.Linear(4, 3), nn.Linear(3, 2)], nn.ModuleList([nn.Linear(4, 3), nn.Linear(3, 2)])):
+        assert Learner(list(layers))(torch.randn(5, 4)).shape == (5, 2)
+    with pytest.raises(UserError, match=r"^network: expected an nn.Sequential or a list of layers, got Linear"):
+        Learner(nn.Linear(4, 3))  # type: ignore[arg-type]

@@ -18,13 +18,13 @@ from targetprop.app.record import KEY as RECORD
 from targetprop.app.schedule import counts_steps, has_ended, refuse_short
 from targetprop.app.single import refuse_single_images
 from targetprop.data.loader import BatchLoader
-from targetprop.feedback.base import OptimizerSpec
-from targetprop.learner import Step, Trainable
 from targetprop.utils.errors import UserError
 
 if TYPE_CHECKING:
     from targetprop.execution.graph import GraphedStep, Outcome
     from targetprop.execution.grid import Grid
+    from targetprop.feedback.base import OptimizerSpec
+    from targetprop.learner import Step, Trainable
 
 Batch = tuple[Tensor, Tensor]
 ALONE: dict[str, Any] = {"sync_on_compute": False, "compute_with_cache": False}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
@@ -18,7 +18,6 @@ from targetprop.app import checkpoints, resume
 from targetprop.app.callbacks.checkpoint import BestCheckpoint
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.history import History
-from targetprop.app.datamodule import ImageDataModule
 from targetprop.app.module import Classifier
 from targetprop.app.objects import build, build_members, call, plain
 from targetprop.app.optimizers import forward_optimizer
@@ -32,6 +31,9 @@ from targetprop.execution.memory import keep_freed_memory
 from targetprop.learner import Learner, Trainable
 from targetprop.utils.errors import UserError, prefixed, require, require_whole
 from targetprop.utils.files import whole_file, write_text
+
+if TYPE_CHECKING:
+    from targetprop.app.datamodule import ImageDataModule
 
 log = logging.getLogger(__name__)
 

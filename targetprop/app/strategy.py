@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import lightning as L
 import torch
@@ -12,9 +12,11 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from targetprop.app.places import placed
-from targetprop.execution.grid import Grid
 from targetprop.execution.parallel import distribute, gather
 from targetprop.learner import Learner
+
+if TYPE_CHECKING:
+    from targetprop.execution.grid import Grid
 
 _T = TypeVar("_T")
 

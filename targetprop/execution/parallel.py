@@ -14,19 +14,21 @@ import copy
 import io
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from targetprop.execution.grid import Grid
 from targetprop.execution.schedule import Wrapper
-from targetprop.feedback.base import FeedbackLearning
 from targetprop.learner import Learner
-from targetprop.network.passes import Pass
 from targetprop.noise import GaussianNoise
 from targetprop.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from targetprop.execution.grid import Grid
+    from targetprop.feedback.base import FeedbackLearning
+    from targetprop.network.passes import Pass
 
 
 class Distributed(Wrapper):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from targetprop.layers.base import rule_of
-from targetprop.learner import Learner
-from targetprop.network.network import PairedNetwork
-from targetprop.network.pair import Trace
+from targetprop.layers.lookup import rule_of
 from targetprop.network.passes import Pass
-from targetprop.noise import NoiseSource
 from targetprop.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from targetprop.learner import Learner
+    from targetprop.network.network import PairedNetwork
+    from targetprop.network.pair import Trace
+    from targetprop.noise import NoiseSource
 
 
 class RecomputedPass(Pass):

@@ -5,15 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from targetprop.layers.base import Style
-from targetprop.network.network import PairedNetwork
-from targetprop.network.passes import Pass, Scope
 from targetprop.utils.errors import UserError, is_number, require, unknown
+from targetprop.utils.precision import wide
+
+if TYPE_CHECKING:
+    from targetprop.layers.base import Style
+    from targetprop.network.network import PairedNetwork
+    from targetprop.network.passes import Pass, Scope
 
 Average = Callable[[Sequence[Tensor]], None]
 """Replaces tensors by their mean over all processes that train the same block on batches of their own."""
@@ -73,6 +76,12 @@ class FeedbackLearning(ABC):
     @abstractmethod
     def learn(self, seen: Pass, block: int) -> Tensor:
         """All updates of a block's feedback on this batch; returns their mean loss, a scalar (0 without a loss)."""
+
+    @staticmethod
+    def no_loss(seen: Pass, block: int) -> Tensor:
+        """What `learn` returns where there is no loss."""
+        x = seen.trace(block).x
+        return x.new_zeros((), dtype=wide(x.dtype))
 
     def after_sweep(self, seen: Pass, local_losses: Tensor) -> None:  # noqa: B027
         """After every block has its forward gradients.

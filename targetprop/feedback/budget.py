@@ -10,13 +10,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from targetprop.network.linear_feedback import FeedbackMap, entering, where_noise_enters
-from targetprop.network.network import PairedNetwork
+
+if TYPE_CHECKING:
+    from targetprop.network.network import PairedNetwork
 
 FEW = 2
 """Samples that tell the shapes; one would be too few for a norm without running statistics."""

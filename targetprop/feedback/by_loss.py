@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,15 @@ from targetprop.feedback.base import FeedbackLearning, FeedbackRule, OptimizerSp
 from targetprop.feedback.closed_form import l_drl_gradient
 from targetprop.feedback.losses import BlockLoss, FeedbackLoss, NetworkLoss, l_drl
 from targetprop.layers.base import STYLES, Style
-from targetprop.network.linear_feedback import LinearPart
-from targetprop.network.network import PairedNetwork
-from targetprop.network.pair import Pair, Trace
-from targetprop.network.passes import Pass, Scope
 from targetprop.noise import Draw, Kind, NoiseKey
 from targetprop.utils.errors import UserError, is_number, require, require_whole, unknown
 from targetprop.utils.precision import wide
+
+if TYPE_CHECKING:
+    from targetprop.network.linear_feedback import LinearPart
+    from targetprop.network.network import PairedNetwork
+    from targetprop.network.pair import Pair, Trace
+    from targetprop.network.passes import Pass, Scope
 
 Update = Callable[[Draw], Tensor]
 """Sets `.grad` of a feedback's weights for the noise that it draws, and returns the loss (a scalar)."""

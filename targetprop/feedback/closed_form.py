@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from targetprop.network.linear_feedback import LinearPart
-from targetprop.network.pair import Pair, Trace
-from targetprop.noise import Draw
+if TYPE_CHECKING:
+    from targetprop.network.linear_feedback import LinearPart
+    from targetprop.network.pair import Pair, Trace
+    from targetprop.noise import Draw
 
 
 @torch.no_grad()

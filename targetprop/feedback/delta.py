@@ -17,12 +17,16 @@ https://arxiv.org/abs/1904.05391), whose own rule is Hebbian; the delta rule is 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from targetprop.feedback.budget import Allocation
 from targetprop.network.linear_feedback import FeedbackMap, where_noise_enters
 from targetprop.utils.precision import wide
+
+if TYPE_CHECKING:
+    from targetprop.feedback.budget import Allocation
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from math import radians, tan
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,13 +23,15 @@ from targetprop.feedback.budget import (
     warm_up,
 )
 from targetprop.feedback.delta import delta_rule
-from targetprop.layers.base import Style
 from targetprop.network.linear_feedback import FeedbackMap, entering
-from targetprop.network.network import PairedNetwork
-from targetprop.network.pair import Trace
-from targetprop.network.passes import Pass
 from targetprop.noise import Kind, NoiseKey
 from targetprop.utils.errors import UserError, is_number, require
+
+if TYPE_CHECKING:
+    from targetprop.layers.base import Style
+    from targetprop.network.network import PairedNetwork
+    from targetprop.network.pair import Trace
+    from targetprop.network.passes import Pass
 
 EVERY = 32
 """Steps between two decisions about effort: the only moments at which anything waits for the device."""

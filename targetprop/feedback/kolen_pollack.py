@@ -10,18 +10,19 @@ the initial difference is left.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from targetprop.feedback.base import FeedbackRule
-from targetprop.feedback.fixed import FixedLearning
+from targetprop.feedback.base import FeedbackLearning, FeedbackRule
 from targetprop.layers.base import STYLES, Style
-from targetprop.network.linear_feedback import FeedbackMap
-from targetprop.network.network import PairedNetwork
-from targetprop.network.passes import Pass
 from targetprop.utils.errors import UserError, require
+
+if TYPE_CHECKING:
+    from targetprop.network.linear_feedback import FeedbackMap
+    from targetprop.network.network import PairedNetwork
+    from targetprop.network.passes import Pass
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,11 @@ class KolenPollack(FeedbackRule):
         return KolenPollackLearning(network)
 
 
-class KolenPollackLearning(FixedLearning):
+class KolenPollackLearning(FeedbackLearning):
     """Gives V the gradient of W, for the optimiser that W has."""
+
+    def learn(self, seen: Pass, block: int) -> Tensor:
+        return self.no_loss(seen, block)
 
     def after_sweep(self, seen: Pass, local_losses: Tensor) -> None:
         for pair in self.network.trained:  # now that weights that blocks share have all of their gradient

@@ -86,6 +86,8 @@ class Elementwise(LayerRule[nn.Module]):
 class ActivationFeedback(FeedbackLayer):
     """The same activation again."""
 
+    is_activation = True
+
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self._layer = (layer,)  # no submodule: an activation's parameters are the block's
@@ -289,7 +291,7 @@ class PReLURule(ActivationRule):
     def run(self, layer: nn.PReLU, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:  # type: ignore[override]
         return layer(x), x.detach() if clean is None else clean
 
-    def vjp(self, layer: nn.Module, delta: Tensor, context: Tensor) -> Tensor:
+    def vjp(self, layer: nn.PReLU, delta: Tensor, context: Tensor) -> Tensor:  # type: ignore[override]
         return self.gradients(layer, delta, context)[0]
 
     def gradients(  # type: ignore[override]

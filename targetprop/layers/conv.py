@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from targetprop.layers.base import Context, Facts, LayerRule, Style, register, sizes, transpose
-from targetprop.layers.maps import LinearMap, MapFeedback
+from targetprop.layers.linear_map import LinearMap
+from targetprop.layers.maps import MapFeedback
 from targetprop.utils.precision import wide
 
 Convolutional = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -130,7 +131,7 @@ class Convolution(SpatialMap):
         # Positive: rows that the stride never reached. Negative: trailing padding, which is cut off.
         missing = [max(0, size[i] - reached[i]) for i in range(self.dims)]
         x = FUNCTIONS[self.dims](y, weight, bias, self.stride, self.padding, missing, self.groups, self.dilation)
-        return x[(..., *(slice(each) for each in size))]
+        return _cut(x, size)
 
     def _padded(self, x: Tensor) -> Tensor:
         if not any(self.trailing):
@@ -241,7 +242,7 @@ class TransposedConvolution(SpatialMap):
 
     def transpose(self, y: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, ...]) -> Tensor:
         x = FORWARD[self.dims](y, weight, bias, self.stride, self.padding, self.dilation, self.groups)
-        return x[(..., *(slice(each) for each in size))]  # output padding above the stride makes more
+        return _cut(x, size)  # output padding above the stride makes more
 
     @property
     def _kernel_dims(self) -> tuple[int, ...]:
@@ -251,7 +252,7 @@ class TransposedConvolution(SpatialMap):
         """x with zeros between its units, and around them as many as a convolution needs to reach every output."""
         apart = [(size - 1) * s + 1 for size, s in zip(x.shape[2:], self.stride, strict=True)]
         spread = x.new_zeros(*x.shape[:2], *apart)
-        spread[(..., *(slice(None, None, s) for s in self.stride))] = x
+        spread[(slice(None), slice(None), *(slice(None, None, s) for s in self.stride))] = x
         around: list[int] = []
         for i in reversed(range(self.dims)):  # F.pad begins with the last dimension, and cuts off what is negative
             before = self.dilation[i] * (self.kernel[i] - 1) - self.padding[i]
@@ -352,6 +353,11 @@ class TransposedConvolutionRule(LayerRule[Transposed]):
 def spatial_map(layer: Convolutional) -> SpatialMap:
     """The map of a convolution, however it pads."""
     return Convolution.of(layer) if layer.padding_mode == "zeros" else PaddedConvolution.of(layer)
+
+
+def _cut(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    """The first rows of x in each spatial dimension."""
+    return x[(slice(None), slice(None), *(slice(each) for each in size))]
 
 
 def _alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

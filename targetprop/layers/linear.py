@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from targetprop.layers.base import Context, LayerRule, Style, register
-from targetprop.layers.maps import LinearMap, MapFeedback
+from targetprop.layers.linear_map import LinearMap
+from targetprop.layers.maps import MapFeedback
 
 
 @dataclass(frozen=True)

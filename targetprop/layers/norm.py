@@ -78,7 +78,7 @@ class BatchNormRule(NormRule):
         gain = rstd if layer.weight is None else rstd * layer.weight.detach()
         return y, NormContext(x.detach(), mean, rstd, gain, of_batch)
 
-    def vjp(self, layer: nn.Module, delta: Tensor, context: NormContext) -> Tensor:
+    def vjp(self, layer: BatchNorm, delta: Tensor, context: NormContext) -> Tensor:  # type: ignore[override]
         return self.gradients(layer, delta, context)[0]
 
     def gradients(  # type: ignore[override]

@@ -39,9 +39,7 @@ class OfMaxima(LayerRule[P], Generic[P]):
 
     def bound(self, layer: P) -> LayerRule[P]:
         if layer.return_indices:
-            raise UserError(
-                f"{type(layer).__name__}: return_indices=True gives two outputs, the next layer takes one: leave it out."
-            )
+            raise UserError(f"{type(layer).__name__}: return_indices=True gives two outputs, not one: leave it out.")
         return self
 
     def facts(self, layer: P) -> Facts:

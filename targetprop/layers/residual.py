@@ -15,13 +15,15 @@ branch is not what comes down.)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from targetprop.layers.base import Context, Facts, FeedbackLayer, LayerRule, Style, has_matrix, register, rule_of
+from targetprop.layers.base import Context, Facts, LayerRule, Style, register
+from targetprop.layers.lookup import has_matrix, rule_of
 from targetprop.layers.maps import MapFeedback
-from targetprop.layers.sequence import FeedbackChain, SequenceRule, leaves
+from targetprop.layers.sequence import BranchedFeedback, BranchedRule, FeedbackChain, SequenceRule, leaves
 from targetprop.utils.errors import UserError
 
 
@@ -62,7 +64,7 @@ class BranchContext(NamedTuple):
     inputs: tuple[Tensor | None, ...]
 
 
-class ResidualFeedback(FeedbackLayer):
+class ResidualFeedback(BranchedFeedback):
     """The sum of the feedback of both branches."""
 
     def __init__(self, body: FeedbackChain, skip: FeedbackChain) -> None:
@@ -70,7 +72,7 @@ class ResidualFeedback(FeedbackLayer):
         self.body, self.skip = body, skip
 
     @property
-    def branches(self) -> tuple[FeedbackChain, FeedbackChain]:
+    def branches(self) -> tuple[FeedbackChain, FeedbackChain]:  # type: ignore[override]
         """The feedback of the body and of the skip."""
         return self.body, self.skip
 
@@ -78,21 +80,19 @@ class ResidualFeedback(FeedbackLayer):
     def is_linear(self) -> bool:
         return self.body.is_linear and self.skip.is_linear
 
+    def weights(self, layer: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+        assert isinstance(layer, Residual)
+        for branch, chain in zip(layer.branches, self.branches, strict=True):
+            yield from chain.weights(branch)
+
     def decode(self, y: Tensor, context: Context) -> Tensor:
         body, skip = (chain.decode(y, each.layers) for chain, each in zip(self.branches, context, strict=True))
         return body + skip
 
 
 @register(Residual)
-class ResidualRule(LayerRule[Residual]):
-    """The context is a `BranchContext` for each branch.
-
-    Attributes:
-        branches: the rules of body and skip; empty until the rule is bound.
-    """
-
-    any_memory_order = True
-    is_container = True
+class ResidualRule(BranchedRule[Residual]):
+    """The context is a `BranchContext` for each branch."""
 
     def __init__(self, branches: tuple[SequenceRule, ...] = ()) -> None:
         self.branches = branches
@@ -102,6 +102,9 @@ class ResidualRule(LayerRule[Residual]):
         if not all(isinstance(rule, SequenceRule) for rule in rules):
             raise UserError(f"{type(layer).__name__}: a hook on a whole branch is not seen; hook its layers instead.")
         return ResidualRule(cast(tuple[SequenceRule, ...], tuple(rules)))
+
+    def check_hooked(self, layer: Residual) -> None:
+        raise UserError(f"{type(layer).__name__}: a hook on a whole Residual is not seen; hook its layers instead.")
 
     def facts(self, layer: Residual) -> Facts:
         facts = [rule.facts(branch) for rule, branch in zip(self.branches, layer.branches, strict=True)]
@@ -125,7 +128,7 @@ class ResidualRule(LayerRule[Residual]):
         if style == "linear":
             for each in feedback.modules():
                 if isinstance(each, MapFeedback):
-                    each.map.bias = None
+                    each.map.register_parameter("bias", None)
         return feedback
 
     @property

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from typing import TypeVar, cast
 
 from torch import Tensor, nn
 
-from targetprop.layers.activation import ActivationFeedback
-from targetprop.layers.base import (
-    Context,
-    Facts,
-    FeedbackLayer,
-    LayerRule,
-    Opaque,
-    Style,
-    not_in_place,
-    register,
-    rule_of,
-)
+from targetprop.layers.base import Context, Facts, FeedbackLayer, LayerRule, Style, register
+from targetprop.layers.lookup import Opaque, not_in_place, rule_of
+
+L = TypeVar("L", bound=nn.Module)
 
 
 class FeedbackChain(FeedbackLayer):
@@ -36,14 +28,18 @@ class FeedbackChain(FeedbackLayer):
         self.style = style
         self.order = list(reversed(range(len(parts))))
         if style == "lee":
-            self.order.sort(key=lambda i: isinstance(parts[i], ActivationFeedback))
+            self.order.sort(key=lambda i: parts[i].is_activation)
 
-    def __iter__(self) -> Any:
-        return iter(self.parts)
+    def __iter__(self) -> Iterator[FeedbackLayer]:
+        return iter(cast(Sequence[FeedbackLayer], self.parts))
 
     @property
     def is_linear(self) -> bool:
         return all(cast(FeedbackLayer, part).is_linear for part in self.parts)
+
+    def weights(self, layer: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+        for child, part in zip(layer.children(), self, strict=True):
+            yield from part.weights(child)
 
     def decode(self, y: Tensor, context: Context) -> Tensor:
         for i in self.order:
@@ -99,6 +95,28 @@ class SequenceRule(LayerRule[nn.Sequential]):
 
     def feedback(self, layer: nn.Sequential, style: Style) -> FeedbackChain:
         return FeedbackChain([feedback_of(each, style) for each in layer], style)
+
+
+class BranchedFeedback(FeedbackLayer):
+    """Feedback that is made of chains side by side.
+
+    Attributes:
+        branches: a chain for each branch of the layer.
+    """
+
+    branches: tuple[FeedbackChain, ...]
+
+
+class BranchedRule(LayerRule[L]):
+    """The rule of a layer that runs sequences side by side; each has a context with the `inputs` of its maps.
+
+    Attributes:
+        branches: the rule of each; empty until the rule is bound.
+    """
+
+    branches: tuple[SequenceRule, ...] = ()
+    any_memory_order = True
+    is_container = True
 
 
 def feedback_of(layer: nn.Module, style: Style = "published") -> FeedbackLayer:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from targetprop.network.network import PairedNetwork
-from targetprop.network.pair import Pair
+if TYPE_CHECKING:
+    from targetprop.network.network import PairedNetwork
+    from targetprop.network.pair import Pair
 
 
 def angle(a: Tensor, b: Tensor) -> Tensor:

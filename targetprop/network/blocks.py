@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import nn
 
-from targetprop.layers.base import has_matrix, rule_of
+from targetprop.layers.lookup import Opaque, has_matrix, is_hooked, rule_of
 from targetprop.layers.pool import MaxPool, MaxPoolRule, overlaps
 from targetprop.layers.sequence import SequenceRule, leaves
 from targetprop.utils.errors import UserError
@@ -21,14 +21,13 @@ def cut(model: nn.Sequential) -> list[nn.Sequential]:
     Every block is one flat Sequential.
 
     Raises:
-        UserError: the model, or a Sequential in it, does more than to call its layers in turn.
+        UserError: the model does more than to call its layers in turn, or a Sequential in it has a hook.
     """
-    for each in model.modules():
-        if isinstance(each, nn.Sequential) and not isinstance(rule_of(each), SequenceRule):
-            why = "has a hook, which is not seen: hook its layers instead" if _is_plain(each) else (
-                "has a forward of its own: give its layers as a plain nn.Sequential"
-            )  # fmt: skip
-            raise UserError(f"{type(each).__name__} {why}.")
+    if not _is_sequence(model):
+        raise UserError(f"{type(model).__name__} has a forward of its own: give its layers as a plain nn.Sequential.")
+    for each in opened(model):
+        if is_hooked(each, itself_alone=True):
+            raise UserError(f"{type(each).__name__} has a hook, which is not seen: hook its layers instead.")
     groups: list[list[nn.Module]] = [[]]
     for layer in model:
         if has_matrix(layer) and any(map(has_matrix, groups[-1])):
@@ -40,8 +39,15 @@ def cut(model: nn.Sequential) -> list[nn.Sequential]:
     return [nn.Sequential(*(leaf for layer in group for leaf in leaves(layer))) for group in groups if group]
 
 
-def _is_plain(model: nn.Sequential) -> bool:
-    return type(model).forward is nn.Sequential.forward and "forward" not in vars(model)
+def opened(model: nn.Sequential) -> list[nn.Sequential]:
+    """The Sequentials whose layers are cut apart or run in turn: the model, and plain ones in it."""
+    inner = [child for child in model if isinstance(child, nn.Sequential) and _is_sequence(child)]
+    return [model, *(each for child in inner for each in opened(child))]
+
+
+def _is_sequence(layer: nn.Sequential) -> bool:
+    rule = rule_of(layer)
+    return isinstance(rule.known if isinstance(rule, Opaque) else rule, SequenceRule)
 
 
 def _reshapes(layer: nn.Module) -> bool:

@@ -9,14 +9,16 @@ G(t) - G(s) = P V (a(t) - a(s)).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from torch import Tensor, nn
 
 from targetprop.layers.base import AdjointFeedback, Context, FeedbackLayer
-from targetprop.layers.maps import LinearMap, MapFeedback
-from targetprop.layers.residual import ResidualFeedback, ResidualRule
-from targetprop.layers.sequence import FeedbackChain, SequenceRule
+from targetprop.layers.maps import MapFeedback
+from targetprop.layers.sequence import BranchedFeedback, BranchedRule, FeedbackChain, SequenceRule
+
+if TYPE_CHECKING:
+    from targetprop.layers.linear_map import LinearMap
 
 
 class FeedbackMap(Protocol):
@@ -176,27 +178,28 @@ def feedback_maps(rule: object, feedback: FeedbackLayer | None) -> tuple[Feedbac
     maps: list[FeedbackMap] = []
     parts = tuple(feedback)
     for position, part in enumerate(parts):
-        inside = rule.rules[position]
         if isinstance(part, MapFeedback):
             maps.append(ChainMap(rule, parts, position, _is_known(rule, position)))
-        elif isinstance(part, ResidualFeedback) and isinstance(inside, ResidualRule):
+        elif has_weights(part):
+            inside = rule.rules[position]
+            if not isinstance(part, BranchedFeedback) or not isinstance(inside, BranchedRule):
+                return ()
             found = _branch_maps(inside, part, position)
-            if found is None:
+            if not found:
                 return ()
             maps += found
-        elif has_weights(part):
-            return ()
     return tuple(maps)
 
 
-def _branch_maps(rule: ResidualRule, feedback: ResidualFeedback, position: int) -> list[FeedbackMap] | None:
+def _branch_maps(rule: BranchedRule[Any], feedback: BranchedFeedback, position: int) -> list[FeedbackMap]:
+    """The linear maps in the branches of a layer; none if there are other weights among them."""
     maps: list[FeedbackMap] = []
     for number, (branch, chain) in enumerate(zip(rule.branches, feedback.branches, strict=True)):
         for index, part in enumerate(chain):
             if isinstance(part, MapFeedback):
                 maps.append(BranchMap(branch.layers[index], part, position, number, index, _is_known(branch, index)))
             elif has_weights(part):
-                return None
+                return []
     return maps
 
 

@@ -8,13 +8,12 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 from torch.nn.parameter import is_lazy
 
-from targetprop.layers.base import FeedbackLayer, Opaque, Style, not_in_place, rule_of
-from targetprop.layers.residual import Residual
-from targetprop.layers.sequence import FeedbackChain, feedback_of, leaves
-from targetprop.network.blocks import cut, pool_first
+from targetprop.layers.base import FeedbackLayer, Style
+from targetprop.layers.lookup import Opaque, is_hooked, not_in_place, rule_of
+from targetprop.layers.sequence import BranchedRule, FeedbackChain, feedback_of, leaves
+from targetprop.network.blocks import cut, opened, pool_first
 from targetprop.network.pair import Pair, Trace
 from targetprop.network.watch import Watch
 from targetprop.utils.errors import UserError
@@ -80,7 +79,8 @@ class PairedNetwork(nn.Module):
         if len(pairs) == 1:
             warnings.warn("The network is one block: it has no feedback, and trains as by backprop.", stacklevel=2)
         network = cls(pairs, style, fed=[number for number, pair in enumerate(pairs) if pair.feedback is not None])
-        network._containers = tuple(each for each in model.modules() if isinstance(each, nn.Sequential | Residual))
+        branched = [each for each in model.modules() if isinstance(rule_of(each), BranchedRule)]
+        network._containers = (*opened(model), *branched)
         network._given = tuple(blocks)
         network._watch = network._new_watch()
         return network
@@ -128,11 +128,9 @@ class PairedNetwork(nn.Module):
         if not self._watch.has_noticed():
             return
         for container in self._containers:
-            if not torch_module._has_any_global_hook() and isinstance(rule_of(container), Opaque):
-                raise UserError(
-                    f"a hook on a {type(container).__name__} is not seen in training; hook its layers instead.",
-                    key="network",
-                )
+            if is_hooked(container, itself_alone=True):
+                kind = type(container).__name__
+                raise UserError(f"a hook on a {kind} is not seen in training; hook its layers instead.", key="network")
         for pair, given in zip(self.pairs, self._given, strict=False):
             if any(isinstance(rule_of(layer), Opaque) for layer in given):
                 restore(pair, given)  # a hook is called with what its layer has where the user put it

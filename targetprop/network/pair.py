@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from targetprop.layers.base import Context, FeedbackLayer, LayerRule, rule_of
-from targetprop.layers.maps import LinearMap, MapFeedback
-from targetprop.layers.residual import Residual, ResidualFeedback
-from targetprop.layers.sequence import FeedbackChain, SequenceRule
+from targetprop.layers.lookup import rule_of
+from targetprop.layers.sequence import SequenceRule
 from targetprop.network.linear_feedback import FeedbackMap, LinearPart, feedback_maps, linear_part
 from targetprop.utils.errors import UserError
 from targetprop.utils.precision import wide
+
+if TYPE_CHECKING:
+    from targetprop.layers.base import Context, FeedbackLayer, LayerRule
+    from targetprop.layers.linear_map import LinearMap
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Pair(nn.Module):
 
     def weights(self) -> list[tuple[Tensor, Tensor]]:
         """Forward weight W and transposed feedback weight V^T of every linear layer, in one shape; detached views."""
-        return [] if self.feedback is None else list(_weights(self.block, self.feedback))
+        return [] if self.feedback is None else list(self.feedback.weights(self.block))
 
     @property
     def carries_differences(self) -> bool:
@@ -136,14 +137,3 @@ def _chain(rule: LayerRule[Any]) -> Chain | None:
     known = all(each.knows_its_gradients for i, each in enumerate(rule.rules) if i != position)
     own_before = any(True for layer in rule.layers[:position] for _ in layer.parameters())
     return Chain(rule, position, found) if known and not own_before else None
-
-
-def _weights(layer: nn.Module, feedback: FeedbackLayer) -> Iterator[tuple[Tensor, Tensor]]:
-    if isinstance(layer, nn.Sequential) and isinstance(feedback, FeedbackChain):
-        for child, part in zip(layer, feedback, strict=True):
-            yield from _weights(child, part)
-    elif isinstance(layer, Residual) and isinstance(feedback, ResidualFeedback):
-        for branch, chain in zip(layer.branches, feedback.branches, strict=True):
-            yield from _weights(branch, chain)
-    elif isinstance(feedback, MapFeedback):
-        yield cast(Tensor, layer.weight).detach(), feedback.transposed.detach()

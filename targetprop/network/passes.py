@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from targetprop.network.network import PairedNetwork
-from targetprop.network.pair import Trace
-from targetprop.noise import NoiseSource
+if TYPE_CHECKING:
+    from targetprop.network.network import PairedNetwork
+    from targetprop.network.pair import Trace
+    from targetprop.noise import NoiseSource
 
 Scope = Literal["block", "network"]
 """How far a rule looks: at one block and its feedback, or further. What executes blocks apart needs "block"."""

@@ -8,8 +8,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules import module as torch_module
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-"""Where torch keeps the hooks of a module."""
+from targetprop.layers.lookup import HOOKS
 
 
 class Watch:

@@ -151,7 +151,7 @@ def network(layer: nn.Module, shape: tuple[int, ...]) -> nn.Sequential:
     channels = shape[0]
     if len(shape) > 1:
         first: nn.Module = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[len(shape) - 1](channels, channels, 1)
-        second = type(first)(channels, channels, 1)  # type: ignore[call-arg]
+        second = type(first)(channels, channels, 1)
     else:
         first, second = nn.Linear(channels, channels), nn.Linear(channels, channels)
     with torch.no_grad():
@@ -187,6 +187,7 @@ def exact_or_refused(model: nn.Sequential, x: Tensor, name: str, tolerance: floa
     try:
         assert_oracle(model, Learner(model, EXACT), x, tolerance)
     except UserError as refusal:
-        assert name in str(refusal), str(refusal)
+        if name not in str(refusal):
+            raise
         return False
     return True

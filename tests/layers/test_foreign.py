@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from targetprop import Learner, Residual, UserError, rule_of
-from targetprop.layers.base import Opaque
+from targetprop.layers.lookup import Opaque
 
 IMAGE = (3, 6, 6)
 
@@ -55,7 +55,7 @@ class Called(nn.ReLU):
 
 
 class Partial(nn.Tanh):
-    forward = functools.partialmethod(lambda self, factor, x: factor * x.tanh(), 2.0)  # type: ignore[assignment]
+    forward = functools.partialmethod(lambda self, factor, x: factor * x.tanh(), 2.0)
 
 
 class Triples:
@@ -118,19 +118,19 @@ class Skipping(nn.Sequential):
 
 def patched(layer: nn.Module, factor: float = 2.0) -> nn.Module:
     inner = layer.forward
-    layer.forward = lambda x: factor * inner(x)  # type: ignore[method-assign]
+    layer.forward = lambda x: factor * inner(x)
     return layer
 
 
 def partial(layer: nn.Module) -> nn.Module:
-    layer.forward = functools.partial(lambda factor, x: factor * x.tanh(), 2.0)  # type: ignore[method-assign]
+    layer.forward = functools.partial(lambda factor, x: factor * x.tanh(), 2.0)
     return layer
 
 
 def conv_patched() -> nn.Module:
     layer = nn.Conv2d(4, 4, 1)
     inner = layer._conv_forward
-    layer._conv_forward = lambda x, weight, bias: inner(x, 2 * weight, bias)  # type: ignore[method-assign]
+    layer._conv_forward = lambda x, weight, bias: inner(x, 2 * weight, bias)  # type: ignore
     return layer
 
 
@@ -139,7 +139,7 @@ def conv_of_another_weight() -> nn.Module:
     own = layer.weight
     del layer.weight
     layer.own = own
-    layer.weight = 2 * own.double()  # type: ignore[assignment]
+    layer.weight = 2 * own.double()
     return layer
 
 
@@ -260,9 +260,8 @@ def test_hooks_and_patches_before_and_after_are_exact_or_refused(hook: str, plac
             learner = Learner(model, EXACT)
         assert_oracle(model, learner, x)
     except UserError as refusal:
-        assert type(layer).__name__ in str(refusal)
-        assert "map" in place
-        assert hook not in ("observer", "backward hook")
+        if type(layer).__name__ not in str(refusal) or "map" not in place or hook in ("observer", "backward hook"):
+            raise
     if hook == "observer":
         assert hasattr(layer, "seen")
 
@@ -272,7 +271,7 @@ def test_hooks_of_parameters_run() -> None:
         for place in (0, 3, 4, 8):
             model, x = long_net(), sample(IMAGE, 4)
             learner = Learner(model, EXACT) if after else None
-            model[place].weight.register_hook(lambda gradient: 3 * gradient)  # type: ignore[operator, union-attr]
+            model[place].weight.register_hook(lambda gradient: 3 * gradient)  # type: ignore[operator]
             assert_oracle(model, learner or Learner(model, EXACT), x)
 
 
@@ -288,7 +287,7 @@ def test_a_hook_on_a_container_is_refused_by_name(after: bool) -> None:
 
 
 def spectral(layer: nn.Module) -> nn.Module:
-    return torch.nn.utils.spectral_norm(layer, n_power_iterations=200)
+    return torch.nn.utils.spectral_norm(layer, n_power_iterations=80)
 
 
 class Doubled(nn.Module):
@@ -300,12 +299,18 @@ def doubled(layer: nn.Module) -> nn.Module:
     return parametrize.register_parametrization(layer, "weight", Doubled())
 
 
+def sparse(layer: nn.Module) -> Tensor:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return torch.rand_like(weight) > 0.4
+
+
 REWEIGHTED: dict[str, Change] = {
-    "pruned": lambda layer: prune.custom_from_mask(layer, "weight", torch.rand_like(layer.weight) > 0.4),
+    "pruned": lambda layer: prune.custom_from_mask(layer, "weight", sparse(layer)),
     "old weight norm": lambda layer: torch.nn.utils.weight_norm(layer),
     "weight norm": lambda layer: parametrizations.weight_norm(layer),
     "old spectral norm": spectral,
-    "spectral norm": lambda layer: parametrizations.spectral_norm(layer, n_power_iterations=200),
+    "spectral norm": lambda layer: parametrizations.spectral_norm(layer, n_power_iterations=80),
     "doubled": doubled,
 }
 

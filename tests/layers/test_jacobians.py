@@ -10,7 +10,7 @@ from layer_cases import ALL, Case, name_of, sample
 from torch import Tensor, nn
 
 from targetprop import rule_of
-from targetprop.layers.base import Opaque, has_matrix
+from targetprop.layers.lookup import Opaque, has_matrix
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:

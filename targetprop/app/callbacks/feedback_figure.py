@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 import torch
@@ -14,9 +14,11 @@ from targetprop.app.report.feedback import FeedbackCourse, draw_feedback
 from targetprop.feedback.by_loss import ByLossLearning
 from targetprop.learner import Learner
 from targetprop.measure.alignment import feedback_angles, feedback_distances
-from targetprop.network.pair import Pair
 from targetprop.network.passes import StoredPass
 from targetprop.utils.errors import UserError, require_whole
+
+if TYPE_CHECKING:
+    from targetprop.network.pair import Pair
 
 
 class FeedbackFigure(L.Callback):
