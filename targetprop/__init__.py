@@ -28,8 +28,7 @@ from targetprop.network.pair import Pair, Trace
 from targetprop.network.passes import Pass
 from targetprop.targets import DifferenceTargets, OutputSignal, PlainTargets, TargetRule
 from targetprop.utils.errors import UserError
-
-__version__ = "0.2.0"
+from targetprop.version import __version__
 
 __all__ = [
     "ALGORITHMS",
@@ -65,6 +64,7 @@ __all__ = [
     "Trace",
     "Trainable",
     "UserError",
+    "__version__",
     "explain",
     "register",
     "register_elementwise",

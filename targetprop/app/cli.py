@@ -11,13 +11,14 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from targetprop.app import legacy
 from targetprop.app.moved import AMORTISED, refuse_moved
+from targetprop.app.quoting import refuse_unreadable
 from targetprop.utils.errors import UserError, no_such, unknown
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ def main() -> None:
         arguments = legacy.translate(given)
         if any(each.startswith("-") for each in arguments):  # sweeps and Hydra's own options are Hydra's to check
             refuse_moved(arguments)
+            refuse_unreadable(arguments)
         else:
             check_overrides(arguments)
         is_first = os.environ.get("RANK", "0") == "0"
@@ -75,6 +77,7 @@ def check_overrides(overrides: list[str]) -> DictConfig:
         UserError: a choice or key that does not exist, with the nearest ones that do, or one that cannot be read.
     """
     refuse_moved(overrides)
+    refuse_unreadable(overrides)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             if any(each.startswith("hparams_search=") for each in overrides):
@@ -85,8 +88,7 @@ def check_overrides(overrides: list[str]) -> DictConfig:
         except ConfigCompositionException as error:
             raise _unknown_key(str(error), overrides) from None
         except HydraException as error:
-            where = f"{error.override}: " if isinstance(error, OverrideParseException) else ""
-            raise UserError(where + str(error)) from None
+            raise UserError(str(error)) from None
 
 
 def check_search(config: DictConfig) -> None:

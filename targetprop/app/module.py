@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,12 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
+
+from targetprop.app.record import KEY as RECORD
+from targetprop.app.schedule import counts_steps, has_ended, refuse_short
+from targetprop.app.single import refuse_single_images
+from targetprop.data.loader import BatchLoader
+from targetprop.utils.errors import UserError
 
 if TYPE_CHECKING:
     from targetprop.execution.graph import GraphedStep, Outcome
@@ -35,9 +41,12 @@ class Classifier(L.LightningModule):
         learner: what is trained.
         f_optim: optimiser of the forward blocks.
         classes: names of the classes.
-        scheduler: makes a learning-rate scheduler, stepped once an epoch, from the forward optimiser.
+        scheduler: makes a learning-rate scheduler from the forward optimiser.
         graphed: the learner's training step as CUDA graphs; None trains step by step.
         loss: what is minimised: (logits, labels) -> mean over the batch. Evaluation reports cross-entropy in any case.
+
+    Attributes:
+        record: what every checkpoint keeps of the run, in plain types (see `record`).
     """
 
     def __init__(
@@ -56,6 +65,7 @@ class Classifier(L.LightningModule):
         self.scheduler = scheduler
         self.graphed = graphed
         self.loss = loss
+        self.record: Mapping[str, Any] = {}
         self._labels: Tensor | None = None  # of the batch, between training_step and backward
         self._outcome: Outcome | None = None  # of a graph, between training_step and backward
         self.last_step: Step | None = None
@@ -98,6 +108,16 @@ class Classifier(L.LightningModule):
 
     def _loss_of(self, labels: Tensor, output: Tensor) -> Tensor:
         return self.loss(output, labels)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the run is, by which one that goes on is compared with it."""
+        checkpoint[RECORD] = dict(self.record)
+
+    def on_train_start(self) -> None:
+        """Refuse batches that the network cannot be trained on, before the first step."""
+        loader = self.trainer.train_dataloader
+        if isinstance(loader, BatchLoader):
+            refuse_single_images(loader, int(self.trainer.num_training_batches), self.learner.network)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Let go of the step, which the callbacks have seen: its activations would double the next one's memory.
@@ -143,11 +163,23 @@ class Classifier(L.LightningModule):
         self.log_dict({f"{part}/{name}": value for name, value in values.items()})
 
     def configure_optimizers(self) -> Any:
-        """The forward optimiser and its schedule."""
+        """The forward optimiser and its schedule, which is stepped once an epoch unless it counts steps."""
         optimizer = self.f_optim.build(self.learner.optimizer_parameters())
         if self.scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
+        try:
+            scheduler = self.scheduler(optimizer)
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise UserError(str(error), key="scheduler") from error
+        if not counts_steps(scheduler):
+            return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        refuse_short(scheduler, self.trainer.estimated_stepping_batches)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step the schedule, unless it has come to its end."""
+        if not has_ended(scheduler):
+            super().lr_scheduler_step(scheduler, metric)
 
 
 class MeanCrossEntropy(MeanMetric):

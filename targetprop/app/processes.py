@@ -27,6 +27,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.distributed.rendezvous import rendezvous
 
 from targetprop.app.errors import DivergenceError
+from targetprop.app.flat import flat
 from targetprop.app.quiet import quiet_warnings
 from targetprop.utils.errors import UserError, require_whole
 
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 
 GRACE = 5.0
 """Seconds for which a process that has lost another waits to be ended, so that the lost one is named as the cause."""
-MAY_DIFFER = ("output_dir", "data_dir", "ckpt_path", "trainer.gpus", "trainer.threads", "logger")
+MAY_DIFFER = (
+    "output_dir", "data_dir", "datamodule.data_dir", "ckpt_path", "trainer.gpus", "trainer.threads", "logger",
+)  # fmt: skip
 """Settings that hosts may have different ones of; the rest decides what is computed, and when it is exchanged."""
 
 Work = Callable[[dict[str, Any]], dict[str, float]]
@@ -186,7 +189,7 @@ def _cores() -> int:
 
 def _check_equal(config: Mapping[str, Any]) -> None:
     start = None if config.get("ckpt_path") is None else "a checkpoint"  # its place may differ
-    settings = {**dict(_flat("", config)), "ckpt_path": start, "version of torch": torch.__version__}
+    settings = {**flat(config, without=MAY_DIFFER), "ckpt_path": start, "version of torch": torch.__version__}
     everywhere: list[dict[str, Any]] = [{} for _ in range(dist.get_world_size())]
     dist.all_gather_object(everywhere, settings)
     for other, theirs in enumerate(everywhere):
@@ -196,18 +199,6 @@ def _check_equal(config: Mapping[str, Any]) -> None:
                 raise UserError(
                     f"{key}: all processes need the same settings; process 0 has {first}, process {other} has {second}."
                 )
-
-
-def _flat(prefix: str, config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Every setting by its full name, but those that may differ."""
-    for name, value in config.items():
-        key = f"{prefix}{name}"
-        if key in MAY_DIFFER or name == "data_dir":
-            continue
-        if isinstance(value, Mapping):
-            yield from _flat(f"{key}.", value)
-        else:
-            yield key, value
 
 
 def _cause(rank: int, failure: ProcessFailure, output_dir: Path) -> UserError:

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from targetprop.app import checkpoints
+from targetprop.app import checkpoints, resume
 from targetprop.app.callbacks.checkpoint import BestCheckpoint
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.history import History
@@ -23,6 +23,7 @@ from targetprop.app.objects import build, build_members, call, plain
 from targetprop.app.optimizers import forward_optimizer
 from targetprop.app.places import placed
 from targetprop.app.processes import check_gpus, is_started, join, launch, rank, world_size
+from targetprop.app.record import record_of
 from targetprop.app.report.table import Result, results_table, times_line
 from targetprop.app.report.tree import config_tree
 from targetprop.execution.graph import GraphedStep
@@ -101,7 +102,8 @@ def _train(config: DictConfig) -> dict[str, float]:
     datamodule: ImageDataModule = build(config.datamodule)
     module = build_module(config, datamodule)
     trainer: L.Trainer = build(config.trainer, callbacks=_callbacks(config), logger=build_members(config, "logger"))
-    start = checkpoints.fitting(config.ckpt_path, module)
+    start = resume.start(plain(config), module)
+    module.record = record_of(plain(config))
     console = Console(quiet=rank() > 0)
     console.print(config_tree(config, GROUPS))
     _keep_config(config)

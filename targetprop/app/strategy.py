@@ -10,7 +10,6 @@ import lightning as L
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from lightning.pytorch.utilities import rank_zero_only
 
 from targetprop.app.places import placed
 from targetprop.execution.parallel import distribute, gather
@@ -37,7 +36,6 @@ class LayerParallelStrategy(SingleDeviceStrategy):
         self.grid = grid
         self.global_rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.local_rank = int(os.environ.get("LOCAL_RANK", self.global_rank))
-        rank_zero_only.rank = self.global_rank  # type: ignore[attr-defined]
 
     @property
     def is_global_zero(self) -> bool:

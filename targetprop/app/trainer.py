@@ -9,12 +9,14 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from targetprop.app.checkpoints import WholeFiles
-from targetprop.app.processes import check_gpus, own_device
+from targetprop.app.processes import check_gpus, own_device, rank
 from targetprop.app.strategy import LayerParallelStrategy
 from targetprop.execution.grid import Grid
 from targetprop.utils.errors import UserError, require, require_whole
@@ -115,13 +117,15 @@ def _trainer(
     if not options.get("enable_progress_bar", True):
         callbacks = [each for each in callbacks if not isinstance(each, ProgressBar)]
     checkpointing = any(isinstance(each, Checkpoint) for each in callbacks)  # else Lightning adds a callback of its own
+    rank_zero_only.rank = rank()  # type: ignore[attr-defined]  # else that of a batch system, which started this process
     try:
         return L.Trainer(
             accelerator=accelerator,
             devices=1,
             callbacks=list(callbacks),
             logger=list(logger),
-            plugins=[WholeFiles()],
+            # Not that of SLURM or another batch system, which would take over signals, and files of other runs.
+            plugins=[WholeFiles(), LightningEnvironment()],
             **{"enable_checkpointing": checkpointing, **options},
         )
     except (MisconfigurationException, TypeError, ValueError) as error:

@@ -93,6 +93,11 @@ class Selection:
         return self.whole.labels[self.indices]
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of every image."""
+        return self.whole.image_shape
+
+    @property
     def device(self) -> torch.device:
         """Where the images are."""
         return self.whole.device

@@ -78,6 +78,7 @@ class BatchLoader:
             raise UserError(message, key="batch_size")
         self.images = images
         self.batch_size = batch_size * rows
+        self.rows = rows
         self.part = slice(row * batch_size, (row + 1) * batch_size if rows > 1 else None)
         self.shuffle = shuffle
         self.reshuffle = reshuffle
@@ -95,6 +96,14 @@ class BatchLoader:
         if self.shuffle and self.drop_last:
             return len(self.images) // self.batch_size
         return -(-len(self.images) // self.batch_size)
+
+    def least(self, batches: int) -> int:
+        """Images in the smallest of the first so many batches of an epoch, or in the smallest row's part of it."""
+        left = len(self.images) % self.batch_size
+        full = self.batch_size // self.rows
+        if left == 0 or batches < len(self) or (self.shuffle and self.drop_last):
+            return full
+        return max(0, min(full, left - full * (self.rows - 1)))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         # A generator, so that all this happens at the first batch: Lightning calls iter before set_epoch.

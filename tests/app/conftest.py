@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -20,21 +21,27 @@ ITERATED = ("dtp", "layer_parallel_dtp", "vanilla_dtp", "lee_dtp", "tp", "parall
 @pytest.fixture
 def compose(tmp_path: Path) -> Compose:
     """Compose a configuration from overrides: a tiny network, few batches, files below tmp_path."""
+    return partial(_compose, tmp_path)
 
-    def _compose(*overrides: str, output: str = "run") -> DictConfig:
-        GlobalHydra.instance().clear()
-        small = [
-            f"output_dir={tmp_path / output}",
-            "network.hparams.channels=[4,6]",
-            "trainer.max_epochs=1",
-            "trainer.limit_train_batches=3",
-            "trainer.enable_progress_bar=false",
-            "logger=csv",
-        ]
-        model = next((each for each in overrides if each.startswith("model=")), "model=dtp")
-        if model.removeprefix("model=") in ITERATED:
-            small.append("model.hparams.feedback_training_iterations=2")
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra.compose("config", [*small, *overrides])
 
-    return _compose
+@pytest.fixture(scope="module")
+def compose_once(tmp_path_factory: pytest.TempPathFactory) -> Compose:
+    """As `compose`, with files below a directory that the tests of a module share."""
+    return partial(_compose, tmp_path_factory.mktemp("shared"))
+
+
+def _compose(directory: Path, *overrides: str, output: str = "run") -> DictConfig:
+    GlobalHydra.instance().clear()
+    small = [
+        f"output_dir={directory / output}",
+        "network.hparams.channels=[4,6]",
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=3",
+        "trainer.enable_progress_bar=false",
+        "logger=csv",
+    ]
+    model = next((each for each in overrides if each.startswith("model=")), "model=dtp")
+    if model.removeprefix("model=") in ITERATED:
+        small.append("model.hparams.feedback_training_iterations=2")
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", [*small, *overrides])

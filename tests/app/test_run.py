@@ -155,6 +155,8 @@ def test_a_checkpoint_that_does_not_fit_is_refused(compose: Compose, tmp_path: P
     path = tmp_path / "other" / "checkpoints" / "last.ckpt"
     for misfit in ("network.hparams.channels=[4,8]", "model=backprop"):
         with pytest.raises(UserError, match=r"^ckpt_path: .* (other settings|another model)"):
+            train(compose(misfit, "train=false", f"ckpt_path='{path}'"))
+        with pytest.raises(UserError, match=r"its very own settings only"):
             train(compose(misfit, f"ckpt_path='{path}'"))
     checkpoint = torch.load(path, weights_only=True)
     del checkpoint["state_dict"]["learner._extra_state"]["format"]
