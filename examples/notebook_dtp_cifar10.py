@@ -17,7 +17,6 @@
 # %%
 import os
 import warnings
-from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import torch
@@ -297,12 +296,12 @@ print(f"validation accuracy: {true * len(val_images) / counted:.2%} as the noteb
 #
 # `Learner` is the package's training step; `LEE_DTP` is the algorithm as a value. `learner.backward(loss)` stands where
 # `loss.backward()` stood: it trains the feedback on this batch, then leaves every block's local gradient, with its
-# target held fixed, in `.grad`. The optimiser is ours. The feedback twin of a block is its linear map backwards, then
+# target held fixed, in `.grad`. The optimiser is ours. The feedback of a block is its linear map backwards, then
 # tanh, as in the paper.
 
 # %%
 EPOCHS = 4
-recipe = replace(LEE_DTP, beta=0.3, noise=0.24, b_optim=OptimizerSpec("adam", lr=2e-3))
+algorithm = LEE_DTP.with_numbers(beta=0.3, noise=0.24, b_optim=OptimizerSpec("adam", lr=2e-3))
 
 
 def run(make):
@@ -315,8 +314,8 @@ def run(make):
     return learner, train(learner, optimizer, batches, EPOCHS, schedule=schedule)
 
 
-dtp, dtp_rows = run(lambda network: Learner(network, recipe))
-print(*explain(dtp.network, recipe), sep="\n")
+dtp, dtp_rows = run(lambda network: Learner(network, algorithm))
+print(*explain(dtp), sep="\n")
 show(dtp_rows)
 
 # %% [markdown]

@@ -83,6 +83,15 @@ class FeedbackLayer(nn.Module, ABC):
         """Whether `decode` is known to be linear in y, for any context."""
         return False
 
+    @property
+    def is_affine(self) -> bool:
+        """Whether `decode` is known to be linear in y but for a constant."""
+        return self.is_linear
+
+    def carry(self, difference: Tensor, context: Context) -> Tensor:
+        """G(y + difference) - G(y) of feedback that is affine, whatever y is."""
+        return self.decode(difference, context)
+
     def weights(self, layer: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
         """Forward weight W and transposed feedback weight V^T of every linear map, in one shape; detached views."""
         return iter(())

@@ -40,6 +40,13 @@ class MapFeedback(FeedbackLayer):
     def is_linear(self) -> bool:
         return self.bias is None
 
+    @property
+    def is_affine(self) -> bool:
+        return True
+
+    def carry(self, difference: Tensor, context: Context) -> Tensor:
+        return self.apply_map(difference, context)
+
     def decode(self, y: Tensor, context: Context) -> Tensor:
         return self.affine(y, _unaltered(context), self.bias)
 

@@ -80,6 +80,14 @@ class ResidualFeedback(BranchedFeedback):
     def is_linear(self) -> bool:
         return self.body.is_linear and self.skip.is_linear
 
+    @property
+    def is_affine(self) -> bool:
+        return self.body.is_affine and self.skip.is_affine
+
+    def carry(self, difference: Tensor, context: Context) -> Tensor:
+        body, skip = (chain.carry(difference, each.layers) for chain, each in zip(self.branches, context, strict=True))
+        return body + skip
+
     def weights(self, layer: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
         assert isinstance(layer, Residual)
         for branch, chain in zip(layer.branches, self.branches, strict=True):

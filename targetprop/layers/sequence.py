@@ -37,6 +37,15 @@ class FeedbackChain(FeedbackLayer):
     def is_linear(self) -> bool:
         return all(cast(FeedbackLayer, part).is_linear for part in self.parts)
 
+    @property
+    def is_affine(self) -> bool:
+        return all(part.is_affine for part in self)
+
+    def carry(self, difference: Tensor, context: Context) -> Tensor:
+        for i in self.order:
+            difference = cast(FeedbackLayer, self.parts[i]).carry(difference, context[i])
+        return difference
+
     def weights(self, layer: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
         for child, part in zip(layer.children(), self, strict=True):
             yield from part.weights(child)

@@ -106,6 +106,8 @@ class Pair(nn.Module):
             return self.decode(difference, context)
         part = self.linear
         if part is None:
+            if self.feedback is not None and self.feedback.is_affine:
+                return self.feedback.carry(difference, context)
             return self.decode(y + difference, context) - self.decode(y, context)
         if part.adjoint_above:
             return part.feed_back(part.features(difference, context), context)
@@ -119,7 +121,7 @@ class Pair(nn.Module):
     @property
     def carries_differences(self) -> bool:
         """Whether `decode_difference` forms no difference of nearly equal numbers in a narrow type."""
-        return self.linear is not None or (self.feedback is not None and self.feedback.is_linear)
+        return self.linear is not None or (self.feedback is not None and self.feedback.is_affine)
 
     def feedback_parameters(self) -> list[nn.Parameter]:
         """The weights of the feedback, none without one."""

@@ -70,7 +70,7 @@ def test_records_of_runs_keep_accuracies_and_epochs(
     path = tmp_path / "records.json"
     runs = ["--runs", "as printed", *map(str, folders)]
     picture = tmp_path / "records.png"
-    importlib.import_module("run_records").main([*runs, "--json", str(path), "--picture", str(picture)])
+    importlib.import_module("runs").main(["record", *runs, "--json", str(path), "--picture", str(picture)])
     assert picture.stat().st_size > 10_000
     records = json.loads(path.read_text())["as printed"]
     assert [record["seed"] for record in records] == [1, 2]
@@ -88,7 +88,7 @@ def test_records_of_runs_on_all_training_images_have_no_validation(
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     train(settings("cifar10_mlp_as_printed", tmp_path, "trainer.max_epochs=1", "datamodule.val_fraction=0"))
     path = tmp_path / "records.json"
-    importlib.import_module("run_records").main(["--runs", "all", str(tmp_path), "--json", str(path)])
+    importlib.import_module("runs").main(["record", "--runs", "all", str(tmp_path), "--json", str(path)])
     (record,) = json.loads(path.read_text())["all"]
     assert record["validation"] is None
     assert set(record["epochs"]) == {"train/loss", "train/accuracy"}
