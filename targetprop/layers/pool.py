@@ -77,7 +77,8 @@ class MaxPoolRule(OfMaxima[MaxPool]):
 
     def scatter(self, layer: MaxPool, delta: Tensor, indices: Tensor, shape: torch.Size) -> Tensor:
         dims = spatial_dims(layer)
-        if dims < 3 and not overlaps(layer):
+        # Un-pooling is faster, and gives the same bits where no two values meet; torch does not call it deterministic.
+        if dims < 3 and not overlaps(layer) and not torch.are_deterministic_algorithms_enabled():
             return aten.max_unpool2d(delta, indices, shape[-2:])
         scatter = aten.max_pool3d_with_indices_backward if dims == 3 else aten.max_pool2d_with_indices_backward
         kernel, stride, dilation = (
