@@ -116,9 +116,9 @@ class Learner(nn.Module):
         self._earlier: _Call | None = None
 
     @property
-    def update_scale(self) -> float:
-        """What its gradients are times those of backprop, about: beta."""
-        return self.algorithm.targets.beta
+    def update_scale(self) -> float | None:
+        """What its gradients are times those of backprop, about; None where there is nothing to compare."""
+        return self.algorithm.targets.update_scale
 
     def optimizer_parameters(self) -> list[nn.Parameter]:
         """What your optimiser trains, each once: the forward parameters, and feedback weights that follow them."""

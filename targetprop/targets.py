@@ -42,11 +42,14 @@ class TargetRule(ABC):
 
     Attributes:
         scope: how far the rule looks.
-        beta: step size of the first target; updates approximate beta times backprop's gradient.
     """
 
     scope: ClassVar[Scope]
-    beta: float
+
+    @property
+    def update_scale(self) -> float | None:
+        """What updates are times backprop's gradient, about; None where there is nothing to compare."""
+        return None
 
     @abstractmethod
     def needs_feedback(self, block: int, blocks: int) -> bool:
@@ -86,6 +89,10 @@ class LayerwiseTargets(TargetRule):
         require(is_number(self.beta) and self.beta > 0, "beta", "a number above 0", self.beta)
         follows = self.output_follows_loss
         require(isinstance(follows, bool), "output_follows_loss", "true or false", follows)
+
+    @property
+    def update_scale(self) -> float:
+        return self.beta
 
     def needs_feedback(self, block: int, blocks: int) -> bool:
         return 0 < block < blocks - self.output_follows_loss

@@ -218,7 +218,8 @@ class GraphedStep:
             with Autocast.current(batch[0].device).again():
                 output = learner(batch[0])
                 loss = self.loss(output, *batch[1:])
-            step = learner.compute(loss, labels=batch[1] if len(batch) > 1 else None)
+            labels = batch[1] if len(batch) > 1 else None
+            step = learner.compute(loss, labels=labels, loss_of=lambda output: self.loss(output, *batch[1:]))
             made = {parameter: parameter.grad for parameter in parameters if parameter.grad is not None}
             return Outcome(output.detach(), loss.detach(), step, made)
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
@@ -37,6 +37,17 @@ class Fixed(FeedbackRule):
     def start(self, network: PairedNetwork) -> FixedLearning:
         if self.init_symmetric_weights:
             network.make_symmetric()
+        return FixedLearning(network)
+
+
+@dataclass(frozen=True)
+class Untrained(FeedbackRule):
+    """For target rules that have no feedback, or make one that is not to learn: there is nothing to set."""
+
+    style: Style = field(default="published", init=False)
+    styles: ClassVar[frozenset[Style]] = frozenset({"published"})
+
+    def start(self, network: PairedNetwork) -> FixedLearning:
         return FixedLearning(network)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.modules import activation
 
 from targetprop.utils.errors import unknown
 
@@ -29,9 +30,15 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 def activation_layer(name: str) -> nn.Module:
     """A new activation layer.
 
+    Args:
+        name: one of `ACTIVATIONS`, or that of a class among torch's activations: "Softsign".
+
     Raises:
-        UserError: `name` is not among `ACTIVATIONS`.
+        UserError: there is none of that name.
     """
+    if name in activation.__all__:
+        made: nn.Module = getattr(activation, name)()
+        return made
     if name not in ACTIVATIONS:
         raise unknown("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]()

@@ -162,8 +162,17 @@ class PairedNetwork(nn.Module):
 
     @torch.no_grad()
     def make_symmetric(self) -> None:
-        """Copy every forward weight, transposed, to its feedback weight."""
-        for pair in self.trained:
+        """Copy every forward weight, transposed, to its feedback weight.
+
+        Raises:
+            UserError: a feedback has weights of its own that mirror none of its block's.
+        """
+        pairs = [pair for pair in self.trained if pair.feedback_parameters()]
+        for pair in pairs:
+            if not pair.weights():
+                message = f"the feedback of block {pair.name} has no weights like those of the block, set it to false."
+                raise UserError(message, key="init_symmetric_weights")
+        for pair in pairs:
             for forward, feedback in pair.weights():
                 feedback.copy_(forward)
 

@@ -48,6 +48,12 @@ class Pass(ABC):
     def release(self, block: int) -> None:
         """Let go of a block's part: nothing of this step looks at it any more."""
 
+    def output_for(self, x: Tensor, block: int) -> Tensor:
+        """The network's output for another input x of a block: masks and statistics are those of this pass."""
+        for number in range(block, len(self.network.pairs)):
+            x, _ = self.network.pairs[number].encode(x, self.trace(number).context)
+        return x
+
     @property
     def input_gradient(self) -> Tensor:
         """The gradient of the first block's local loss for x, if x asks for one; zero before that block's update."""
