@@ -39,6 +39,9 @@ class Algorithm:
     def __post_init__(self) -> None:
         require(isinstance(self.targets, TargetRule), "targets", "a TargetRule", self.targets)
         require(isinstance(self.feedback, FeedbackRule), "feedback", "a FeedbackRule", self.feedback)
+        both = set(_settable(self.targets)) & set(_settable(self.feedback))
+        if both:
+            raise UserError(f"both rules have a setting of the name {', '.join(sorted(both))}: one needs another name.")
 
     @property
     def scope(self) -> Scope:

@@ -111,6 +111,7 @@ class Learner(nn.Module):
         self.noise = noise or GaussianNoise(seed)
         self.steps = 0
         self.learning = algorithm.feedback.start(self.network)
+        self.learning.scope = algorithm.scope
         self.keep_pass: Callable[[PairedNetwork, Tensor, NoiseSource, int], Pass] = StoredPass
         self._call: _Call | None = None
         self._earlier: _Call | None = None
@@ -245,7 +246,8 @@ class Learner(nn.Module):
     @property
     def _rule(self) -> str:
         """What a state must have in common with the learner that takes it over."""
-        return f"{type(self.algorithm.feedback).__name__} with feedback in the style {self.network.style!r}"
+        targets, feedback = type(self.algorithm.targets).__name__, type(self.algorithm.feedback).__name__
+        return f"{targets} and {feedback}, feedback in the style {self.network.style!r}"
 
     def get_extra_state(self) -> dict[str, Any]:
         """Step count and state of the feedback learning, beside the weights in `state_dict`."""
@@ -265,7 +267,7 @@ class Learner(nn.Module):
                 f"the state is of a network with {state['blocks']} blocks, this one has {len(self.network.pairs)}."
             )
         if state["rule"] != self._rule:
-            raise UserError(f"the state is of feedback learning by {state['rule']}, this one is by {self._rule}.")
+            raise UserError(f"the state is of {state['rule']}; this learner is of {self._rule}.")
         self.steps = state["steps"]
         self.learning.load_state_dict(state["feedback"])
 
@@ -347,7 +349,7 @@ def explain(learner: Learner) -> list[str]:
     lines = []
     for number, pair in enumerate(learner.network.pairs):
         fed = number in learner.network.fed_numbers
-        how = learner.learning.explain(number) if fed else "no feedback, no target goes down through it"
+        how = learner.learning.explain(number) if fed else "no feedback"
         lines.append(f"Block {pair.name}: {how}")
     return lines
 

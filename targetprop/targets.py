@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -38,13 +38,12 @@ class OutputSignal:
 
 
 class TargetRule(ABC):
-    """How targets start and come down. A value: a frozen dataclass with its own numbers.
+    """How targets start and come down. A value: a frozen dataclass with its own numbers."""
 
-    Attributes:
-        scope: how far the rule looks.
-    """
-
-    scope: ClassVar[Scope]
+    @property
+    @abstractmethod
+    def scope(self) -> Scope:
+        """How far it looks: at one block, or further."""
 
     @property
     def update_scale(self) -> float | None:
@@ -83,12 +82,15 @@ class LayerwiseTargets(TargetRule):
 
     beta: float = 0.7
     output_follows_loss: bool = False
-    scope: ClassVar[Scope] = "block"
 
     def __post_init__(self) -> None:
         require(is_number(self.beta) and self.beta > 0, "beta", "a number above 0", self.beta)
         follows = self.output_follows_loss
         require(isinstance(follows, bool), "output_follows_loss", "true or false", follows)
+
+    @property
+    def scope(self) -> Scope:
+        return "block"
 
     @property
     def update_scale(self) -> float:

@@ -41,7 +41,7 @@ from targetprop import (
 )
 from targetprop.algorithms import named
 from targetprop.feedback.base import OPTIMIZERS, per_block
-from targetprop.feedback.losses import l_drl, looks_at_network, reconstruction
+from targetprop.feedback.losses import NetworkLoss, l_drl, reconstruction
 from targetprop.network.passes import Scope
 from targetprop.noise import Draw
 
@@ -234,7 +234,7 @@ def test_amortised_dtp_is_refused_with_the_reason(look_up: Callable[[str], objec
 
 
 def test_an_algorithm_looks_as_far_as_the_further_of_its_rules() -> None:
-    @looks_at_network
+    @NetworkLoss
     def of_network(seen: Pass, block: int, draw: Draw) -> Tensor:
         return seen.output.sum()
 
@@ -253,7 +253,7 @@ def test_an_algorithm_looks_as_far_as_the_further_of_its_rules() -> None:
 def test_a_loss_that_looks_at_the_network_sees_the_pass_and_learns() -> None:
     seen: list[tuple[Pass, int, Tensor]] = []
 
-    @looks_at_network
+    @NetworkLoss
     def of_output(whole: Pass, block: int, draw: Draw) -> Tensor:
         """Whether the block's feedback gives its input from its output, with the traces of all blocks in reach."""
         traces = [whole.trace(n) for n in range(len(whole.network.pairs))]

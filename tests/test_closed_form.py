@@ -132,7 +132,7 @@ def test_explain_says_which_path_and_why() -> None:
     )
     lines = explain(Learner(network, DTP))
     assert [line.split(": ")[1] for line in lines] == [
-        "no feedback, no target goes down through it",
+        "no feedback",
         "closed form",
         "autograd, because its feedback has 2 layers with weights",
         "autograd, because Tanh stands before its linear map",

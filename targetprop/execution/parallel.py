@@ -197,12 +197,6 @@ def distribute(learner: Learner, grid: Grid) -> None:
     """
     if not isinstance(learner, Learner):
         raise UserError(f"{type(learner).__name__} has no feedback that processes could divide between them.")
-    if learner.algorithm.scope == "network":
-        raise UserError(
-            "the algorithm looks beyond one block, so that blocks cannot learn in processes of their own: train it in "
-            "one process.",
-            key="algorithm",
-        )
     if grid.rows > 1:
         if not isinstance(learner.noise, GaussianNoise):
             raise UserError("a source of your own cannot be divided between the rows of a grid.", key="noise")

@@ -11,15 +11,26 @@ from torch import Tensor, nn
 
 from targetprop.feedback.base import FeedbackLearning
 from targetprop.network.passes import Pass, StoredPass
+from targetprop.utils.errors import UserError
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 class Wrapper(FeedbackLearning):
-    """Does what `inner` does; modes of execution override what they do in another way."""
+    """Does what `inner` does; modes of execution override what they do in another way.
+
+    Raises:
+        UserError: the algorithm looks beyond one block.
+    """
 
     def __init__(self, inner: FeedbackLearning) -> None:
         super().__init__(inner.network)
+        if inner.scope == "network":
+            raise UserError(
+                "the algorithm looks beyond one block, so that blocks cannot learn apart, in processes of their own or "
+                "side by side: train it in one process, in turn.",
+                key="algorithm",
+            )
         self.inner = inner
 
     @property

@@ -34,9 +34,9 @@ class FeedbackRule(ABC):
     styles: ClassVar[frozenset[Style]]
 
     @property
+    @abstractmethod
     def scope(self) -> Scope:
         """How far it looks: at one block, or further."""
-        return "block"
 
     @abstractmethod
     def start(self, network: PairedNetwork) -> FeedbackLearning:
@@ -58,11 +58,13 @@ class FeedbackLearning(ABC):
 
     Attributes:
         network: whose feedback learns.
+        scope: of the algorithm that it belongs to.
         average: set where several processes train the same blocks on other batches.
     """
 
     def __init__(self, network: PairedNetwork) -> None:
         self.network = network
+        self.scope: Scope = "block"
         self.average: Average | None = None
 
     @property

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from targetprop.feedback.base import FeedbackLearning, FeedbackRule, OptimizerSpec, each_of, per_block
 from targetprop.feedback.closed_form import l_drl_gradient
-from targetprop.feedback.losses import BlockLoss, FeedbackLoss, NetworkLoss, l_drl
+from targetprop.feedback.losses import FeedbackLoss, NetworkLoss, l_drl
 from targetprop.layers.base import STYLES, Style
 from targetprop.noise import Draw, Kind, NoiseKey
 from targetprop.utils.errors import UserError, is_number, require, require_whole, unknown
@@ -76,7 +76,7 @@ class ByLoss(FeedbackRule):
 
     @property
     def scope(self) -> Scope:
-        return getattr(self.loss, "scope", "block")
+        return "network" if isinstance(self.loss, NetworkLoss) else "block"
 
     def start(self, network: PairedNetwork) -> ByLossLearning:
         learning = ByLossLearning(network, self)
@@ -159,14 +159,13 @@ class ByLossLearning(FeedbackLearning):
 
     def _update(self, seen: Pass, block: int) -> Update:
         pair = self.network.pairs[block]
-        if self.rule.scope == "network":
-            loss = cast(NetworkLoss, self.rule.loss)
+        loss = self.rule.loss
+        if isinstance(loss, NetworkLoss):
             return _by_autograd(lambda draw: loss(seen, block, draw), pair)
         trace = seen.trace(block).detach()
         if pair.linear is not None and self._has_closed_form:
             return _by_closed_form(pair, pair.linear, trace)
-        of_block = cast(BlockLoss, self.rule.loss)
-        return _by_autograd(lambda draw: of_block(pair, trace, draw), pair)
+        return _by_autograd(lambda draw: loss(pair, trace, draw), pair)
 
     @property
     def _has_closed_form(self) -> bool:
@@ -191,7 +190,10 @@ class ByLossLearning(FeedbackLearning):
         if not any(p.requires_grad for p in pair.feedback_parameters()):
             return "feedback stays as it is, its weights are frozen"
         if not self._has_closed_form:
-            return "autograd, because the rule asks for it or its loss has no closed form"
+            asked = self.rule.loss is l_drl
+            return (
+                "autograd, because the rule asks for it" if asked else "autograd, because its loss has no closed form"
+            )
         return "closed form" if pair.linear is not None else f"autograd, because {pair.not_linear}"
 
     def states(self, blocks: Iterable[int]) -> dict[int, Any]:

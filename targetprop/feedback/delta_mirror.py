@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from targetprop.layers.base import Style
     from targetprop.network.network import PairedNetwork
     from targetprop.network.pair import Trace
-    from targetprop.network.passes import Pass
+    from targetprop.network.passes import Pass, Scope
 
 EVERY = 32
 """Steps between two decisions about effort: the only moments at which anything waits for the device."""
@@ -66,6 +66,10 @@ class DeltaMirror(FeedbackRule):
     def __post_init__(self) -> None:
         require(isinstance(self.adaptive, bool), "adaptive", "true or false", self.adaptive)
         require(is_number(self.budget) and self.budget > 0, "budget", "a number above 0", self.budget)
+
+    @property
+    def scope(self) -> Scope:
+        return "block"
 
     def start(self, network: PairedNetwork) -> DeltaMirrorLearning:
         for pair in network.trained:

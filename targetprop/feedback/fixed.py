@@ -13,7 +13,7 @@ from targetprop.utils.errors import require
 
 if TYPE_CHECKING:
     from targetprop.network.network import PairedNetwork
-    from targetprop.network.passes import Pass
+    from targetprop.network.passes import Pass, Scope
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,10 @@ class Fixed(FeedbackRule):
         require(isinstance(symmetric, bool), "init_symmetric_weights", "true or false", symmetric)
         self.check_style()
 
+    @property
+    def scope(self) -> Scope:
+        return "block"
+
     def start(self, network: PairedNetwork) -> FixedLearning:
         if self.init_symmetric_weights:
             network.make_symmetric()
@@ -46,6 +50,10 @@ class Untrained(FeedbackRule):
 
     style: Style = field(default="published", init=False)
     styles: ClassVar[frozenset[Style]] = frozenset({"published"})
+
+    @property
+    def scope(self) -> Scope:
+        return "block"
 
     def start(self, network: PairedNetwork) -> FixedLearning:
         return FixedLearning(network)

@@ -22,7 +22,7 @@ from targetprop.utils.errors import UserError, require
 if TYPE_CHECKING:
     from targetprop.network.linear_feedback import FeedbackMap
     from targetprop.network.network import PairedNetwork
-    from targetprop.network.passes import Pass
+    from targetprop.network.passes import Pass, Scope
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ class KolenPollack(FeedbackRule):
         symmetric = self.init_symmetric_weights
         require(isinstance(symmetric, bool), "init_symmetric_weights", "true or false", symmetric)
         self.check_style()
+
+    @property
+    def scope(self) -> Scope:
+        return "block"
 
     def start(self, network: PairedNetwork) -> KolenPollackLearning:
         for pair in network.trained:

@@ -2,13 +2,13 @@
 
 A loss draws its noise with `draw(kind, like)`, already scaled. Only the feedback's parameters get gradients. Most look
 at one block and are functions of its pair and of the pair's trace on the clean batch; one that looks further is marked
-with `@looks_at_network`, and is a function of the whole pass and of the block's number.
+as a `NetworkLoss`, and is a function of the whole pass and of the block's number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,15 +18,23 @@ from targetprop.network.passes import Pass
 from targetprop.noise import Draw
 
 BlockLoss = Callable[[Pair, Trace, Draw], Tensor]
-NetworkLoss = Callable[[Pass, int, Draw], Tensor]
+
+
+@dataclass(frozen=True)
+class NetworkLoss:
+    """A loss that looks beyond its own block: `of` is a function (seen, block, draw) -> scalar.
+
+    >>> @NetworkLoss
+    ... def loss(seen: Pass, block: int, draw: Draw) -> Tensor: ...
+    """
+
+    of: Callable[[Pass, int, Draw], Tensor]
+
+    def __call__(self, seen: Pass, block: int, draw: Draw) -> Tensor:
+        return self.of(seen, block, draw)
+
+
 FeedbackLoss = BlockLoss | NetworkLoss
-_F = TypeVar("_F", bound=NetworkLoss)
-
-
-def looks_at_network(loss: _F) -> _F:
-    """Mark a loss (seen, block, draw) -> scalar that looks beyond its own block."""
-    loss.scope = "network"  # type: ignore[attr-defined]
-    return loss
 
 
 def l_drl(pair: Pair, trace: Trace, draw: Draw) -> Tensor:

@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from targetprop.learner import Step
+from targetprop.learner import Step, Trainable
 
 
 class StepLosses(L.Callback):
@@ -33,7 +33,7 @@ class StepLosses(L.Callback):
         self._steps += 1
 
     def feedback_loss(self) -> float | None:
-        """Feedback loss so far in this epoch, summed over the blocks; None without feedback."""
+        """Feedback loss so far in this epoch, summed over the blocks; None before the first step."""
         return float(self._sums[0].sum()) / self._steps if self._sums is not None else None
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -41,7 +41,8 @@ class StepLosses(L.Callback):
         if self._sums is None:
             return
         feedback, local = (torch.atleast_1d(total) / self._steps for total in self._sums)
-        values = {f"feedback_loss/block{n}": value for n, value in enumerate(feedback, start=2)}
+        fed = cast(Trainable, pl_module.learner).network.fed_numbers
+        values = {f"feedback_loss/block{n + 1}": value for n, value in zip(fed, feedback, strict=True)}
         values |= {f"local_loss/block{n}": value for n, value in enumerate(local, start=1)}
         pl_module.log_dict(values)
         self._sums, self._steps = None, 0
