@@ -114,7 +114,7 @@ class Learner(nn.Module):
         self.learning.scope = algorithm.scope
         self.keep_pass: Callable[[PairedNetwork, Tensor, NoiseSource, int], Pass] = StoredPass
         self._call: _Call | None = None
-        self._earlier: _Call | None = None
+        self._earlier: _Leaf | None = None
 
     @property
     def update_scale(self) -> float | None:
@@ -147,8 +147,10 @@ class Learner(nn.Module):
             raise UserError(f"the network gives {len(seen.output)} outputs for a batch of {len(x)}.", key="network")
         output = seen.output if autocast.dtype is None else seen.output.to(wide(seen.output.dtype))
         output = output.detach().requires_grad_()
-        watch = output.register_post_accumulate_grad_hook(_refuse_lost_gradient)
-        self._earlier, self._call = self._call, _Call(seen, output, autocast, Unchanged(x, parameters), watch)
+        if self._call is not None:
+            self._earlier = self._call.leaf
+        leaf = _Leaf(output, output.register_post_accumulate_grad_hook(_refuse_lost_gradient))
+        self._call = _Call(seen, leaf, autocast, Unchanged(x, parameters))
         return output.clone()  # which the caller may change in place
 
     def backward(
@@ -194,10 +196,10 @@ class Learner(nn.Module):
             )
         self._call = self._earlier = None
         call.unchanged.check()
-        for each in (call, earlier):
-            if each is not None:
-                each.watch.remove()
-        gradient = sample_gradients(loss, call.output)
+        for leaf in (call.leaf, earlier):
+            if leaf is not None:
+                leaf.watch.remove()
+        gradient = sample_gradients(loss, call.leaf.output)
         if earlier is not None and earlier.output.grad is not None:
             raise UserError("the loss depends on an earlier call, too; give each call its own.", key="backward")
         with call.autocast.again(), torch.no_grad():
@@ -273,14 +275,21 @@ class Learner(nn.Module):
 
 
 @dataclass(frozen=True)
+class _Leaf:
+    """What the output that a caller gets is a copy of, and the hook that refuses a gradient by another way."""
+
+    output: Tensor
+    watch: RemovableHandle
+
+
+@dataclass(frozen=True)
 class _Call:
-    """A forward call that waits for its `backward`: its pass, the leaf that its output is a copy of, and the rest."""
+    """A forward call that waits for its `backward`."""
 
     seen: Pass
-    output: Tensor
+    leaf: _Leaf
     autocast: Autocast
     unchanged: Unchanged
-    watch: RemovableHandle
 
 
 def _refuse_lost_gradient(output: Tensor) -> None:
