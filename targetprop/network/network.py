@@ -152,7 +152,7 @@ class PairedNetwork(nn.Module):
             for module in (None if foreign else pair.block, pair.feedback):
                 for parameter in () if module is None else module.parameters():
                     if parameter.dim() == 4:
-                        parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+                        parameter.data = parameter.data.to(memory_format=torch.channels_last)
 
     @property
     def dims(self) -> int | None:
