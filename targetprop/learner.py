@@ -138,8 +138,8 @@ class Learner(nn.Module):
         if not (self.training and torch.is_grad_enabled()):
             return self.network(x)
         refuse_replicas(self)
-        parameters = self.network.forward_parameters()
-        check_batch(x, self.network.dims, parameters)
+        check_batch(x, self.network.dims, self.network.forward_parameters())
+        x = x.clone() if x.is_inference() else x  # of which torch does not count the changes
         autocast = self._sound_autocast(x.device)
         with autocast.again():
             seen = self.keep_pass(self.network, x, self.noise, self.steps)
@@ -150,7 +150,7 @@ class Learner(nn.Module):
         if self._call is not None:
             self._earlier = self._call.leaf
         leaf = _Leaf(output, output.register_post_accumulate_grad_hook(_refuse_lost_gradient))
-        self._call = _Call(seen, leaf, autocast, Unchanged(x, parameters))
+        self._call = _Call(seen, leaf, autocast, Unchanged(x, self.network.parameters_as_analysed()))
         return output.clone()  # which the caller may change in place
 
     def backward(
@@ -195,17 +195,19 @@ class Learner(nn.Module):
                 "call the learner on a batch first, in training mode and with gradients on.", key="backward"
             )
         self._call = self._earlier = None
-        call.unchanged.check()
+        call.unchanged.check(self.network.parameters_as_analysed())
         for leaf in (call.leaf, earlier):
             if leaf is not None:
                 leaf.watch.remove()
-        gradient = sample_gradients(loss, call.leaf.output)
+        x = call.seen.x
+        # The loss may depend on what made x, too, in whose graph the gradient for x has yet to go back.
+        gradient = sample_gradients(loss, call.leaf.output, retain_graph=x.grad_fn is not None)
         if earlier is not None and earlier.output.grad is not None:
             raise UserError("the loss depends on an earlier call, too; give each call its own.", key="backward")
         with call.autocast.again(), torch.no_grad():
             step = self._sweep(call.seen, OutputSignal(gradient, labels, loss_of), keep)
-        if call.seen.x.requires_grad:
-            torch.autograd.backward(call.seen.x, call.seen.input_gradient)
+        if x.requires_grad:
+            torch.autograd.backward(x, call.seen.input_gradient)
         return step
 
     def finish(self, step: Step) -> None:
@@ -244,6 +246,10 @@ class Learner(nn.Module):
                     key="autocast",
                 )
         return autocast
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: they wait for no `backward`, whose graph belongs to the original."""
+        return {**vars(self), "_call": None, "_earlier": None}
 
     @property
     def _rule(self) -> str:
@@ -293,6 +299,7 @@ class _Call:
 
 
 def _refuse_lost_gradient(output: Tensor) -> None:
+    output.grad = None  # or it would be taken for part of the next step's
     raise UserError(
         "a gradient reached the output by loss.backward(), which trains nothing here: use learner.backward(loss) "
         "in its place.",
@@ -330,12 +337,13 @@ class _Record:
         )
 
 
-def sample_gradients(loss: Tensor, output: Tensor) -> Tensor:
+def sample_gradients(loss: Tensor, output: Tensor, *, retain_graph: bool = False) -> Tensor:
     """dL/ds^N of each sample's own loss, (batch, ...): with what a step begins.
 
     Args:
         loss: one value per sample (batch,), or their mean; its own parameters get their gradients.
         output: s^N, a leaf that the loss was computed from.
+        retain_graph: whether to keep the graph of the loss.
 
     Raises:
         UserError: the loss has another shape, or is of another output.
@@ -347,7 +355,7 @@ def sample_gradients(loss: Tensor, output: Tensor) -> Tensor:
             key="backward",
         )
     if loss.requires_grad:
-        loss.mean().backward()
+        loss.mean().backward(retain_graph=retain_graph)
     if output.grad is None:
         raise UserError("the loss must be computed from the output of the latest call.", key="backward")
     return output.grad * len(output)
@@ -374,7 +382,9 @@ def _paired(network: Any, algorithm: Algorithm) -> PairedNetwork:
                 key="network",
             )
         return network
-    if isinstance(network, (list, tuple, nn.ModuleList)) and all(isinstance(each, nn.Module) for each in network):
+    if isinstance(network, (list, tuple, nn.ModuleList)):
+        for position, each in enumerate(network):
+            require(isinstance(each, nn.Module), f"network[{position}]", "a layer", each)
         network = nn.Sequential(*network)
     if not isinstance(network, nn.Sequential):
         compiled = type(network).__name__ == "OptimizedModule"
