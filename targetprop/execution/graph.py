@@ -30,8 +30,9 @@ import torch
 from torch import Tensor, nn
 
 from targetprop.execution.schedule import SideBySide, Wrapper
-from targetprop.learner import Learner, Step
+from targetprop.learner import Learner
 from targetprop.noise import GaussianNoise, StepNoise
+from targetprop.step import Step
 from targetprop.utils.errors import UserError
 from targetprop.utils.precision import Autocast
 
