@@ -35,7 +35,7 @@ ORDER = (
     {"layers", "data", "models"},
     {"network"},
     {"targets", "local", "feedback", "measure"},
-    {"algorithms"},
+    {"algorithms", "step"},
     {"learner"},
     {"execution", "baselines"},
     {"app"},

@@ -22,10 +22,11 @@ from targetprop.layers.base import FeedbackLayer, LayerRule, register
 from targetprop.layers.lookup import rule_of
 from targetprop.layers.residual import Residual
 from targetprop.layers.shape import Reshape
-from targetprop.learner import Learner, Step, Trainable, explain
+from targetprop.learner import Learner, Trainable, explain
 from targetprop.network.network import PairedNetwork
 from targetprop.network.pair import Pair, Trace
 from targetprop.network.passes import Pass
+from targetprop.step import Step
 from targetprop.targets import DifferenceTargets, OutputSignal, PlainTargets, TargetRule
 from targetprop.utils.errors import UserError
 from targetprop.version import __version__

@@ -87,7 +87,7 @@ PARALLEL_DTP = Algorithm(
 )
 """L-DRL with one feedback update a batch, on the mean of several noise samples (Ernoult et al. 2022)."""
 
-VANILLA_DTP = Algorithm(DifferenceTargets(), ByLoss(reconstruction))
+VANILLA_DTP = Algorithm(DifferenceTargets(), ByLoss(reconstruction, b_optim=OptimizerSpec(lr=4e-4, momentum=0.9)))
 """Difference target propagation with the reconstruction loss (Lee et al. 2015), otherwise as `DTP`."""
 
 LEE_DTP = Algorithm(
@@ -95,8 +95,8 @@ LEE_DTP = Algorithm(
 )
 """Difference target propagation as Lee et al. 2015 define it: their feedback; targets start below the output block."""
 
-TP = Algorithm(PlainTargets(), ByLoss(reconstruction))
-"""Target propagation (Bengio 2014)."""
+TP = Algorithm(PlainTargets(beta=3.0), ByLoss(reconstruction, b_optim=OptimizerSpec("adam", lr=3e-3)))
+"""Target propagation (Bengio 2014). Its first step is large, since targets bring the errors of reconstruction along."""
 
 FIXED_DTP = Algorithm(DifferenceTargets(), Fixed())
 """Difference target propagation by feedback weights that stay at random."""

@@ -15,6 +15,7 @@ from targetprop.algorithms import DTP, Algorithm, named
 from targetprop.network.network import PairedNetwork
 from targetprop.network.passes import Pass, StoredPass
 from targetprop.noise import GaussianNoise, NoiseSource
+from targetprop.step import Record, Step, sample_gradients
 from targetprop.targets import OutputSignal
 from targetprop.utils.errors import UserError, require
 from targetprop.utils.inputs import Unchanged, check_batch, refuse_replicas
@@ -22,25 +23,6 @@ from targetprop.utils.precision import Autocast, wide
 
 FORMAT = 2
 """Of a learner's state."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one training step saw, detached; in forward order.
-
-    Attributes:
-        feedback_losses: for each block with feedback, the mean over its updates; of a block that learns by the delta
-            rule, the share of the response to noise that its feedback does not predict; 0 without a loss.
-        local_losses: for each block, before the update, (blocks,).
-        activities: mean output of each block, (blocks,).
-        outputs, targets: of each block, (batch, ...); empty unless `backward` was told to keep them.
-    """
-
-    feedback_losses: Tensor
-    local_losses: Tensor
-    activities: Tensor
-    outputs: list[Tensor]
-    targets: list[Tensor]
 
 
 class Trainable(Protocol):
@@ -138,8 +120,8 @@ class Learner(nn.Module):
         if not (self.training and torch.is_grad_enabled()):
             return self.network(x)
         refuse_replicas(self)
-        parameters = self.network.forward_parameters()
-        check_batch(x, self.network.dims, parameters)
+        check_batch(x, self.network.dims, self.network.forward_parameters())
+        x = x.clone() if x.is_inference() else x  # of which torch does not count the changes
         autocast = self._sound_autocast(x.device)
         with autocast.again():
             seen = self.keep_pass(self.network, x, self.noise, self.steps)
@@ -150,7 +132,7 @@ class Learner(nn.Module):
         if self._call is not None:
             self._earlier = self._call.leaf
         leaf = _Leaf(output, output.register_post_accumulate_grad_hook(_refuse_lost_gradient))
-        self._call = _Call(seen, leaf, autocast, Unchanged(x, parameters))
+        self._call = _Call(seen, leaf, autocast, Unchanged(x, self.network.parameters_as_analysed()))
         return output.clone()  # which the caller may change in place
 
     def backward(
@@ -195,17 +177,19 @@ class Learner(nn.Module):
                 "call the learner on a batch first, in training mode and with gradients on.", key="backward"
             )
         self._call = self._earlier = None
-        call.unchanged.check()
+        call.unchanged.check(self.network.parameters_as_analysed())
         for leaf in (call.leaf, earlier):
             if leaf is not None:
                 leaf.watch.remove()
-        gradient = sample_gradients(loss, call.leaf.output)
+        x = call.seen.x
+        # The loss may depend on what made x, too, in whose graph the gradient for x has yet to go back.
+        gradient = sample_gradients(loss, call.leaf.output, retain_graph=x.grad_fn is not None)
         if earlier is not None and earlier.output.grad is not None:
             raise UserError("the loss depends on an earlier call, too; give each call its own.", key="backward")
         with call.autocast.again(), torch.no_grad():
             step = self._sweep(call.seen, OutputSignal(gradient, labels, loss_of), keep)
-        if call.seen.x.requires_grad:
-            torch.autograd.backward(call.seen.x, call.seen.input_gradient)
+        if x.requires_grad:
+            torch.autograd.backward(x, call.seen.input_gradient)
         return step
 
     def finish(self, step: Step) -> None:
@@ -220,7 +204,7 @@ class Learner(nn.Module):
 
     def _sweep(self, seen: Pass, output: OutputSignal, keep: bool) -> Step:
         """From the output down: a block's feedback learns, its weights get their gradient, its target goes on."""
-        record = _Record(keep)
+        record = Record(keep)
         self.learning.before_sweep(seen)
         for block, difference in self.algorithm.targets.sweep(seen, output):
             if self.algorithm.scope == "block":
@@ -244,6 +228,10 @@ class Learner(nn.Module):
                     key="autocast",
                 )
         return autocast
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: they wait for no `backward`, whose graph belongs to the original."""
+        return {**vars(self), "_call": None, "_earlier": None}
 
     @property
     def _rule(self) -> str:
@@ -293,64 +281,12 @@ class _Call:
 
 
 def _refuse_lost_gradient(output: Tensor) -> None:
+    output.grad = None  # or it would be taken for part of the next step's
     raise UserError(
         "a gradient reached the output by loss.backward(), which trains nothing here: use learner.backward(loss) "
         "in its place.",
         key="backward",
     )
-
-
-class _Record:
-    """What a sweep sees, block by block, until it is a `Step`."""
-
-    def __init__(self, keep: bool) -> None:
-        self.keep = keep
-        self.feedback_losses: dict[int, Tensor] = {}
-        self.local_losses: dict[int, Tensor] = {}
-        self.activities: dict[int, Tensor] = {}
-        self.outputs: dict[int, Tensor] = {}
-        self.targets: dict[int, Tensor] = {}
-
-    def add(self, block: int, y: Tensor, difference: Tensor) -> None:
-        """A block's output and the difference of its target to it."""
-        self.local_losses[block] = local.local_loss(difference)
-        self.activities[block] = y.mean(dtype=wide(y.dtype))
-        if self.keep:
-            self.outputs[block], self.targets[block] = y, y + difference
-
-    def step(self, blocks: int, fed: Sequence[int], x: Tensor) -> Step:
-        """All of it, in forward order."""
-        learned = [self.feedback_losses[block] for block in fed]
-        return Step(
-            torch.stack(learned) if learned else x.new_zeros(0),
-            torch.stack([self.local_losses[block] for block in range(blocks)]),
-            torch.stack([self.activities[block] for block in range(blocks)]),
-            [self.outputs[block] for block in range(blocks) if self.keep],
-            [self.targets[block] for block in range(blocks) if self.keep],
-        )
-
-
-def sample_gradients(loss: Tensor, output: Tensor) -> Tensor:
-    """dL/ds^N of each sample's own loss, (batch, ...): with what a step begins.
-
-    Args:
-        loss: one value per sample (batch,), or their mean; its own parameters get their gradients.
-        output: s^N, a leaf that the loss was computed from.
-
-    Raises:
-        UserError: the loss has another shape, or is of another output.
-    """
-    require(isinstance(loss, Tensor), "backward", "a loss, computed from the output", type(loss).__name__)
-    if loss.dim() and len(loss) != len(output):
-        raise UserError(
-            f"expected one loss for each of {len(output)} samples, or their mean; got {tuple(loss.shape)}.",
-            key="backward",
-        )
-    if loss.requires_grad:
-        loss.mean().backward()
-    if output.grad is None:
-        raise UserError("the loss must be computed from the output of the latest call.", key="backward")
-    return output.grad * len(output)
 
 
 def explain(learner: Learner) -> list[str]:
@@ -374,7 +310,9 @@ def _paired(network: Any, algorithm: Algorithm) -> PairedNetwork:
                 key="network",
             )
         return network
-    if isinstance(network, (list, tuple, nn.ModuleList)) and all(isinstance(each, nn.Module) for each in network):
+    if isinstance(network, (list, tuple, nn.ModuleList)):
+        for position, each in enumerate(network):
+            require(isinstance(each, nn.Module), f"network[{position}]", "a layer", each)
         network = nn.Sequential(*network)
     if not isinstance(network, nn.Sequential):
         compiled = type(network).__name__ == "OptimizedModule"

@@ -643,7 +643,7 @@ def test_states_of_another_rule_are_refused() -> None:
     by_loss = Learner(NETWORKS["vgg"]())
     with pytest.raises(
         UserError,
-        match="of DifferenceTargets and ByLoss, feedback in the style 'published'; this learner is of .* DeltaMirror",
+        match=r"of DifferenceTargets and ByLoss, feedback in the style 'published'; this learner is of .* DeltaMirror",
     ):
         mirrored.load_state_dict(by_loss.state_dict())
 

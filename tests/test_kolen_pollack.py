@@ -147,7 +147,9 @@ def test_layers_without_weights_of_the_users_own_go_by_their_jacobian() -> None:
 
 def test_its_state_is_its_own() -> None:
     by_a_loss = Learner(network(), DTP.with_numbers(style="linear"))
-    with pytest.raises(UserError, match=r"feedback learning by KolenPollack .* this one is by ByLoss"):
+    with pytest.raises(
+        UserError, match=r"of DifferenceTargets and KolenPollack, .* this learner is of DifferenceTargets and ByLoss"
+    ):
         by_a_loss.load_state_dict(Learner(network(), KOLEN_POLLACK).state_dict())
 
 

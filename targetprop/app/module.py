@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from targetprop.execution.graph import GraphedStep, Outcome
     from targetprop.execution.grid import Grid
     from targetprop.feedback.base import OptimizerSpec
-    from targetprop.learner import Step, Trainable
+    from targetprop.learner import Trainable
+    from targetprop.step import Step
 
 Batch = tuple[Tensor, Tensor]
 ALONE: dict[str, Any] = {"sync_on_compute": False, "compute_with_cache": False}

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from targetprop.feedback.base import OptimizerSpec
 from targetprop.feedback.by_loss import ByLoss
 from targetprop.feedback.losses import reconstruction
-from targetprop.learner import Step
 from targetprop.network.network import PairedNetwork
 from targetprop.network.pair import Trace
 from targetprop.noise import GaussianNoise, NoiseKey, NoiseSource
+from targetprop.step import Step
 from targetprop.targets import DifferenceTargets
 from targetprop.utils.errors import UserError
 

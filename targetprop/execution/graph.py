@@ -5,7 +5,7 @@ nothing that the host does in between, so what the host decides stays outside:
 
 - Noise: generators are keyed and seeded on the host. Here one generator, which the graph knows, is seeded before every
   step (`StepNoise`). Steps that run eagerly use it as well, so that a resumed run, which records anew, repeats.
-- The plan of amortised feedback learning changes now and then, and with it the shapes in a step: a graph for each plan,
+- The plan of a delta mirror changes now and then, and with it the shapes in a step: a graph for each plan,
   and for each shape of a batch. The first step of a plan runs eagerly; it is a step of the training like any other,
   and has libraries load what they need, which they may not while a graph is recorded.
 - The very first step brings the feedback up by many updates: it runs eagerly, too.
@@ -30,8 +30,9 @@ import torch
 from torch import Tensor, nn
 
 from targetprop.execution.schedule import SideBySide, Wrapper
-from targetprop.learner import Learner, Step
+from targetprop.learner import Learner
 from targetprop.noise import GaussianNoise, StepNoise
+from targetprop.step import Step
 from targetprop.utils.errors import UserError
 from targetprop.utils.precision import Autocast
 

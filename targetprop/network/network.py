@@ -45,6 +45,7 @@ class PairedNetwork(nn.Module):
         self.pairs = cast(Sequence[Pair], nn.ModuleList(pairs))
         self.fed_numbers = list(range(1, len(self.pairs)) if fed is None else fed)
         self._containers: tuple[nn.Module, ...] = ()
+        self._layers: list[list[nn.Module]] = []  # in the containers, as they were given
         self._given: tuple[nn.Sequential, ...] = ()  # blocks in the user's order, where pools were put first
         self._to_channels_last()
         self._watch = self._new_watch()
@@ -80,7 +81,9 @@ class PairedNetwork(nn.Module):
             warnings.warn("The network is one block: it has no feedback, and trains as by backprop.", stacklevel=2)
         network = cls(pairs, style, fed=[number for number, pair in enumerate(pairs) if pair.feedback is not None])
         branched = [each for each in model.modules() if isinstance(rule_of(each), BranchedRule)]
-        network._containers = (*opened(model), *branched)
+        branches = [each for layer in branched for each in layer.children()]
+        network._containers = (*opened(model), *branched, *branches)
+        network._layers = _children(network._containers)
         network._given = tuple(blocks)
         network._watch = network._new_watch()
         return network
@@ -127,6 +130,12 @@ class PairedNetwork(nn.Module):
         """Analyse the pairs anew if hooks came or went, or a layer was exchanged, since the last time."""
         if not self._watch.has_noticed():
             return
+        if _children(self._containers) != self._layers:
+            raise UserError(
+                "layers were put in, taken out or exchanged since it was cut into blocks and given its feedback: make "
+                "a new Learner of it.",
+                key="network",
+            )
         for container in self._containers:
             if is_hooked(container, itself_alone=True):
                 kind = type(container).__name__
@@ -152,7 +161,7 @@ class PairedNetwork(nn.Module):
             for module in (None if foreign else pair.block, pair.feedback):
                 for parameter in () if module is None else module.parameters():
                     if parameter.dim() == 4:
-                        parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+                        parameter.data = parameter.data.to(memory_format=torch.channels_last)
 
     @property
     def dims(self) -> int | None:
@@ -181,6 +190,10 @@ class PairedNetwork(nn.Module):
         self.refresh()
         return self._watch.parameters()
 
+    def parameters_as_analysed(self) -> list[nn.Parameter]:
+        """The same, of the layers as they were when last analysed."""
+        return self._watch.parameters()
+
     def feedback_parameters(self) -> list[nn.Parameter]:
         """Parameters of the feedback, each once."""
         return list({id(p): p for pair in self.pairs for p in pair.feedback_parameters()}.values())
@@ -196,6 +209,10 @@ def restore(pair: Pair, given: nn.Sequential) -> None:
     if isinstance(feedback, FeedbackChain):
         parts = list(feedback)
         pair.feedback = FeedbackChain([parts[i] for i in order], feedback.style)
+
+
+def _children(containers: Iterable[nn.Module]) -> list[list[nn.Module]]:
+    return [list(each.children()) for each in containers]
 
 
 def _in_order(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import is_
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,7 +24,8 @@ def check_batch(x: Any, dims: int | None, parameters: Sequence[nn.Parameter]) ->
     """
     if not isinstance(x, Tensor):
         raise UserError(f"expected a tensor (batch, ...), got {type(x).__name__}.", key="input")
-    if x.dim() < 2 or x.dim() + 1 == dims:
+    is_vector = x.dim() == 1 and x.is_floating_point()  # whole numbers may be indices for an embedding
+    if x.dim() == 0 or is_vector or x.dim() + 1 == dims:
         missing = "" if dims is None else f" of {dims} dimensions"
         raise UserError(
             f"expected a batch{missing}, (batch, ...), got the shape {tuple(x.shape)}: of a single sample give "
@@ -57,7 +59,7 @@ def refuse_replicas(module: nn.Module) -> None:
 
 
 class Unchanged:
-    """Notices whether what a pass has read was written to since, by torch's own count of changes in place.
+    """Notices whether what a pass has read was written to or exchanged since, by torch's own count of changes in place.
 
     Args:
         x: the batch.
@@ -66,13 +68,16 @@ class Unchanged:
 
     def __init__(self, x: Tensor, parameters: Sequence[nn.Parameter]) -> None:
         self._x, self._batch = x, _version(x)
-        self._parameters, self._versions = parameters, [_version(p) for p in parameters]
+        self._parameters, self._weights = parameters, [_written(p) for p in parameters]
 
-    def check(self) -> None:
+    def check(self, parameters: Sequence[nn.Parameter]) -> None:
         """Refuse to go on with another batch or other weights.
 
+        Args:
+            parameters: of the network, as they are now.
+
         Raises:
-            UserError: one of them has changed in place since.
+            UserError: one of them has changed since.
         """
         if _version(self._x) != self._batch:
             raise UserError(
@@ -80,7 +85,8 @@ class Unchanged:
                 "change it, or give the learner a copy.",
                 key="backward",
             )
-        if [_version(p) for p in self._parameters] != self._versions:
+        same = len(parameters) == len(self._parameters) and all(map(is_, parameters, self._parameters))
+        if not same or [_written(p) for p in parameters] != self._weights:
             raise UserError(
                 "a weight was changed since the forward pass, and the gradients of the pass are lost: call backward "
                 "before the optimiser steps, or call the learner again.",
@@ -90,3 +96,8 @@ class Unchanged:
 
 def _version(x: Tensor) -> int | None:
     return None if x.is_inference() else x._version
+
+
+def _written(parameter: nn.Parameter) -> tuple[int | None, int]:
+    """What changes with its values: the count, and its place, since `.data = ` (so does `.to`) is not counted."""
+    return _version(parameter), parameter.data_ptr()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from targetprop.app.errors import DivergenceError
 from targetprop.app.module import Classifier
-from targetprop.learner import Step
+from targetprop.step import Step
 
 
 class StopOnDivergence(L.Callback):

@@ -8,7 +8,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from targetprop.learner import Step, Trainable
+from targetprop.learner import Trainable
+from targetprop.step import Step
 
 
 class StepLosses(L.Callback):

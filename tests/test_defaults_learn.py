@@ -1,0 +1,49 @@
+"""Every algorithm has numbers with which it learns the digits: by its name alone, and in the default run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from targetprop import ALGORITHMS, Learner
+from targetprop.data import BatchLoader, digits
+from targetprop.models import simple_vgg
+
+LEAST = {"tp": 0.7, "fixed_dtp": 0.7, "parallel_dtp": 0.85}
+"""Test accuracy that is asked for, where it is not .95; chance is .1."""
+RATES = {"tp": 0.01}
+"""Forward rates, where it is not .04."""
+MAIN = Path(__file__).parents[1] / "main.py"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_by_its_name_alone(name: str) -> None:
+    splits = digits.load()
+    learner = Learner(simple_vgg((1, 8, 8), 10, (32, 64)), name)
+    optimizer = torch.optim.SGD(learner.optimizer_parameters(), lr=RATES.get(name, 0.04), momentum=0.9)
+    batches = BatchLoader(splits.train, 128, [0.305], [0.376], shuffle=True)
+    for _ in range(10):
+        for x, y in batches:
+            learner.backward(F.cross_entropy(learner(x), y))
+            optimizer.step()
+            optimizer.zero_grad()
+    learner.eval()
+    with torch.no_grad():
+        predicted = learner((splits.test.pixels / 255 - 0.305) / 0.376).argmax(1)
+    assert float((predicted == splits.test.labels).float().mean()) > LEAST.get(name, 0.95)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*ALGORITHMS, "layer_parallel_dtp", "backprop"])
+def test_in_the_default_run(name: str, tmp_path: Path) -> None:
+    options = ["trainer.threads=1", "trainer.enable_progress_bar=false", f"hydra.run.dir={tmp_path}"]
+    subprocess.run([sys.executable, str(MAIN), f"model={name}", *options], check=True, capture_output=True)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["test"]["accuracy"] > LEAST.get(name, 0.95)
