@@ -18,6 +18,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from targetprop import (
     ALGORITHMS,
@@ -542,17 +543,13 @@ def test_a_backward_pass_by_habit_is_refused_at_once_and_the_next_step_works(hab
 
 
 class Careless(L.LightningModule):
-    def __init__(self, manual: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.learner = Learner(mlp(), EXACT)
-        self.automatic_optimization = not manual
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         x, y = batch
-        loss = F.cross_entropy(self.learner(x), y)
-        if not self.automatic_optimization:
-            self.manual_backward(loss)
-        return loss
+        return F.cross_entropy(self.learner(x), y)
 
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.learner.optimizer_parameters(), lr=0.1)
@@ -568,15 +565,14 @@ def fit(module: L.LightningModule, path: Path) -> None:
         max_steps=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, default_root_dir=path, accumulate_grad_batches=1,
     )  # fmt: skip
-    trainer.fit(module, [vectors() for _ in range(2)])
+    trainer.fit(module, DataLoader([vectors() for _ in range(2)], batch_size=None))
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("manual", [False, True])
-def test_a_lightning_module_must_hand_its_loss_to_the_learner(manual: bool, tmp_path: Path) -> None:
+def test_a_lightning_module_must_hand_its_loss_to_the_learner(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"use learner\.backward\(loss\)"):
-        fit(Careless(manual), tmp_path)
-    module = Careful(manual)
+        fit(Careless(), tmp_path)
+    module = Careful()
     before = [p.clone() for p in module.learner.optimizer_parameters()]
     fit(module, tmp_path)
     assert module.learner.steps == 2

@@ -174,7 +174,7 @@ class DeltaMirrorLearning(FeedbackLearning):
         key = (x.shape, x.device)
         if key not in self._shapes:
             with evaluating(self.network), torch.no_grad():
-                traces = self.network.trace(x[:FEW])
+                traces = self.network.trace(x[:FEW].detach())
             inputs = [each.map_input(traces[i].x, traces[i].context) for i, maps in self.maps.items() for each in maps]
             maps = [map_shape(each, x) for each, x in zip(self._flat(), inputs, strict=True)]
             self._shapes[key] = Shapes(maps, backprop_cost(self.network, x), *warm_up(maps))

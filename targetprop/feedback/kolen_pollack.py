@@ -78,6 +78,8 @@ class KolenPollackLearning(FeedbackLearning):
 
     def explain(self, block: int) -> str:
         maps = self.network.pairs[block].maps
+        if not any(each.map.weight.requires_grad for each in maps):
+            return "feedback stays as it is, its weights are frozen"
         return "Kolen-Pollack" if len(maps) == 1 else f"Kolen-Pollack, each of its {len(maps)} linear maps by itself"
 
 

@@ -132,6 +132,12 @@ class LayerNormRule(OfEachSample):
 class GroupNormRule(OfEachSample):
     """Wu and He, "Group Normalization", 2018, https://arxiv.org/abs/1803.08494."""
 
+    # Torch's own backward of it crashes on channels last, where the input asks for no gradient (torch 2.13, CPU).
+    any_memory_order = False
+
+    def run(self, layer: nn.Module, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
+        return super().run(layer, x.contiguous(), clean)
+
     def gradients(  # type: ignore[override]
         self, layer: nn.GroupNorm, delta: Tensor, context: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -142,6 +148,8 @@ class GroupNormRule(OfEachSample):
 class InstanceNormRule(OfEachSample):
     """A group norm with one channel a group, or in evaluation with running statistics, a line for each channel.
 
+    The context is its input, and whether the statistics are each sample's own.
+
     Ulyanov et al., "Instance Normalization: The Missing Ingredient for Fast Stylization", 2016,
     https://arxiv.org/abs/1607.08022.
     """
@@ -150,21 +158,23 @@ class InstanceNormRule(OfEachSample):
         return Facts(varies=layer.track_running_stats, dims=_batched_dims(layer))
 
     def run(self, layer: InstanceNorm, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:  # type: ignore[override]
+        of_sample = layer.training or not layer.track_running_stats
         if clean is None or layer.running_mean is None or not layer.training:
-            return super().run(layer, x, clean)
+            return layer(x), (x.detach(), of_sample) if clean is None else clean
         batch = x if x.dim() == _batched_dims(layer) else x.unsqueeze(0)
         y = F.instance_norm(batch, None, None, layer.weight, layer.bias, True, 0.0, layer.eps)  # which keeps no trace
         return y.view_as(x), clean
 
     def gradients(  # type: ignore[override]
-        self, layer: InstanceNorm, delta: Tensor, context: Tensor
+        self, layer: InstanceNorm, delta: Tensor, context: tuple[Tensor, bool]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        x, delta = (each if each.dim() == _batched_dims(layer) else each.unsqueeze(0) for each in (context, delta))
-        if layer.training or not layer.track_running_stats:
+        given, of_sample = context
+        x, delta = (each if each.dim() == _batched_dims(layer) else each.unsqueeze(0) for each in (given, delta))
+        if of_sample:
             below, own = _group_norm_gradients(delta, x, layer.weight, layer.bias, x.shape[1], layer.eps)
         else:
             below, own = _running_gradients(layer, delta, x)
-        return below.view_as(context), own
+        return below.view_as(given), own
 
 
 def _batched_dims(layer: InstanceNorm) -> int:

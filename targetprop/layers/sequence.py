@@ -47,7 +47,8 @@ class FeedbackChain(FeedbackLayer):
         return difference
 
     def weights(self, layer: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-        for child, part in zip(layer.children(), self, strict=True):
+        assert isinstance(layer, nn.Sequential)
+        for child, part in zip(layer, self, strict=True):
             yield from part.weights(child)
 
     def decode(self, y: Tensor, context: Context) -> Tensor:

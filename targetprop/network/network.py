@@ -201,7 +201,8 @@ class PairedNetwork(nn.Module):
 
 def restore(pair: Pair, given: nn.Sequential) -> None:
     """Put the layers of a pair, and their feedback, into this order of the same layers."""
-    layers, feedback = list(pair.block.children()), pair.feedback
+    assert isinstance(pair.block, nn.Sequential)
+    layers, feedback = list(pair.block), pair.feedback
     if list(given) == layers or set(given) != set(layers):
         return
     order = [layers.index(layer) for layer in given]
