@@ -74,7 +74,7 @@ class Elementwise(LayerRule[nn.Module]):
         return self.slope(layer, delta, context)
 
     def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
-        if style in ("published", "lee"):
+        if style in ("published", "adjoint", "lee"):
             return ActivationFeedback(layer)
         if style == "map":
             return IgnoredFeedback()
@@ -276,7 +276,7 @@ class ActivationRule(LayerRule[nn.Module]):
     any_memory_order = True
 
     def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
-        if style in ("published", "lee"):
+        if style in ("published", "adjoint", "lee"):
             return ActivationFeedback(layer)
         return IgnoredFeedback() if style == "map" else AdjointFeedback(layer, self)
 

@@ -105,7 +105,7 @@ class Opaque(LayerRule[nn.Module]):
             raise UserError(f"a hook on {name} as a whole is not seen: hook the layers in it instead.")
         if self.known is not None and (style != "matched" or has_matrix(layer)):
             return self.known.feedback(layer, style)
-        if style in ("linear", "matched") and not has_matrix(layer):
+        if style in ("adjoint", "linear", "matched") and not has_matrix(layer):
             return AdjointFeedback(layer, self)
         known = ", ".join(sorted(kind.__name__ for kind in RULES))
         raise UserError(

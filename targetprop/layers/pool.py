@@ -1,5 +1,9 @@
 """Pooling. Un-pooling by the transposed Jacobian: each value goes to where it came from, and what meets adds up.
 
+The published feedback is another one. Un-pooling overwrites: where windows share their maximum, the last of them (in
+the order of their rows and columns) is heard alone. And average pooling is undone by adaptive average pooling to the
+size of the input, which copies a mean to every position of its window, undivided.
+
 In one dimension torch pools maxima as in two, of which the first has the size 1, and so does the way back.
 """
 
@@ -12,7 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from targetprop.layers.base import Context, Facts, LayerRule, LinearByAutograd, register, sizes
+from targetprop.layers.base import (
+    Context,
+    Facts,
+    FeedbackLayer,
+    LayerRule,
+    LinearByAutograd,
+    Style,
+    UnweightedFeedback,
+    register,
+    sizes,
+)
 from targetprop.utils.errors import UserError
 
 aten = torch.ops.aten
@@ -60,6 +74,15 @@ class OfMaxima(LayerRule[P], Generic[P]):
         below = self.scatter(layer, delta.unsqueeze(-2), indices.unsqueeze(-2), torch.Size((*shape[:-1], 1, shape[-1])))
         return below.squeeze(-2)
 
+    def may_overlap(self, layer: P) -> bool:
+        """Whether two windows can share their maximum."""
+        return True
+
+    def feedback(self, layer: P, style: Style) -> FeedbackLayer:
+        if style == "published" and self.may_overlap(layer):
+            return UnweightedFeedback(overwrite)
+        return super().feedback(layer, style)
+
     @abstractmethod
     def scatter(self, layer: P, delta: Tensor, indices: Tensor, shape: torch.Size) -> Tensor:
         """Values delta to where the maxima were, (batch, *shape), in two or three dimensions."""
@@ -74,6 +97,9 @@ class MaxPoolRule(OfMaxima[MaxPool]):
         return pool(
             x, layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode, return_indices=True
         )
+
+    def may_overlap(self, layer: MaxPool) -> bool:
+        return overlaps(layer)
 
     def scatter(self, layer: MaxPool, delta: Tensor, indices: Tensor, shape: torch.Size) -> Tensor:
         dims = spatial_dims(layer)
@@ -111,6 +137,33 @@ class AveragePoolRule(LinearByAutograd):
 
     def facts(self, layer: nn.Module) -> Facts:
         return Facts(linear=True, dims=2 + spatial_dims(layer))
+
+    def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
+        return UnweightedFeedback(copy_up) if style == "published" else super().feedback(layer, style)
+
+
+def overwrite(y: Tensor, context: tuple[Tensor, torch.Size]) -> Tensor:
+    """Un-pooling as published: of values (batch, channels, ...) that meet, that of the last window stays.
+
+    Torch's own un-pooling leaves it to the order of its threads which one that is; here it is a maximum over the
+    windows' numbers.
+
+    Args:
+        context: indices of the maxima in each channel of the input, as y, and the input's per-sample shape.
+    """
+    indices, shape = context
+    places = indices.flatten(2)
+    windows = torch.arange(places.shape[2], device=y.device).expand_as(places)
+    nobody = places.new_full((*places.shape[:2], shape[1:].numel()), -1)
+    last = nobody.scatter_reduce(2, places, windows, "amax")
+    below = torch.where(last >= 0, y.flatten(2).gather(2, last.clamp_min(0)), 0)
+    return below.unflatten(2, shape[1:])
+
+
+def copy_up(y: Tensor, shape: torch.Size) -> Tensor:
+    """The published feedback of average pooling: y (batch, channels, ...) pooled to the input's per-sample shape."""
+    pool: Any = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[len(shape) - 1]
+    return pool(y, shape[1:])
 
 
 def overlaps(pool: MaxPool) -> bool:
