@@ -197,7 +197,9 @@ def test_published_un_pooling_overwrites_in_any_number_of_dimensions(layer: nn.M
     assert torch.equal(feedback_of(layer).decode(y, context), overwritten(y, context[0], x))
 
 
-@pytest.mark.parametrize("pool", [nn.AvgPool2d((2, 3)), nn.AdaptiveAvgPool2d((2, 3)), nn.AdaptiveAvgPool2d(1)], ids=repr)
+@pytest.mark.parametrize(
+    "pool", [nn.AvgPool2d((2, 3)), nn.AdaptiveAvgPool2d((2, 3)), nn.AdaptiveAvgPool2d(1)], ids=repr
+)
 def test_published_feedback_of_average_pooling_copies_a_mean_to_its_window(pool: nn.Module) -> None:
     x = normal(2, 3, 4, 9)
     output, context = encode(pool, x)
@@ -229,7 +231,9 @@ def test_published_feedback_has_a_bias_where_the_layer_has_one_and_that_of_other
 
 
 def test_a_bias_for_every_convolution_is_a_switch() -> None:
-    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.Conv2d(3, 4, 3, bias=False), nn.Flatten(), nn.Linear(16, 2, bias=False))
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 1), nn.Conv2d(3, 4, 3, bias=False), nn.Flatten(), nn.Linear(16, 2, bias=False)
+    )
     network = PairedNetwork.of(model, "published", with_convolution_biases)
     assert [[tuple(p.shape) for p in pair.feedback_parameters()] for pair in network.pairs] == [
         [],

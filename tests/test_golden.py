@@ -30,6 +30,7 @@ from targetprop.feedback.losses import l_drl, reconstruction
 from targetprop.layers.sequence import feedback_of
 from targetprop.models import lenet, mlp, resnet, simple_vgg
 from targetprop.models.activations import activation_layer
+from targetprop.models.resnet import Head
 from targetprop.network.network import layer_by_layer, with_convolution_biases
 from targetprop.noise import NoiseKey
 
@@ -235,16 +236,17 @@ def test_pooling_takes_the_recorded_maxima_and_overwrites(name: str, order: torc
     assert float((added - record["unpool/out"]).norm()) > 0.1 * float(added.norm())
 
 
+def published_resnet(head: Head) -> nn.Sequential:
+    return resnet((3, 8, 8), 10, (4, 5), (1, 2), norm=False, bias=False, whole_stages=True, head=head)
+
+
 MODELS: dict[str, Callable[[], nn.Sequential]] = {
     "ldrl_simple_vgg_elu": lambda: simple_vgg((3, 32, 32), 10, (4, 4, 6, 6, 8)),
     "ldrl_lenet_pad1_elu": lambda: lenet((3, 20, 20), 10, (4, 5), 14),
     "ldrl_lenet_pad0_elu": lambda: lenet((3, 20, 20), 10, (4, 5), 14, pool_padding=0),
-    **{
-        name: lambda head=name.split("_")[2]: resnet(
-            (3, 8, 8), 10, (4, 5), (1, 2), norm=False, bias=False, whole_stages=True, head=head
-        )
-        for name in ("ldrl_resnet_average", "ldrl_resnet_flatten", "ldrl_resnet_average_feedback_bias")
-    },
+    "ldrl_resnet_average": lambda: published_resnet("average"),
+    "ldrl_resnet_flatten": lambda: published_resnet("flatten"),
+    "ldrl_resnet_average_feedback_bias": lambda: published_resnet("average"),
 }
 
 

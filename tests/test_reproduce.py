@@ -76,7 +76,7 @@ PUBLISHED = {
     # main_legacy.py of both, without --scheduler
     "cifar10_simple_vgg_legacy": Published(TRIPLE, 0, 128, None, sgd(0.08), L_DRL),
 }
-"""Both code bases train for 90 epochs, keep the last small batch of an epoch, flip, and crop after 4 pixels of padding."""
+"""Both code bases train for 90 epochs, keep an epoch's last small batch, flip, and crop after 4 pixels of padding."""
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -32,8 +32,8 @@ Context = Any
 """What a rule keeps of one pass of its layer; its type is the rule's own business."""
 Style = Literal["published", "adjoint", "matched", "linear", "lee", "map"]
 STYLES: Mapping[Style, str] = {
-    "published": "as in the published L-DRL code: the same activation again, un-pooling that overwrites, average pooling "
-    "that copies, a batch norm of its own that learns",
+    "published": "as in the published L-DRL code: the same activation again, un-pooling that overwrites, averages that "
+    "are copied, a batch norm of its own that learns",
     "adjoint": "an activation's feedback is the same activation again; all else without weights is its transposed "
     "Jacobian on the clean batch",
     "matched": "an activation's feedback has, at every y, the slope that the transposed Jacobian needs",

@@ -304,8 +304,8 @@ class ConvolutionFeedback(SpatialFeedback):
     def add_bias(self) -> None:
         """Give it a bias if it has none, initialised as torch's own."""
         if self.bias is None:
-            bound = self.weight[0].numel() ** -0.5
-            self.map.bias = nn.Parameter(self.weight.new_empty(self.map.out_channels).uniform_(-bound, bound))
+            channels, bound = self.weight.shape[1] * self.forward_map.groups, self.weight[0].numel() ** -0.5
+            self.map.bias = nn.Parameter(self.weight.new_empty(channels).uniform_(-bound, bound))
 
 
 class TransposedConvolutionFeedback(SpatialFeedback):

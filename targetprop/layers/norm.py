@@ -55,7 +55,7 @@ class NormRule(LayerRule[nn.Module]):
 
 
 class BatchNormFeedback(FeedbackLayer):
-    """The published feedback of a batch norm: a new one of the same size, whose gain and bias learn as feedback weights.
+    """The published feedback of a batch norm: a new one of the same size, whose gain and bias are feedback weights.
 
     It normalises whatever it is given by the statistics of just that, so it is not linear. The published code builds
     it and then stops at once, where it measures the angle between forward and feedback weights; so there is no

@@ -7,10 +7,10 @@ skip inside. The feedback sends y back through the feedback of both branches and
     G(y) = B(y) + S(y)
 
 with feedback weights of its own for every convolution; a skip without layers is its own feedback. In the styles
-"published" and "adjoint" the feedback of the branches is in that style, too. In the styles "linear" and "matched" it is the transposed
-Jacobian of the branches on the clean batch: slopes of the inner activations, adjoints of the batch norms, and the
-maps without bias, so that G is linear. (A "matched" activation integrates a slope over that activation, which inside a
-branch is not what comes down.)
+"published" and "adjoint" the feedback of the branches is in that style, too. In the styles "linear" and "matched" it
+is the transposed Jacobian of the branches on the clean batch: slopes of the inner activations, adjoints of the batch
+norms, and the maps without bias, so that G is linear. (A "matched" activation integrates a slope over that activation,
+which inside a branch is not what comes down.)
 """
 
 from __future__ import annotations
