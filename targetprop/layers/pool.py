@@ -10,6 +10,7 @@ In one dimension torch pools maxima as in two, of which the first has the size 1
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import cached_property, partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -46,8 +47,26 @@ def spatial_dims(pool: nn.Module) -> int:
     return next(dims for kind, dims in SPATIAL.items() if isinstance(pool, kind))
 
 
+class Maxima(tuple[Tensor, torch.Size]):
+    """The context of pooling: indices of the maxima in each channel, and the per-sample shape of the input."""
+
+    @cached_property
+    def winners(self) -> Tensor:
+        """Which windows are the last, in the order of rows and columns, to have their maximum where it is.
+
+        Torch's own un-pooling leaves it to the order of its threads whose value stays; here it is a maximum of numbers.
+        """
+        indices, shape = self
+        places = indices.flatten(2)
+        windows = torch.arange(places.shape[2], device=places.device).expand_as(places)
+        nobody = places.new_full((*places.shape[:2], shape[1:].numel()), -1)
+        last = nobody.scatter_reduce(2, places, windows, "amax")
+        in_order = torch.empty_like(indices, dtype=torch.bool)  # of memory
+        return in_order.copy_((last.gather(2, places) == windows).view(indices.shape))
+
+
 class OfMaxima(LayerRule[P], Generic[P]):
-    """Pooling of maxima; the context is (indices of the maxima, per-sample shape of the input)."""
+    """Pooling of maxima; the context is `Maxima`."""
 
     any_memory_order = True
 
@@ -61,7 +80,7 @@ class OfMaxima(LayerRule[P], Generic[P]):
 
     def run(self, layer: P, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
         y, indices = self.with_indices(layer, x)
-        return y, (indices, x.shape[1:])
+        return y, Maxima((indices, x.shape[1:]))
 
     @abstractmethod
     def with_indices(self, layer: P, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,8 +99,12 @@ class OfMaxima(LayerRule[P], Generic[P]):
 
     def feedback(self, layer: P, style: Style) -> FeedbackLayer:
         if style == "published" and self.may_overlap(layer):
-            return UnweightedFeedback(overwrite)
+            return UnweightedFeedback(partial(self.overwrite, layer))
         return super().feedback(layer, style)
+
+    def overwrite(self, layer: P, y: Tensor, context: Maxima) -> Tensor:
+        """Un-pooling as published: of values y (batch, channels, ...) that meet, that of the last window stays."""
+        return self.vjp(layer, torch.where(context.winners, y, 0), context)
 
     @abstractmethod
     def scatter(self, layer: P, delta: Tensor, indices: Tensor, shape: torch.Size) -> Tensor:
@@ -140,24 +163,6 @@ class AveragePoolRule(LinearByAutograd):
 
     def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
         return UnweightedFeedback(copy_up) if style == "published" else super().feedback(layer, style)
-
-
-def overwrite(y: Tensor, context: tuple[Tensor, torch.Size]) -> Tensor:
-    """Un-pooling as published: of values (batch, channels, ...) that meet, that of the last window stays.
-
-    Torch's own un-pooling leaves it to the order of its threads which one that is; here it is a maximum over the
-    windows' numbers.
-
-    Args:
-        context: indices of the maxima in each channel of the input, as y, and the input's per-sample shape.
-    """
-    indices, shape = context
-    places = indices.flatten(2)
-    windows = torch.arange(places.shape[2], device=y.device).expand_as(places)
-    nobody = places.new_full((*places.shape[:2], shape[1:].numel()), -1)
-    last = nobody.scatter_reduce(2, places, windows, "amax")
-    below = torch.where(last >= 0, y.flatten(2).gather(2, last.clamp_min(0)), 0)
-    return below.unflatten(2, shape[1:])
 
 
 def copy_up(y: Tensor, shape: torch.Size) -> Tensor:
