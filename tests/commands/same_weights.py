@@ -3,8 +3,9 @@
     git worktree add ../before a336cb7
     python tests/commands/same_weights.py ../before .
 
-Difference target propagation on resnet18 differs on purpose, and is shown, not counted. Both trees train from their own configuration, each in a process of its own, with one thread and with two; the table
-shows for each algorithm and network whether all weights, forward and feedback, are equal.
+Both trees train from their own configuration, each in a process of its own, with one thread and with two; the table
+shows for each algorithm and network whether all weights, forward and feedback, are equal. Difference target
+propagation on resnet18 differs on purpose, which is shown and not counted.
 """
 
 from __future__ import annotations
