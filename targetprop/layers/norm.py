@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from targetprop.layers.base import (
+    CARRYING,
     AdjointFeedback,
     Context,
     Facts,
@@ -48,7 +49,7 @@ class NormRule(LayerRule[nn.Module]):
     has_gains_only = True
 
     def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
-        return AdjointFeedback(layer, self) if style in ("linear", "matched") else IgnoredFeedback()
+        return AdjointFeedback(layer, self) if style in CARRYING else IgnoredFeedback()
 
 
 @register(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
