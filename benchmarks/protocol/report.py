@@ -141,11 +141,11 @@ def verdict_line(report: Report) -> str:
     primary, test = report.plan.primary, report.equivalence
     if primary is None or test is None:
         return "No comparison of this plan gets a verdict: all of it is descriptive."
+    within, margin = test.interval, f"{test.margin:g}"
     return (
         f"{primary.method} minus {primary.reference}, {test.n} paired seeds: {test.mean:+.2f} points "
-        f"(sd {test.sd:.2f}), 90 % interval {test.interval.low:+.2f} to {test.interval.high:+.2f}, margin {test.margin:g}. "
-        f"One-sided p = {test.p_above:.3g} for above {-test.margin:g}, {test.p_below:.3g} for below {test.margin:g}. "
-        f"Verdict: {test.verdict}."
+        f"(sd {test.sd:.2f}), 90 % interval {within.low:+.2f} to {within.high:+.2f}, margin {margin}. One-sided p = {test.p_above:.3g} for "
+        f"above -{margin}, {test.p_below:.3g} for below {margin}. Verdict: {test.verdict}."
     )
 
 
