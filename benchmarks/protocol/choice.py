@@ -10,7 +10,7 @@ from statistics import fmean
 from omegaconf import OmegaConf
 
 from protocol.plan import Plan
-from protocol.trials import Trial, find
+from protocol.trials import Trial, find, missing
 from targetprop.utils.errors import UserError
 from targetprop.utils.files import whole_file
 
@@ -124,9 +124,10 @@ def choose(plan: Plan, folder: Path) -> Frozen:
     rates = grid(plan, look)
     table = table_of(plan, rates, look)
     if table is None:
-        lacking = [trial for trial in search_trials(plan, folder) if find(folder, trial) is None]
-        message = f"{len(lacking)} runs of the search are missing, the first is {lacking[0]}; run `search` again."
-        raise UserError(message)
+        lacking = missing(folder, search_trials(plan, folder))
+        tried = ", ".join(f"{rate:g}" for rate in rates)
+        message = f"{len(lacking)} runs of the search are missing, the first is {lacking[0]}"
+        raise UserError(f"{message}; rates to try are {tried}. Run `search` again.")
     chosen = {name: best_rate(accuracies) for name, accuracies in table.items()}
     records = {str(trial): find(folder, trial) or {} for trial in search_trials(plan, folder)}
     return Frozen(

@@ -144,8 +144,9 @@ def verdict_line(report: Report) -> str:
     within, margin = test.interval, f"{test.margin:g}"
     return (
         f"{primary.method} minus {primary.reference}, {test.n} paired seeds: {test.mean:+.2f} points "
-        f"(sd {test.sd:.2f}), 90 % interval {within.low:+.2f} to {within.high:+.2f}, margin {margin}. One-sided p = {test.p_above:.3g} for "
-        f"above -{margin}, {test.p_below:.3g} for below {margin}. Verdict: {test.verdict}."
+        f"(sd {test.sd:.2f}), 90 % interval {within.low:+.2f} to {within.high:+.2f}, margin {margin}. "
+        f"One-sided p = {test.p_above:.3g} for above -{margin}, {test.p_below:.3g} for below {margin}. "
+        f"Verdict: {test.verdict}."
     )
 
 

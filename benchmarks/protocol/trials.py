@@ -164,7 +164,11 @@ def measured(output: Path) -> Record:
     run = read_run(output)
     assert run.metrics is not None
     kept = compact(run)
-    return {**kept, "validation": run.metrics.epochs["val/accuracy"][-1], "angles": run.metrics.angles.by_epoch()}
+    return {
+        **kept,
+        "validation": round(run.metrics.epochs["val/accuracy"][-1], 6),
+        "angles": run.metrics.angles.by_epoch(),
+    }
 
 
 def current_commit() -> str:
