@@ -15,7 +15,7 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -34,24 +34,27 @@ from timing import positive
 def show_plan(plan: Plan, options: argparse.Namespace) -> None:
     """Print the plan, how many runs it makes, and how long they are expected to take."""
     rates, expected = grid(plan, recorded(plan, options.records)), expected_seconds(plan, options.records)
-    fresh = {name: len(plan.fresh_seeds(name)) for name in plan.methods}
-    searched = len(rates) * len(plan.seeds.search)
-    seconds = sum(seconds * (searched + fresh[name]) for name, seconds in expected.items())
-    search, last = searched * len(fresh), sum(fresh.values())
+    runs = {name: (len(rates) * len(plan.seeds.search), len(plan.fresh_seeds(name))) for name in plan.methods}
+    searched, fresh = map(sum, zip(*runs.values(), strict=True))
+    seconds = sum(expected[name] * sum(each) for name, each in runs.items())
     console = Console(highlight=False)
     console.print(plan.question, style="bold")
     console.print("Every run has", " ".join(plan.settings))
+    console.print(methods_table(plan, runs, expected))
+    console.print(f"Effective rates {', '.join(f'{rate:g}' for rate in rates)}; at most {plan.most_rates} of them.")
+    console.print(verdict_rule(plan))
+    console.print(f"{searched} runs of search and {fresh} fresh ones, {searched + fresh} in all,", end=" ")
+    console.print(f"{options.jobs} at a time: about {duration(seconds / options.jobs)}.")
+    console.print(f"sha256 {plan.sha256}")
+
+
+def methods_table(plan: Plan, runs: Mapping[str, tuple[int, int]], expected: Mapping[str, float]) -> Table:
+    """A row for each method, with its runs of search and fresh seeds, and the seconds of one as minutes."""
     table = Table("method", Column("settings", overflow="fold"), "beta", "search", "fresh", "min a run")
     for name, method in plan.methods.items():
         beta = "" if method.beta is None else f"{method.beta:g}"
-        runs = (str(searched), str(fresh[name]))
-        table.add_row(name, "\n".join(method.settings), beta, *runs, f"{expected[name] / 60:.1f}")
-    console.print(table)
-    console.print(f"Effective rates {', '.join(f'{rate:g}' for rate in rates)}; at most {plan.most_rates} of them.")
-    console.print(verdict_rule(plan))
-    console.print(f"{search} runs of search and {last} fresh ones, {search + last} in all,", end=" ")
-    console.print(f"{options.jobs} at a time: about {duration(seconds / options.jobs)}.")
-    console.print(f"sha256 {plan.sha256}")
+        table.add_row(name, "\n".join(method.settings), beta, *map(str, runs[name]), f"{expected[name] / 60:.1f}")
+    return table
 
 
 def verdict_rule(plan: Plan) -> str:
