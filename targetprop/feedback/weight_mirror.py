@@ -37,7 +37,7 @@ class WeightMirror(ByResponses):
         rate: of learning and of decay; V forgets in 1 / rate batches.
     """
 
-    rate: float = 0.1
+    rate: float = 0.2
     adaptive: bool = field(default=False, init=False)
     reads_weights: bool = field(default=False, init=False)
     style: Style = field(default="linear", init=False)
