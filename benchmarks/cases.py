@@ -13,7 +13,19 @@ from hydra.utils import get_method
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from targetprop import DELTA_MIRROR, DTP, Algorithm, ByLoss, Fixed, Learner, OptimizerSpec, Pair, Trace
+from targetprop import (
+    AMORTISED_DTP,
+    DELTA_MIRROR,
+    DTP,
+    WEIGHT_MIRROR,
+    Algorithm,
+    ByLoss,
+    Fixed,
+    Learner,
+    OptimizerSpec,
+    Pair,
+    Trace,
+)
 from targetprop.app.cli import check_overrides
 from targetprop.app.objects import plain
 from targetprop.baselines.backprop import Backprop
@@ -37,8 +49,17 @@ VGGS = ("full", "small", "tiny")
 TEXTBOOK, STRICT = "backprop, textbook", "backprop, strict"
 YARDSTICKS = (TEXTBOOK, STRICT)
 NO_FEEDBACK = "no feedback learning"
-MODES = ("published", "autograd", "closed_form", "delta_mirror", NO_FEEDBACK)
-"""Ways to train by target propagation; see `change`."""
+BY_RESPONSES: dict[str, tuple[Algorithm, dict[str, Any]]] = {
+    "amortised_dtp": (AMORTISED_DTP, {}),
+    "amortised_dtp, gained": (AMORTISED_DTP, {"style": "gained"}),
+    "amortised_dtp, reads_weights": (AMORTISED_DTP, {"reads_weights": True}),
+    "delta_mirror": (DELTA_MIRROR, {}),
+    "delta_mirror, reads_weights": (DELTA_MIRROR, {"reads_weights": True}),
+    "weight_mirror": (WEIGHT_MIRROR, {}),
+}
+"""Modes whose feedback learns from responses to noise, and what differs from the algorithm."""
+MODES = ("published", "autograd", "closed_form", *BY_RESPONSES, NO_FEEDBACK)
+"""Ways to train; see `change`."""
 
 
 @cache
@@ -63,9 +84,11 @@ def algorithm_of(network: str, mode: str) -> Algorithm:
 
 
 def change(l_drl: Algorithm, mode: str) -> Algorithm:
-    """Difference target propagation with L-DRL, in one of the `MODES`."""
-    if mode == "delta_mirror":
-        return DELTA_MIRROR.with_numbers(beta=l_drl.numbers["beta"], adaptive=False)  # all of the budget at every step
+    """One of the `MODES` with the step size of an algorithm with L-DRL; with all of a noise budget at every step."""
+    if mode in BY_RESPONSES:
+        algorithm, numbers = BY_RESPONSES[mode]
+        whole = {"adaptive": False} if "adaptive" in algorithm.numbers else {}
+        return algorithm.with_numbers(beta=l_drl.numbers["beta"], **whole, **numbers)
     if mode == NO_FEEDBACK:
         return replace(l_drl, feedback=Fixed())
     if mode == "published":

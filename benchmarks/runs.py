@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from itertools import accumulate, product
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import NormalDist, fmean, mean, median, stdev
+from statistics import fmean, mean, median, stdev
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -36,6 +36,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Column, Table
 
+from protocol.stats import interval
 from targetprop.app.cli import check_overrides
 from targetprop.utils.errors import UserError
 from timing import add_machine, positive, prepare, title, write_record
@@ -314,12 +315,6 @@ def draw_kinds(path: Path, kinds: Mapping[str, Sequence[Run]]) -> None:
 
 # pairs: two ways to train, seed by seed.
 
-QUANTILES = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-)  # fmt: skip
-"""Student's t at .975, for 1, 2, ... degrees of freedom."""
-
 
 def add_pairs(made: argparse.ArgumentParser) -> None:
     """Two ways to train with the same seeds: accuracies, their mean difference with its 95 % interval, and the curves.
@@ -389,20 +384,6 @@ def accuracy_table(
     means = [f"{100 * mean(run[key] for run in group):.2f}" for group in groups]
     table.add_row("mean", *means, f"{middle:+.2f} +- {half:.2f}")
     return table, middle, half
-
-
-def interval(differences: Sequence[float]) -> tuple[float, float]:
-    """Mean and half the width of its 95 % interval."""
-    half = student(len(differences) - 1) * stdev(differences) / len(differences) ** 0.5
-    return mean(differences), half
-
-
-def student(freedom: int) -> float:
-    """Student's t at .975; beyond the table by its expansion about the normal distribution."""
-    if freedom <= len(QUANTILES):
-        return QUANTILES[freedom - 1]
-    z = NormalDist().inv_cdf(0.975)
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 def draw_pairs(

@@ -2,21 +2,26 @@
 
 from targetprop.algorithms import (
     ALGORITHMS,
+    AMORTISED_DTP,
     DELTA_MIRROR,
     DTP,
+    FEEDBACK_ALIGNMENT,
     FIXED_DTP,
     KOLEN_POLLACK,
     LEE_DTP,
     PARALLEL_DTP,
     TP,
     VANILLA_DTP,
+    WEIGHT_MIRROR,
     Algorithm,
 )
+from targetprop.feedback.amortised import Amortised
 from targetprop.feedback.base import FeedbackLearning, FeedbackRule, OptimizerSpec
 from targetprop.feedback.by_loss import ByLoss
 from targetprop.feedback.delta_mirror import DeltaMirror
 from targetprop.feedback.fixed import Fixed
 from targetprop.feedback.kolen_pollack import KolenPollack
+from targetprop.feedback.weight_mirror import WeightMirror
 from targetprop.layers.activation import register_elementwise
 from targetprop.layers.base import FeedbackLayer, LayerRule, register
 from targetprop.layers.lookup import rule_of
@@ -33,15 +38,19 @@ from targetprop.version import __version__
 
 __all__ = [
     "ALGORITHMS",
+    "AMORTISED_DTP",
     "DELTA_MIRROR",
     "DTP",
+    "FEEDBACK_ALIGNMENT",
     "FIXED_DTP",
     "KOLEN_POLLACK",
     "LEE_DTP",
     "PARALLEL_DTP",
     "TP",
     "VANILLA_DTP",
+    "WEIGHT_MIRROR",
     "Algorithm",
+    "Amortised",
     "ByLoss",
     "DeltaMirror",
     "DifferenceTargets",
@@ -65,6 +74,7 @@ __all__ = [
     "Trace",
     "Trainable",
     "UserError",
+    "WeightMirror",
     "__version__",
     "explain",
     "register",

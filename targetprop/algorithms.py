@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from targetprop.feedback.amortised import Amortised
 from targetprop.feedback.base import FeedbackRule, OptimizerSpec
 from targetprop.feedback.by_loss import ByLoss
 from targetprop.feedback.delta_mirror import DeltaMirror
 from targetprop.feedback.fixed import Fixed
 from targetprop.feedback.kolen_pollack import KolenPollack
 from targetprop.feedback.losses import l_drl, reconstruction
+from targetprop.feedback.weight_mirror import WeightMirror
 from targetprop.targets import DifferenceTargets, PlainTargets, TargetRule
 from targetprop.utils.errors import UserError, no_such, require, unknown
 
@@ -79,6 +81,9 @@ def _changed(rule: _Rule, numbers: Mapping[str, Any]) -> _Rule:
 DTP = Algorithm(DifferenceTargets(), ByLoss(l_drl))
 """Difference target propagation with the local difference reconstruction loss (Ernoult et al. 2022)."""
 
+AMORTISED_DTP = Algorithm(DifferenceTargets(), Amortised())
+"""Difference target propagation whose feedback learns, from a little noise a batch, what L-DRL drives it towards."""
+
 PARALLEL_DTP = Algorithm(
     DifferenceTargets(),
     ByLoss(
@@ -104,37 +109,37 @@ FIXED_DTP = Algorithm(DifferenceTargets(), Fixed())
 KOLEN_POLLACK = Algorithm(DifferenceTargets(), KolenPollack())
 """Feedback weights take the forward weights' updates (Kolen and Pollack 1994); a mirror, not target propagation."""
 
+FEEDBACK_ALIGNMENT = Algorithm(DifferenceTargets(), Fixed(style="linear"))
+"""Backprop with random weights in place of W^T (Lillicrap et al. 2016); a mirror of nothing, no target propagation."""
+
+WEIGHT_MIRROR = Algorithm(DifferenceTargets(), WeightMirror())
+"""Feedback weights follow the forward weights by Hebb's rule on noise (Akrout et al. 2019); a mirror, no DTP."""
+
 DELTA_MIRROR = Algorithm(DifferenceTargets(), DeltaMirror())
 """Feedback weights follow the forward weights by a delta rule on noise; a mirror, not target propagation."""
 
 ALGORITHMS: Mapping[str, Algorithm] = {
     "dtp": DTP,
+    "amortised_dtp": AMORTISED_DTP,
     "parallel_dtp": PARALLEL_DTP,
     "vanilla_dtp": VANILLA_DTP,
     "lee_dtp": LEE_DTP,
     "tp": TP,
     "fixed_dtp": FIXED_DTP,
+    "feedback_alignment": FEEDBACK_ALIGNMENT,
     "kolen_pollack": KOLEN_POLLACK,
+    "weight_mirror": WEIGHT_MIRROR,
     "delta_mirror": DELTA_MIRROR,
 }
 """Algorithms by name."""
-
-NOT_YET = {
-    "amortised_dtp": "what the first edition called so multiplies by the forward slopes, which is no target "
-    "propagation: it is 'delta_mirror' now. Genuine difference target propagation with amortised feedback is not here "
-    "yet",
-}
-"""Names that are refused, and why."""
 
 
 def named(name: str) -> Algorithm:
     """An algorithm by its name.
 
     Raises:
-        UserError: there is none of that name, or none yet.
+        UserError: there is none of that name.
     """
-    if name in NOT_YET:
-        raise UserError(f"{name!r} is refused: {NOT_YET[name]}.", key="algorithm")
     if name not in ALGORITHMS:
         raise unknown("algorithm", name, ALGORITHMS)
     return ALGORITHMS[name]

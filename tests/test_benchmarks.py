@@ -239,11 +239,6 @@ def test_angles_are_tabulated_epoch_by_epoch(tmp_path: Path, capsys: pytest.Capt
         assert [[cell.strip() for cell in row] for row in rows] == [["1", "9.0", "1.0"], ["2", "7.0", "3.0"]]
 
 
-@pytest.mark.parametrize(("freedom", "quantile"), [(1, 12.706), (20, 2.086), (21, 2.0796), (60, 2.0003)])
-def test_quantiles_of_student(run: Run, freedom: int, quantile: float) -> None:
-    assert importlib.import_module("runs").student(freedom) == pytest.approx(quantile, abs=1e-3)
-
-
 def test_runs(run: Run) -> None:
     small = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "model.hparams.feedback_training_iterations=1"]
     record = run("runs", "repeat", "--seeds", "1", "--first-seed", "4", "network.hparams.channels=[4,6]", *small)

@@ -28,7 +28,7 @@ from targetprop import (
 )
 from targetprop.feedback.budget import HEAD_SHARE, Allocation, MapShape, allocate, backprop_cost, map_shape, warm_up
 from targetprop.feedback.delta import delta_rule
-from targetprop.feedback.delta_mirror import EVERY, GOOD, LEAST, MOST, POOR, DeltaMirrorLearning
+from targetprop.feedback.responses import EVERY, GOOD, LEAST, MOST, POOR, ResponseLearning
 from targetprop.layers.base import FeedbackLayer, LayerRule, Style, register
 from targetprop.layers.conv import ConvolutionFeedback
 from targetprop.layers.linear import DenseFeedback
@@ -60,9 +60,9 @@ def forward_weight(part: FeedbackMap) -> Tensor:
     return weight.t() if weight.dim() == 2 else weight
 
 
-def mirror(learner: Learner) -> DeltaMirrorLearning:
+def mirror(learner: Learner) -> ResponseLearning:
     """What learns the learner's feedback."""
-    assert isinstance(learner.learning, DeltaMirrorLearning)
+    assert isinstance(learner.learning, ResponseLearning)
     return learner.learning
 
 

@@ -33,7 +33,8 @@ from targetprop.execution.grid import Grid
 from targetprop.execution.parallel import distribute
 from targetprop.execution.schedule import SideBySide
 from targetprop.feedback.by_loss import ByLossLearning
-from targetprop.feedback.delta_mirror import EVERY, DeltaMirror
+from targetprop.feedback.delta_mirror import DeltaMirror
+from targetprop.feedback.responses import EVERY
 from targetprop.noise import NoiseKey, StepNoise
 
 Batch = tuple[Tensor, Tensor]

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from targetprop.app import legacy
-from targetprop.app.moved import AMORTISED, refuse_moved
+from targetprop.app.moved import refuse_moved
 from targetprop.app.quoting import refuse_unreadable
 from targetprop.utils.errors import UserError, no_such, unknown
 
@@ -111,8 +111,6 @@ def check_search(config: DictConfig) -> None:
 
 def _unknown_choice(error: MissingConfigException) -> UserError:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
-    if (group, choice) == ("model", "amortised_dtp"):
-        return UserError(AMORTISED, key="model=amortised_dtp")
     if choice in PLUGINS:
         return UserError(f'{group}={choice} is a plugin of Hydra: pip install "targetprop[{PLUGINS[choice]}]"')
     return unknown(group, choice, error.options or []) if group else UserError(str(error))

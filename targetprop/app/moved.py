@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from targetprop.utils.errors import UserError
@@ -11,14 +10,15 @@ FEEDBACK = {
     "exact": "It is model.hparams.gradient=closed_form now.",
     "textbook": "It is model.hparams.gradient=autograd now.",
     "expected": "This estimator is gone; model.hparams.gradient=closed_form samples the same gradient.",
-    "amortised": "It is model=delta_mirror now.",
+    "amortised": "It is model=delta_mirror now, and model=amortised_dtp is the same with genuine targets.",
     "kolen_pollack": "It is model=kolen_pollack now.",
     "lee": "It is model=lee_dtp now.",
 }
 """Choices of the group `feedback`, which were values of `feedback.rule` as well."""
 
 ELSEWHERE = (
-    "How feedback learns is part of the model now: model=dtp, delta_mirror, kolen_pollack, lee_dtp or fixed_dtp."
+    "How feedback learns is part of the model now: model=dtp, amortised_dtp, delta_mirror, kolen_pollack, "
+    "lee_dtp or fixed_dtp."
 )
 
 KEYS = {
@@ -38,11 +38,6 @@ KEYS = {
 }
 """Keys, also of everything below them."""
 
-AMORTISED = (
-    "Genuine DTP with amortised feedback comes with the next edition. What the first edition called so is "
-    "model=delta_mirror, a mirror: backprop with learned feedback weights."
-)
-
 
 def refuse_moved(overrides: Sequence[str]) -> None:
     """Answer settings of the first edition with where they are now.
@@ -53,8 +48,6 @@ def refuse_moved(overrides: Sequence[str]) -> None:
     for override in overrides:
         name, _, value = override.lstrip("+~").partition("=")
         key = name.partition("@")[0]
-        if key == "model" and "amortised_dtp" in re.split(r"[\s,]+", value):
-            raise UserError(AMORTISED, key="model=amortised_dtp")
         if key in ("feedback", "feedback.rule") and value in FEEDBACK:
             raise UserError(FEEDBACK[value], key=f"{key}={value}")
         place = next((each for each in KEYS if key == each or key.startswith(f"{each}.")), None)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,12 +27,21 @@ MIXTURES = 16
 """Mixtures of activations for a block with one position; divided by the root of the positions."""
 LARGEST_RATIO = 4.0
 """Of equations to unknowns: more noise than this is never worth its cost."""
-PASSES, MIXTURE_PASSES = 2, 4
-"""Passes through the map that a sample of isotropic noise costs, and one of shaped noise."""
 HEAD_SHARE = 0.002
 """Of a backprop step that any one block may always spend: narrow layers, as the output, are learned almost exactly."""
 WARM_ERROR = 1e-6
 """Mean squared error, relative to the start, to which the first batch brings the feedback."""
+
+
+class Passes(NamedTuple):
+    """Passes through a map that a sample of isotropic noise costs, and one of shaped noise; 0 if a rule uses none."""
+
+    white: int
+    shaped: int
+
+
+READING, MEASURING = Passes(2, 4), Passes(3, 5)
+"""Of the delta rule, where the response is computed from the weights, and where it is measured."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +78,14 @@ class Allocation:
     Attributes:
         rows: samples of isotropic noise.
         mixtures: samples of noise shaped like activity.
-        step: 1 / (n + d) for each input of a unit, (groups, 1, inputs).
+        counts: n, for each input of a unit the number of equations that it is met in, (groups, 1, inputs).
+        step: 1 / (n + d), alike.
         equations: n d / inputs, summed over inputs: ||W||^2 times this is the power of the response to expect.
     """
 
     rows: int
     mixtures: int
+    counts: Tensor
     step: Tensor
     equations: float
 
@@ -88,7 +99,11 @@ def map_shape(part: FeedbackMap, x: Tensor) -> MapShape:
 
 
 def allocate(
-    shapes: Sequence[MapShape], backprop: float, budget: float, efforts: Sequence[float] | None = None
+    shapes: Sequence[MapShape],
+    backprop: float,
+    budget: float,
+    efforts: Sequence[float] | None = None,
+    passes: Passes = READING,
 ) -> list[Allocation]:
     """Share a budget of noise out over the maps.
 
@@ -100,11 +115,14 @@ def allocate(
         backprop: multiply-adds of a backprop step of the whole batch.
         budget: share of it that feedback learning may cost.
         efforts: for each map what it gets in place of 1 times r; those above 1 only as far as the others leave room.
+        passes: what a sample costs.
     """
     efforts = [1.0] * len(shapes) if efforts is None else efforts
     limit, scale = budget * backprop, 1.0
 
     def mixtures() -> list[int]:
+        if not passes.shaped:
+            return [0] * len(shapes)
         return [_mixtures(shape, scale * min(1.0, effort)) for shape, effort in zip(shapes, efforts, strict=True)]
 
     def cost(counts: Sequence[int]) -> int:
@@ -115,22 +133,22 @@ def allocate(
 
     def largest(ratio: float, left: float, efforts: Sequence[float]) -> float:
         """The largest ratio up to this one that the rest of the budget allows."""
-        if PASSES * cost(rows(ratio, efforts)) <= left:
+        if passes.white * cost(rows(ratio, efforts)) <= left:
             return ratio
         low = 0.0
         for _ in range(40):
             middle = (low + ratio) / 2
-            low, ratio = (middle, ratio) if PASSES * cost(rows(middle, efforts)) <= left else (low, middle)
+            low, ratio = (middle, ratio) if passes.white * cost(rows(middle, efforts)) <= left else (low, middle)
         return low
 
-    while scale > 0.02 and MIXTURE_PASSES * cost(mixtures()) > limit / 4:
+    while scale > 0.02 and passes.shaped * cost(mixtures()) > limit / 4:
         scale *= 0.9
-    left = limit - MIXTURE_PASSES * cost(mixtures())
+    left = limit - passes.shaped * cost(mixtures())
     ratio = largest(LARGEST_RATIO, left, [1.0] * len(shapes))
     ratio = largest(ratio, left, efforts)
     allocations = []
     for shape, count, m, effort in zip(shapes, rows(ratio, efforts), mixtures(), efforts, strict=True):
-        cheap = min(_rows(shape, 2.0 * effort), int(HEAD_SHARE * backprop / (PASSES * shape.cost)))
+        cheap = min(_rows(shape, 2.0 * effort), int(HEAD_SHARE * backprop / (passes.white * shape.cost)))
         allocations.append(_allocation(shape, max(count, cheap), m))
     return allocations
 
@@ -143,7 +161,8 @@ def warm_up(shapes: Sequence[MapShape]) -> tuple[list[Allocation], int]:
 
 
 def _allocation(shape: MapShape, rows: int, mixtures: int) -> Allocation:
-    return Allocation(rows, mixtures, 1 / (rows * shape.meets + shape.seen), rows * shape.met)
+    counts = rows * shape.meets
+    return Allocation(rows, mixtures, counts, 1 / (counts + shape.seen), rows * shape.met)
 
 
 def _rows(shape: MapShape, ratio: float) -> int:

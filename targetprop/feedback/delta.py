@@ -17,16 +17,31 @@ https://arxiv.org/abs/1904.05391), whose own rule is Hebbian; the delta rule is 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from targetprop.network.linear_feedback import FeedbackMap, where_noise_enters
+from targetprop.feedback.budget import MEASURING, READING, Passes
+from targetprop.feedback.responses import ByResponses, MapNoise
+from targetprop.network.linear_feedback import FeedbackMap, response_to, where_noise_enters
 from targetprop.utils.precision import wide
 
 if TYPE_CHECKING:
     from targetprop.feedback.budget import Allocation
+
+
+@dataclass(frozen=True)
+class ByDeltaRule(ByResponses):
+    """Feedback weights follow the forward weights by the delta rule."""
+
+    @property
+    def passes(self) -> Passes:
+        return READING if self.reads_weights else MEASURING
+
+    def update(self, part: FeedbackMap, noise: MapNoise, allocation: Allocation, repetition: int | None) -> Tensor:
+        return delta_rule(part, noise.white(), noise.shaped(), allocation)
 
 
 @torch.no_grad()
@@ -115,6 +130,5 @@ def _residual(part: FeedbackMap, eps: Tensor, patches: Tensor) -> tuple[Tensor, 
         assert isinstance(layer.weight, Tensor)
         return patches @ found.matrix(layer.weight - transposed).mT, None
     with torch.autocast(eps.device.type, enabled=False):  # bfloat16 would not hold these differences
-        eps, patches = eps.to(transposed.dtype), patches.to(transposed.dtype)
-        response = found.rows(layer(eps) - layer(torch.zeros_like(eps[:1])))
-        return response - patches @ found.matrix(transposed).mT, response
+        _, response = response_to(part, eps)
+        return response - patches.to(transposed.dtype) @ found.matrix(transposed).mT, response

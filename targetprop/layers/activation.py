@@ -5,6 +5,7 @@ The slopes are the backward functions of autograd, called by name: one pass over
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +25,7 @@ from targetprop.layers.base import (
     register,
 )
 from targetprop.utils.errors import UserError
+from targetprop.utils.precision import wide
 
 aten = torch.ops.aten
 Slope = Callable[[Any, Tensor, Tensor], Tensor]
@@ -67,8 +69,7 @@ class Elementwise(LayerRule[nn.Module]):
         y = layer(x)
         if clean is not None:
             return y, clean
-        keeps = self.keeps if isinstance(self.keeps, str) else self.keeps(layer)
-        return y, (y if keeps == "output" else x).detach()
+        return y, self.kept(layer, x, y).detach()
 
     def vjp(self, layer: nn.Module, delta: Tensor, context: Context) -> Tensor:
         return self.slope(layer, delta, context)
@@ -79,8 +80,18 @@ class Elementwise(LayerRule[nn.Module]):
         if style == "map":
             return IgnoredFeedback()
         if style == "matched" and self.matched is not None and self.is_matched(layer):
-            return MatchedFeedback(layer, self.matched)
-        return AdjointFeedback(layer, self)
+            return MatchedFeedback(layer, self, self.matched)
+        return AdjointFeedback(layer, self) if style == "linear" else GainedFeedback(layer, self)
+
+    def output(self, layer: nn.Module, kept: Tensor) -> Tensor:
+        """What the activation put out in the pass of which this was kept."""
+        keeps = self.keeps if isinstance(self.keeps, str) else self.keeps(layer)
+        return kept if keeps == "output" else layer.forward(kept)
+
+    def kept(self, layer: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """What is kept of a pass from x to y."""
+        keeps = self.keeps if isinstance(self.keeps, str) else self.keeps(layer)
+        return y if keeps == "output" else x
 
 
 class ActivationFeedback(FeedbackLayer):
@@ -96,18 +107,87 @@ class ActivationFeedback(FeedbackLayer):
         return self._layer[0].forward(y)  # hooks are about the forward pass
 
 
-class MatchedFeedback(FeedbackLayer):
+class CarryingFeedback(FeedbackLayer):
+    """Feedback of an activation that is evaluated at its output in the clean pass, and at that plus the difference."""
+
+    def __init__(self, layer: nn.Module, rule: Elementwise | ActivationRule) -> None:
+        super().__init__()
+        self._layer = (layer, rule)  # no submodule: an activation's parameters are the block's
+
+    @property
+    def carries(self) -> bool:
+        return True
+
+    def carry(self, difference: Tensor, context: Context) -> Tensor:
+        if isinstance(context, Graph):  # the layer has been hooked since, and what it puts out may be anything
+            return context.vjp(difference)
+        layer, rule = self._layer
+        y = rule.output(layer, context).to(wide(difference.dtype))  # bfloat16 would not hold what nearly cancels
+        return self.between(y, difference, context).to(difference.dtype)
+
+    @abstractmethod
+    def between(self, y: Tensor, difference: Tensor, context: Tensor) -> Tensor:
+        """a(y + difference) - a(y)."""
+
+
+class MatchedFeedback(CarryingFeedback):
     """The function of y whose derivative is the activation's slope: nonlinear, with the Jacobian's slope at y."""
 
-    def __init__(self, layer: nn.Module, function: Matched) -> None:
-        super().__init__()
-        self._layer = (layer, function)
+    def __init__(self, layer: nn.Module, rule: Elementwise, function: Matched) -> None:
+        super().__init__(layer, rule)
+        self._function = function
 
     def decode(self, y: Tensor, context: Context) -> Tensor:
-        if isinstance(context, Graph):  # the layer has been hooked since
+        if isinstance(context, Graph):
             return context.vjp(y)
-        layer, function = self._layer
-        return function(layer, y)
+        return self._function(self._layer[0], y)
+
+    def between(self, y: Tensor, difference: Tensor, context: Tensor) -> Tensor:
+        layer = self._layer[0]
+        return self._function(layer, y + difference) - self._function(layer, y)
+
+
+class AgainFeedback(CarryingFeedback):
+    """The same activation again."""
+
+    def decode(self, y: Tensor, context: Context) -> Tensor:
+        return self._layer[0].forward(y)
+
+    def between(self, y: Tensor, difference: Tensor, context: Tensor) -> Tensor:
+        layer = self._layer[0]
+        return layer.forward(y + difference) - layer.forward(y)
+
+
+class GainedFeedback(AgainFeedback):
+    """The same activation again, times a gain for each channel.
+
+    With V = W^T the published feedback has the slope act'(y) where the transposed Jacobian has act'(u). L-DRL finds the
+    best there is to find with a scale for each channel: to first order in its noise it settles at V = g W^T, with
+
+        g = E[act'(y) act'(u)] / E[act'(y)^2]
+
+    over the batch and the units that a difference reaches. Feedback weights that follow W^T are so decoded with g.
+    """
+
+    def __init__(self, layer: nn.Module, rule: Elementwise) -> None:
+        super().__init__(layer, rule)
+        self._slope_of = rule
+
+    def between(self, y: Tensor, difference: Tensor, context: Tensor) -> Tensor:
+        layer, rule = self._layer[0], self._slope_of
+        again, ones = layer.forward(y), torch.ones_like(y)
+        wanted = rule.slope(layer, ones, context.to(y.dtype))
+        slope = rule.slope(layer, ones, rule.kept(layer, y, again))
+        return (layer.forward(y + difference) - again) * channel_gain(slope, wanted, difference != 0)
+
+
+def channel_gain(slope: Tensor, wanted: Tensor, reached: Tensor) -> Tensor:
+    """The factor for each channel (dimension 1) that brings one slope nearest to another, over the units reached."""
+    dims = [0, *range(2, slope.dim())]
+    reached = reached.to(slope.dtype)
+    power = (slope.square() * reached).sum(dims, keepdim=True)
+    gain = (slope * wanted * reached).sum(dims, keepdim=True) / power
+    return torch.where(power > 0, gain, 1.0)
 
 
 def register_elementwise(
@@ -133,8 +213,11 @@ ACCURATE = 20.0
 
 def _matched_elu(layer: nn.ELU, y: Tensor) -> Tensor:
     """The slope alpha + y (below zero) integrated: y above zero, alpha y + y^2 / 2 down to y = -alpha."""
-    below = y.clamp_min(-layer.alpha)
-    return torch.where(y > 0, y, below * (layer.alpha + below / 2))
+    y = y.clamp_min(-layer.alpha)
+    below = y.clamp_max(0)
+    if layer.alpha != 1:
+        y = torch.add(y, below, alpha=layer.alpha - 1)
+    return torch.addcmul(y, below, below, value=0.5)  # in as few passes over memory as there can be
 
 
 def _matched_celu(layer: nn.CELU, y: Tensor) -> Tensor:
@@ -275,10 +358,16 @@ class ActivationRule(LayerRule[nn.Module]):
 
     any_memory_order = True
 
+    @abstractmethod
+    def output(self, layer: nn.Module, kept: Context) -> Tensor:
+        """What the activation put out in the pass of which this was kept."""
+
     def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
         if style in ("published", "adjoint", "lee"):
             return ActivationFeedback(layer)
-        return IgnoredFeedback() if style == "map" else AdjointFeedback(layer, self)
+        if style == "map":
+            return IgnoredFeedback()
+        return AdjointFeedback(layer, self) if style == "linear" else AgainFeedback(layer, self)
 
 
 @register(nn.PReLU)
@@ -290,6 +379,9 @@ class PReLURule(ActivationRule):
 
     def run(self, layer: nn.PReLU, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:  # type: ignore[override]
         return layer(x), x.detach() if clean is None else clean
+
+    def output(self, layer: nn.PReLU, kept: Tensor) -> Tensor:  # type: ignore[override]
+        return layer.forward(kept)
 
     def vjp(self, layer: nn.PReLU, delta: Tensor, context: Tensor) -> Tensor:  # type: ignore[override]
         return self.gradients(layer, delta, context)[0]
@@ -336,6 +428,9 @@ class SoftmaxRule(ActivationRule):
     def run(self, layer: nn.Module, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
         y = layer(x)
         return y, SoftmaxContext(y.detach(), _softmax_dim(layer, x), x.dtype) if clean is None else clean
+
+    def output(self, layer: nn.Module, kept: SoftmaxContext) -> Tensor:
+        return kept.y
 
     def vjp(self, layer: nn.Module, delta: Tensor, context: SoftmaxContext) -> Tensor:
         y = context.y

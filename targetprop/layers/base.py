@@ -30,13 +30,14 @@ from targetprop.utils.errors import UserError
 
 Context = Any
 """What a rule keeps of one pass of its layer; its type is the rule's own business."""
-Style = Literal["published", "adjoint", "matched", "linear", "lee", "map"]
+Style = Literal["published", "adjoint", "matched", "gained", "linear", "lee", "map"]
 STYLES: Mapping[Style, str] = {
     "published": "as in the published L-DRL code: the same activation again, un-pooling that overwrites, averages that "
     "are copied, a batch norm of its own that learns",
     "adjoint": "an activation's feedback is the same activation again; all else without weights is its transposed "
     "Jacobian on the clean batch",
     "matched": "an activation's feedback has, at every y, the slope that the transposed Jacobian needs",
+    "gained": "an activation's feedback is the same activation again, times a gain for each channel",
     "linear": "an activation's feedback multiplies y by the activation's slope on the clean batch",
     "lee": "g = act(V y + c): the activation comes after the map, because the block's input is an activation's output",
     "map": "an activation has no part in the feedback: the map alone",
@@ -46,13 +47,20 @@ STYLES: Mapping[Style, str] = {
 "published" is what the code of Ernoult et al. 2022 does (https://github.com/ernoult/scalingDTP), layer by layer, and
 where that code knows no such layer the transposed Jacobian; feedback weights have a bias where the layer has one. The
 transposed Jacobian differs from it where windows of pooling overlap, where pooling averages, and for normalisation:
-"adjoint" has it there, too. In "linear" and "matched" it is that of everything, activations included.
+"adjoint" has it there, too.
 
 The published feedback of an activation has, at y = act(u), the slope act'(y); the transposed Jacobian of the block
 needs act'(u): 1 + y for ELU below zero (the published one has e^y), 1 - y^2 for tanh. "matched" and "linear" have it;
-"linear" multiplies, "matched" is the nonlinear function with that slope. "lee" (Lee et al. 2015) and "map" are for the
-reconstruction loss, which looks for an inverse.
+"linear" multiplies, "matched" is the nonlinear function with that slope, where there is one, and "gained" has it in the
+mean over a channel. "lee" (Lee et al. 2015) and "map" are for the reconstruction loss, which looks for an inverse.
 """
+CARRYING: frozenset[Style] = frozenset({"matched", "gained", "linear"})
+"""Styles that carry a difference down along the clean pass: an activation's feedback is evaluated at its own output in
+that pass and at that output plus the difference (in "linear", its slope is taken there); layers that are linear given
+the batch's masks, indices and statistics are their transposed Jacobians.
+"""
+WITH_JACOBIANS: frozenset[Style] = CARRYING | {"adjoint"}
+"""Styles in which normalisation, and a layer of which nothing is known, have their transposed Jacobian."""
 L = TypeVar("L", bound=nn.Module)
 
 
@@ -96,8 +104,13 @@ class FeedbackLayer(nn.Module, ABC):
         """Whether `decode` is known to be linear in y but for a constant."""
         return self.is_linear
 
+    @property
+    def carries(self) -> bool:
+        """Whether `carry` works: it is affine, or knows from the context where on the clean pass it stands."""
+        return self.is_affine
+
     def carry(self, difference: Tensor, context: Context) -> Tensor:
-        """G(y + difference) - G(y) of feedback that is affine, whatever y is."""
+        """G(y + difference) - G(y), for the y of the pass of this context; of affine feedback the same for any y."""
         return self.decode(difference, context)
 
     def weights(self, layer: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:

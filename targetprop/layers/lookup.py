@@ -17,6 +17,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 
 from targetprop.layers.base import (
     RULES,
+    WITH_JACOBIANS,
     AdjointFeedback,
     Altered,
     Context,
@@ -103,9 +104,9 @@ class Opaque(LayerRule[nn.Module]):
         name = type(layer).__name__
         if self.known is not None and self.known.is_container:
             raise UserError(f"a hook on {name} as a whole is not seen: hook the layers in it instead.")
-        if self.known is not None and (style != "matched" or has_matrix(layer)):
+        if self.known is not None and (style not in ("matched", "gained") or has_matrix(layer)):
             return self.known.feedback(layer, style)
-        if style in ("adjoint", "linear", "matched") and not has_matrix(layer):
+        if style in WITH_JACOBIANS and not has_matrix(layer):
             return AdjointFeedback(layer, self)
         known = ", ".join(sorted(kind.__name__ for kind in RULES))
         raise UserError(

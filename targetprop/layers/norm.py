@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from targetprop.layers.base import (
+    WITH_JACOBIANS,
     AdjointFeedback,
     Context,
     Facts,
@@ -51,7 +52,7 @@ class NormRule(LayerRule[nn.Module]):
     has_gains_only = True
 
     def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
-        return AdjointFeedback(layer, self) if style in ("adjoint", "linear", "matched") else IgnoredFeedback()
+        return AdjointFeedback(layer, self) if style in WITH_JACOBIANS else IgnoredFeedback()
 
 
 class BatchNormFeedback(FeedbackLayer):

@@ -7,10 +7,10 @@ skip inside. The feedback sends y back through the feedback of both branches and
     G(y) = B(y) + S(y)
 
 with feedback weights of its own for every convolution; a skip without layers is its own feedback. In the styles
-"published" and "adjoint" the feedback of the branches is in that style, too. In the styles "linear" and "matched" it
-is the transposed Jacobian of the branches on the clean batch: slopes of the inner activations, adjoints of the batch
-norms, and the maps without bias, so that G is linear. (A "matched" activation integrates a slope over that activation,
-which inside a branch is not what comes down.)
+"published" and "adjoint" the feedback of the branches is in that style, too. In the styles "linear", "matched" and
+"gained" a difference goes down both branches along the clean pass: adjoints of the batch norms, maps without bias, and
+inner activations that have targets of their own, as if the block were cut there: what they put out in the clean pass,
+plus the difference.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from targetprop.layers.base import Context, Facts, LayerRule, Style, register
+from targetprop.layers.base import CARRYING, Context, Facts, LayerRule, Style, register
 from targetprop.layers.lookup import has_matrix, rule_of
 from targetprop.layers.maps import MapFeedback
 from targetprop.layers.sequence import BranchedFeedback, BranchedRule, FeedbackChain, SequenceRule, leaves
@@ -84,6 +84,10 @@ class ResidualFeedback(BranchedFeedback):
     def is_affine(self) -> bool:
         return self.body.is_affine and self.skip.is_affine
 
+    @property
+    def carries(self) -> bool:
+        return self.body.carries and self.skip.carries
+
     def carry(self, difference: Tensor, context: Context) -> Tensor:
         body, skip = (chain.carry(difference, each.layers) for chain, each in zip(self.branches, context, strict=True))
         return body + skip
@@ -129,11 +133,11 @@ class ResidualRule(BranchedRule[Residual]):
         return body + skip, (body_context, skip_context)
 
     def feedback(self, layer: Residual, style: Style) -> ResidualFeedback:
-        style = style if style in ("published", "adjoint") else "linear"
+        style = "linear" if style in ("lee", "map") else style
         feedback = ResidualFeedback(
             *(rule.feedback(b, style) for rule, b in zip(self.branches, layer.branches, strict=True))
         )
-        if style == "linear":
+        if style in CARRYING:
             for each in feedback.modules():
                 if isinstance(each, MapFeedback):
                     each.map.register_parameter("bias", None)

@@ -41,6 +41,10 @@ class FeedbackChain(FeedbackLayer):
     def is_affine(self) -> bool:
         return all(part.is_affine for part in self)
 
+    @property
+    def carries(self) -> bool:
+        return all(part.carries for part in self)
+
     def carry(self, difference: Tensor, context: Context) -> Tensor:
         for i in self.order:
             difference = cast(FeedbackLayer, self.parts[i]).carry(difference, context[i])

@@ -8,5 +8,14 @@ from targetprop.measure.alignment import (
     feedback_distances,
     norm_ratio,
 )
+from targetprop.measure.genuineness import nonlinearity
 
-__all__ = ["angle", "backprop_gradients", "block_gradients", "feedback_angles", "feedback_distances", "norm_ratio"]
+__all__ = [
+    "angle",
+    "backprop_gradients",
+    "block_gradients",
+    "feedback_angles",
+    "feedback_distances",
+    "nonlinearity",
+    "norm_ratio",
+]

@@ -8,9 +8,10 @@ G(t) - G(s) = P V (a(t) - a(s)).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import torch
 from torch import Tensor, nn
 
 from targetprop.layers.base import AdjointFeedback, Context, FeedbackLayer
@@ -34,7 +35,10 @@ class FeedbackMap(Protocol):
 
     @property
     def known(self) -> bool:
-        """Whether the forward layer is its linear map and nothing else runs with it."""
+        """Whether the forward layer is its linear map and nothing else runs with it, and its weight may be read."""
+
+    def measured(self) -> FeedbackMap:
+        """The same for a rule that reads no forward weight."""
 
     def map_input(self, x: Tensor, context: Context) -> Tensor:
         """The input of the forward layer for an input x of the block, which had this context."""
@@ -64,6 +68,9 @@ class ChainMap:
     def layer(self) -> nn.Module:
         """The forward layer that `map` is the feedback of."""
         return self.rule.layers[self.position]
+
+    def measured(self) -> ChainMap:
+        return replace(self, known=False)
 
     def map_input(self, x: Tensor, context: Context) -> Tensor:
         """The input of the forward map for an input x of the block: x through the layers before it."""
@@ -130,6 +137,9 @@ class BranchMap:
     index: int
     known: bool
 
+    def measured(self) -> BranchMap:
+        return replace(self, known=False)
+
     def map_input(self, x: Tensor, context: Context) -> Tensor:
         """The input of the map in the pass of this context."""
         return context[self.position][self.branch].inputs[self.index]
@@ -146,6 +156,14 @@ def where_noise_enters(part: FeedbackMap) -> LinearMap:
 def entering(part: FeedbackMap, x: Tensor) -> Tensor:
     """The input of that map for an input x of the layer."""
     return part.map.forward_map.before_core(x) if part.known else x
+
+
+def response_to(part: FeedbackMap, eps: Tensor) -> tuple[Tensor, Tensor]:
+    """The noise in the type of V, and the response of the forward layer to it, (groups, rows * positions, units)."""
+    with torch.autocast(eps.device.type, enabled=False):
+        eps = eps.to(part.map.transposed.dtype)
+        y = part.layer(torch.cat((eps, torch.zeros_like(eps[:1]))))
+        return eps, part.map.forward_map.rows(y[:-1] - y[-1:])
 
 
 def linear_part(rule: object, feedback: FeedbackLayer | None) -> tuple[LinearPart | None, str]:

@@ -102,15 +102,11 @@ class Pair(nn.Module):
 
     def decode_difference(self, y: Tensor, difference: Tensor, context: Context) -> Tensor:
         """G(y + difference) - G(y), in one pass through the feedback's linear part where it has one."""
-        if self.feedback is not None and self.feedback.is_linear:
-            return self.decode(difference, context)
+        if self.feedback is not None and self.feedback.carries:
+            return self.feedback.carry(difference, context)
         part = self.linear
         if part is None:
-            if self.feedback is not None and self.feedback.is_affine:
-                return self.feedback.carry(difference, context)
             return self.decode(y + difference, context) - self.decode(y, context)
-        if part.adjoint_above:
-            return part.feed_back(part.features(difference, context), context)
         clean = y.to(wide(y.dtype))  # bfloat16 would not hold the difference of features that nearly agree
         return part.feed_back(part.features_difference(clean, difference, context).to(y.dtype), context)
 
@@ -121,7 +117,7 @@ class Pair(nn.Module):
     @property
     def carries_differences(self) -> bool:
         """Whether `decode_difference` forms no difference of nearly equal numbers in a narrow type."""
-        return self.linear is not None or (self.feedback is not None and self.feedback.is_affine)
+        return self.linear is not None or (self.feedback is not None and self.feedback.carries)
 
     def feedback_parameters(self) -> list[nn.Parameter]:
         """The weights of the feedback, none without one."""

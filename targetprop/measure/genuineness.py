@@ -1,0 +1,63 @@
+"""Is it target propagation, or backprop under another name? One number for each block tells."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from targetprop.network.passes import StoredPass
+from targetprop.targets import LayerwiseTargets, OutputSignal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from targetprop.learner import Learner
+
+SMALLER = 100
+"""By what beta is divided for comparison."""
+
+
+def nonlinearity(learner: Learner, x: Tensor, loss: Callable[[Tensor], Tensor]) -> list[Tensor] | None:
+    """How far the target of every block is from a linear function of the output's error.
+
+    With d(b) the difference of a block's target to its output at the step size b of the output target,
+
+        ||d(b) / b - d(b / 100) / (b / 100)|| / ||d(b) / b||
+
+    at the run's own b. Where errors are carried down by slopes of the clean pass it is zero, whatever the feedback
+    weights are: the update is then b times backprop with other weights, and b is a second name for the learning rate.
+    It is zero, too, for the blocks above which there is no activation: for the output block, and mostly the one below.
+
+    Everything is computed in float64 on a copy; the learner stays as it is. No feedback learns here.
+
+    Args:
+        x: a batch, (batch, ...).
+        loss: one value per sample of the output, (batch,), or their mean.
+
+    Returns:
+        A scalar for each block, in forward order; None for a rule whose targets have no such step size.
+    """
+    targets = learner.algorithm.targets
+    if not isinstance(targets, LayerwiseTargets):
+        return None
+    network = deepcopy(learner.network).double()
+    with torch.random.fork_rng([x.device] if x.is_cuda else []), torch.enable_grad():
+        seen = StoredPass(network, x.double(), learner.noise, learner.steps)
+        output = seen.output.requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(output).mean(), output)
+    signal = OutputSignal(gradient * len(x))
+    with torch.no_grad():
+        at_beta, at_less = (
+            dict(replace(targets, beta=beta).sweep(seen, signal)) for beta in (targets.beta, targets.beta / SMALLER)
+        )
+        return [_distance(at_beta[n], SMALLER * at_less[n]) for n in range(len(network.pairs))]
+
+
+def _distance(difference: Tensor, linear: Tensor) -> Tensor:
+    power = torch.linalg.vector_norm(difference)
+    return torch.where(power > 0, torch.linalg.vector_norm(difference - linear) / power, 0.0)
