@@ -132,7 +132,6 @@ def test_unknown_names_are_answered_with_the_nearest(override: str, words: list[
         ("~network.dtp", ["network.dtp", "model.hparams"]),
         ("model.recipe=tp", ["model.recipe", "model=NAME", "model.algorithm=NAME"]),
         ("model.feedback.twin=linear", ["model.feedback.twin", "model=dtp"]),
-        ("model=amortised_dtp", ["model=amortised_dtp", "next edition", "model=delta_mirror", "mirror"]),
     ],
 )
 def test_settings_of_the_first_edition_are_answered_with_where_they_are_now(override: str, words: list[str]) -> None:
@@ -144,16 +143,14 @@ def test_settings_of_the_first_edition_are_answered_with_where_they_are_now(over
 
 
 def test_settings_of_the_first_edition_are_answered_in_sweeps_and_in_files_too(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="next edition"):
-        refuse_moved(["-m", "seed=1,2", "model=dtp,amortised_dtp"])
+    with pytest.raises(UserError, match="model=delta_mirror"):
+        refuse_moved(["-m", "seed=1,2", "feedback=amortised"])
     refuse_moved(["-m", "network.hparams.channels=[4,6]", "model=dtp,tp", "--help"])
     (tmp_path / "experiment").mkdir()
-    overrides = ["override /model: amortised_dtp", "override /feedback: amortised"]
-    for name, override in zip(("model", "feedback"), overrides, strict=True):
-        (tmp_path / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\ndefaults:\n  - {override}\n")
-    for name, words in (("model", "next edition"), ("feedback", "feedback")):
-        with pytest.raises(UserError, match=words):
-            check_overrides([f"hydra.searchpath=[file://{tmp_path}]", f"experiment={name}"])
+    override = "# @package _global_\ndefaults:\n  - override /feedback: amortised\n"
+    (tmp_path / "experiment" / "feedback.yaml").write_text(override)
+    with pytest.raises(UserError, match="feedback"):
+        check_overrides([f"hydra.searchpath=[file://{tmp_path}]", "experiment=feedback"])
 
 
 def test_a_mistake_ends_the_command_without_traceback(tmp_path: Path) -> None:
@@ -167,7 +164,7 @@ def test_a_mistake_ends_the_command_without_traceback(tmp_path: Path) -> None:
 def test_help_shows_groups_choices_and_keys(tmp_path: Path) -> None:
     shown = command("--help", cwd=tmp_path).stdout
     for words in (
-        "model: as_printed, backprop, baseline, delta_mirror, dtp, ",
+        "model: amortised_dtp, as_printed, backprop, baseline, delta_mirror, ",
         "network: lenet, mlp, norm_vgg, resnet18, resnet34, resnet_small, simple_vgg",
         "convert_imagenet SOURCE TARGET",
         "feedback_training_iterations",

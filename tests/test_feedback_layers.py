@@ -22,7 +22,7 @@ from targetprop import (
     register_elementwise,
     rule_of,
 )
-from targetprop.layers.base import STYLES, Context, Style, add_rule
+from targetprop.layers.base import CARRYING, STYLES, Context, Style, add_rule
 from targetprop.layers.conv import ConvolutionFeedback
 from targetprop.layers.linear import DenseFeedback
 from targetprop.layers.sequence import FeedbackChain, feedback_of
@@ -333,7 +333,7 @@ def test_a_rule_may_make_other_feedback_and_be_replaced() -> None:
 
 def test_a_layer_without_a_rule_is_refused_but_goes_by_its_jacobian_where_slopes_are_the_jacobians() -> None:
     for style in STYLES:
-        if style not in ("linear", "matched"):
+        if style not in CARRYING:
             with pytest.raises(UserError, match="layer Swap has no feedback"):
                 feedback_of(Swap(), style)
     x, y = normal(2, 5), normal(2, 5, seed=1)
