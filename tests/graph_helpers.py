@@ -54,6 +54,7 @@ class Tape:
         return outcome
 
     @torch.no_grad()
+    @torch.autocast("cpu", enabled=False)  # what was recorded has its conversions among its calls
     def replay(self) -> None:
         self.replays += 1
         for function, args, kwargs, results in self.calls:
