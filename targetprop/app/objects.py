@@ -66,7 +66,11 @@ def _check(config: Any) -> None:
         UserError: one of them, named by its full key.
     """
     if isinstance(config, DictConfig) and "_target_" in config:
-        taken = inspect.signature(get_object(config._target_)).parameters
+        try:
+            taken = inspect.signature(get_object(config._target_)).parameters
+        except Exception as error:  # whatever a module raises while it is imported
+            reason = " ".join(str(error).split())
+            raise UserError(f"cannot be built: {reason}", key=str(config._get_full_key("_target_"))) from error
         given = [str(key) for key in config if str(key) not in INSTRUCTIONS]
         with prefixed(str(config._get_full_key(None))):
             if not any(each.kind in (each.VAR_KEYWORD, each.VAR_POSITIONAL) for each in taken.values()):

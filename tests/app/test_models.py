@@ -24,7 +24,7 @@ from targetprop.feedback.losses import l_drl, reconstruction
 
 Compose = Callable[..., DictConfig]
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-BY_ALGORITHM = [name for name in MODELS if "algorithm" in check_overrides([f"model={name}"]).model]
+BY_ALGORITHM = [name for name in MODELS if check_overrides([f"model={name}"]).model.get("algorithm")]
 
 
 def settings(model: str, network: str = "simple_vgg") -> tuple[DictConfig, dict[str, Any]]:
@@ -173,6 +173,20 @@ def test_an_algorithm_of_ones_own_is_trained_by_its_import_path(compose: Compose
     )
     with pytest.raises(UserError, match=r"^model\.algorithm: .*my_rules"):
         build(compose("model.algorithm=my_rules.YOURS"))
+
+
+def test_the_model_own_keeps_the_numbers_of_an_algorithm(
+    compose: Compose, own: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="targetprop.app.models")
+    assert built(compose("model=own", "model.algorithm=my_rules.MINE")).algorithm == own.MINE
+    assert not caplog.messages
+    changed = built(compose("model=own", "model.algorithm=my_rules.MINE", "+model.hparams.beta=0.3")).algorithm
+    assert changed == own.MINE.with_numbers(beta=0.3)
+    caplog.clear()
+    built(compose("model=dtp", "model.algorithm=my_rules.MINE"))
+    (said,) = caplog.messages
+    assert said.startswith("my_rules.MINE trains with the configuration's ") and "noise" in said and "model=own" in said
 
 
 def test_a_rule_is_told_labels_and_loss(compose: Compose, own: Any) -> None:
