@@ -188,7 +188,9 @@ def test_errors_of_the_configuration_are_one_line_with_their_key() -> None:
     with pytest.raises(OmegaConfBaseException) as caught:
         OmegaConf.create({"a": {"b": "${nothing}"}}).a.b  # noqa: B018
     said = one_line(caught.value)
-    assert said.startswith("a.b: ") and "nothing" in said and "\n" not in said
+    assert said.startswith("a.b: ")
+    assert "nothing" in said
+    assert "\n" not in said
     assert one_line(UserError("two\n lines")) == "two lines"
     assert one_line(UserError("Process 1 failed:\nTraceback ...\n")).count("\n") == 2
 

@@ -76,6 +76,8 @@ def _check(config: Any) -> None:
             if not any(each.kind in (each.VAR_KEYWORD, each.VAR_POSITIONAL) for each in taken.values()):
                 refuse_unknown(given, taken)
             for key in given:
+                if OmegaConf.is_interpolation(config, key):  # the key that it refers to is to blame
+                    continue
                 annotation = getattr(taken.get(key), "annotation", None)
                 expected = KINDS.get(str(getattr(annotation, "__name__", annotation)))
                 require(expected is None or not isinstance(config[key], str), key, str(expected), config[key])
