@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -19,7 +21,7 @@ from targetprop.app.callbacks.checkpoint import BestCheckpoint
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.history import History
 from targetprop.app.module import Classifier
-from targetprop.app.objects import build, build_members, call, plain
+from targetprop.app.objects import build, build_members, call, plain, refuse_unknown
 from targetprop.app.optimizers import forward_optimizer
 from targetprop.app.places import placed
 from targetprop.app.processes import check_gpus, is_started, join, launch, rank, world_size
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PLAIN = ("seed", "data_dir", "train", "test", "ckpt_path", "output_dir")
+"""What is set beside the groups."""
 GROUPS = ("model", "network", "datamodule", "trainer", "scheduler", "callbacks", "logger")
 
 
@@ -110,7 +114,10 @@ def _train(config: DictConfig) -> dict[str, float]:
 
     if config.train:
         log.info("Training into %s", config.output_dir)
-        trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
+        try:
+            trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
+        except MisconfigurationException as error:  # of a callback's setting, which shows while it works
+            raise UserError(str(error)) from error
     history = find_callback(trainer, History)  # read before evaluation, which restores that of the best checkpoint
     seconds = [row["seconds"] for row in history.epochs] if history else []
     evaluated = checkpoints.best(trainer) if config.train else start
@@ -124,6 +131,9 @@ def _train(config: DictConfig) -> dict[str, float]:
 
 
 def _check_start(config: DictConfig) -> None:
+    refuse_unknown(map(str, config), [*PLAIN, *GROUPS])
+    for key in ("train", "test"):
+        require(isinstance(config[key], bool), key, "true or false", config[key])
     require_whole("seed", config.seed, least=0)
     require(config.seed < 2**32, "seed", "a number below 2**32", config.seed)
     if not config.train and config.ckpt_path is None:
@@ -153,6 +163,10 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
         shape, classes = datamodule.image_shape, datamodule.classes
     network = call("network.hparams", config.network, shape, len(classes))
     model = plain(config.model)
+    with prefixed("model"):
+        taken = inspect.signature(get_method(model["_target_"])).parameters
+        own = [name for name in taken if name not in ("network", "seed")]
+        refuse_unknown(model, ["_target_", "loss", *own])
     hparams = model.pop("hparams")
     loss = get_method(model.pop("loss", "torch.nn.functional.cross_entropy"))
     f_optim = forward_optimizer(hparams)
