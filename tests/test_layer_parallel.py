@@ -16,6 +16,7 @@ from distributed import run_worlds
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn, optim
+from torch._C._distributed_c10d import HashStore
 
 from targetprop import (
     DELTA_MIRROR,
@@ -260,10 +261,10 @@ def test_batches_of_rows_are_those_of_a_larger_batch() -> None:
 
 def test_nccl_takes_a_gpu_for_every_process_of_every_machine() -> None:
     for others, backend in ((True, "nccl"), (False, "gloo")):
-        store = dist.HashStore()
+        store = HashStore()
         store.set("has_own_gpu/1", str(others))
         assert agreed_backend(store, 0, 2, has_own_gpu=True) == backend
-    assert agreed_backend(dist.HashStore(), 0, 1, has_own_gpu=False) == "gloo"
+    assert agreed_backend(HashStore(), 0, 1, has_own_gpu=False) == "gloo"
 
 
 def test_noise_of_the_users_own_cannot_be_divided() -> None:

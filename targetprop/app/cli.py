@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from targetprop.app import legacy
 from targetprop.app.moved import AMORTISED, refuse_moved
 from targetprop.app.quoting import refuse_unreadable
+from targetprop.app.waiting import set_wait_policy
 from targetprop.utils.errors import UserError, no_such, unknown
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ PLUGINS = {"optuna": "sweeps", "submitit_slurm": "cluster", "submitit_local": "c
 
 def main() -> None:
     """Entry point of `main.py` and of the console script `targetprop`."""
+    set_wait_policy(os.environ)  # nothing has imported torch yet
     given = sys.argv[1:]
     if given[:1] == ["convert_imagenet"]:
         from targetprop.app.convert_imagenet import main as convert_imagenet  # here, because no training needs it

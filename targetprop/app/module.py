@@ -48,6 +48,7 @@ class Classifier(L.LightningModule):
 
     Attributes:
         record: what every checkpoint keeps of the run, in plain types (see `record`).
+        multiply_adds: of one image's forward pass, where they were counted.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Classifier(L.LightningModule):
         self.graphed = graphed
         self.loss = loss
         self.record: Mapping[str, Any] = {}
+        self.multiply_adds = 0
         self._labels: Tensor | None = None  # of the batch, between training_step and backward
         self._outcome: Outcome | None = None  # of a graph, between training_step and backward
         self.last_step: Step | None = None

@@ -54,7 +54,7 @@ def build_trainer(
             sequential training; it is accepted and one is used.
         matmul_precision: of float32 products and convolutions on a GPU: "highest" is float32; "high" and "medium" are
             TF32, with 10 bits of mantissa ("medium" allows a CPU bfloat16). It holds for the whole process.
-        threads: of the CPU; None leaves their number to torch.
+        threads: of the CPU; set by the run (see `threads.cpu_threads`).
         cuda_graph: whether training steps are CUDA graphs; checked here, done by the module.
         options: what `lightning.Trainer` takes.
 
@@ -63,9 +63,6 @@ def build_trainer(
     """
     _refuse_places(options)
     check_gpus(gpus)
-    if threads is not None:
-        require_whole("threads", threads, least=1)
-        torch.set_num_threads(threads)
     available = torch.cuda.device_count()
     if gpus and not available:
         log.warning("trainer.gpus=%d: this machine has no GPU, training runs on the CPU.", gpus)
@@ -93,7 +90,7 @@ def build_layer_parallel_trainer(
         gpus: how many GPUs of this machine to use; of more than it has, those it has.
         processes: how many divide the feedback pairs between them; None takes all there are.
         data_parallel: how many groups of so many processes there are, each with batches of its own.
-        threads: set when the process joined (see `processes.join`).
+        threads: of the CPU; set by the run (see `threads.cpu_threads`).
 
     Raises:
         UserError: as `build_trainer`; processes that do not fit those there are.
