@@ -59,6 +59,7 @@ class Counting(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.total: Tensor
         self.register_buffer("total", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,7 +113,7 @@ def train_distributed(directory: Path, name: str) -> None:
     grid = Grid.of_world()
     with torch.no_grad():
         for each in learner.parameters():
-            each += grid.column  # `distribute` makes them equal
+            each.add_(grid.column)  # `distribute` makes them equal
     distribute(learner, grid)
     train(learner, steps_of(name))
     weights = {key: value for key, value in learner.state_dict().items() if isinstance(value, Tensor)}
@@ -128,7 +129,7 @@ def train_in_rows(directory: Path, name: str, rows: int) -> None:
     assert grid.is_first == (dist.get_rank() == 0)
     with torch.no_grad():
         for each in learner.parameters():
-            each += dist.get_rank()
+            each.add_(dist.get_rank())
     distribute(learner, grid)
     train(learner, 3, grid.row, rows)
     torch.save(learner.state_dict(), directory / f"{name}{rows}x{grid.columns}at{grid.row}{grid.column}")

@@ -250,6 +250,7 @@ def test_of_two_blocks_that_follow_the_loss_both_follow_backprop() -> None:
     learner.backward(F.cross_entropy(learner(x), y))
     hidden, output = by_block(learner.network)
     expected = backprop(learner.network, x, y)
+    assert learner.update_scale is not None
     torch.testing.assert_close(hidden / learner.update_scale, expected[0])
     torch.testing.assert_close(output, expected[1])
 

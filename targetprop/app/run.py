@@ -183,7 +183,7 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
     loss = get_method(model.pop("loss", "torch.nn.functional.cross_entropy"))
     f_optim = forward_optimizer(hparams)
     learner: Trainable = get_method(model.pop("_target_"))(network, hparams, seed=config.seed, **model)
-    scheduler = build(config.scheduler) if config.get("scheduler") else None
+    scheduler = _scheduler(config)
     graphed = None
     if config.trainer.get("cuda_graph") is True:
         with placed():
@@ -191,6 +191,16 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
     made = Classifier(learner, f_optim, classes, scheduler, graphed, loss)
     made.multiply_adds = work
     return made
+
+
+def _scheduler(config: DictConfig) -> Any:
+    """What makes a scheduler from the forward optimiser; None if there is none."""
+    chosen = config.get("scheduler")
+    if not chosen:
+        return None
+    given = chosen.get("_partial_")
+    require(given is True, "scheduler._partial_", "true, since the optimiser is made later", given)
+    return build(chosen)
 
 
 def evaluate(

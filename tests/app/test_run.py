@@ -124,6 +124,11 @@ def test_backprop_trains_the_same_network_from_the_same_weights_on_the_same_batc
         ("+model.foo=1", ["model.foo: there is no such setting", "algorithm"]),
         ("+datamodule.batchsize=1", ["datamodule.batchsize", "Did you mean 'batch_size'"]),
         ("+scheduler.foo=1", ["scheduler.foo", "T_max"]),
+        ("~scheduler._partial_", ["scheduler._partial_", "true", "None"]),
+        (
+            "~scheduler.T_max ~scheduler.eta_min scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau",
+            ["scheduler._target_", "epochs or steps", "ReduceLROnPlateau"],
+        ),
         ("scheduler.T_max=abc", ["scheduler.T_max", "a whole number", "'abc'"]),
         ("+callbacks.foo=1", ["callbacks.foo", "an object", "1"]),
         ("+callbacks.alignment.every=3", ["callbacks.alignment.every", "Did you mean 'every_n_steps'"]),
