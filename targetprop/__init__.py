@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from targetprop.public import *
+    from targetprop.public import *  # noqa: F403
 
 
 def __getattr__(name: str) -> Any:
