@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with busy_processes(busy):
                 seconds = epoch_seconds(network, policy, options)
             times[network, policy, busy].append(seconds)
+            print(f"{network}, {policy}, {busy} busy: {seconds:.3f} s", flush=True)
     rows = [row(*pair, times, options.busy) for pair in product(options.networks, options.policies)]
     print(f"{'network':8}{'policy':12}{'at rest, s':>12}{'busy, s':>10}{'ratio':>8}")
     for each in rows:
