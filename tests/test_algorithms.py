@@ -161,8 +161,8 @@ def test_what_the_output_follows_is_refused_by_key(value: Any) -> None:
 def test_algorithms_are_values() -> None:
     assert Algorithm(DifferenceTargets(), ByLoss()) == DTP
     assert DTP.with_numbers() == DTP
-    assert DTP.with_numbers(beta=0.5).targets.beta == 0.5
-    assert DTP.targets.beta == 0.7
+    assert DTP.with_numbers(beta=0.5).numbers["beta"] == 0.5
+    assert DTP.numbers["beta"] == 0.7
     with pytest.raises(FrozenInstanceError):
         DTP.targets = PlainTargets()  # type: ignore[misc]
     with pytest.raises(FrozenInstanceError):

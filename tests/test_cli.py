@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from targetprop.app.cli import CONF, check_overrides
+from targetprop.app.cli import CONF, check_overrides, one_line
 from targetprop.app.moved import refuse_moved
 from targetprop.utils.errors import UserError
 
@@ -157,8 +158,38 @@ def test_a_mistake_ends_the_command_without_traceback(tmp_path: Path) -> None:
     for override in ("network=simple_vg", "model.hparams.noise=[1,2,3]"):
         ended = command(override, cwd=tmp_path)
         assert ended.returncode == 1
-        assert "Error: " in ended.stdout + ended.stderr
-        assert "Traceback" not in ended.stdout + ended.stderr
+        assert ended.stderr.startswith("Error: ")
+        assert ended.stderr.count("\n") == 1, "in one line, however narrow the terminal"
+        assert "Error: " not in ended.stdout
+    assert "Error: model.hparams.noise" in next(tmp_path.glob("runs/*/*/run.log")).read_text()
+
+
+@pytest.mark.parametrize("given", [["model", "dtp"], ["model:dtp"], ["model", "=", "dtp"]])
+def test_what_is_no_override_is_answered_with_what_one_is(given: list[str]) -> None:
+    with pytest.raises(UserError, match=rf"^expected KEY=VALUE, without spaces, got '{given[0]}'\.$"):
+        check_overrides(given)
+
+
+def test_a_plus_is_proposed_only_where_something_reads_the_key() -> None:
+    for key, read in (("lr", False), ("network.width", False), ("datamodule.foo", False), ("trainer.max_steps", True)):
+        with pytest.raises(UserError) as caught:
+            check_overrides([f"{key}=1"])
+        assert ("A + before it" in str(caught.value)) == read
+    for model, read in (("own", True), ("kolen_pollack", False)):
+        with pytest.raises(UserError) as caught:
+            check_overrides([f"model={model}", "model.hparams.noise=1"])
+        assert ("A + before it" in str(caught.value)) == read
+
+
+def test_errors_of_the_configuration_are_one_line_with_their_key() -> None:
+    with pytest.raises(OmegaConfBaseException) as caught:
+        OmegaConf.create({"a": {"b": "${nothing}"}}).a.b  # noqa: B018
+    said = one_line(caught.value)
+    assert said.startswith("a.b: ")
+    assert "nothing" in said
+    assert "\n" not in said
+    assert one_line(UserError("two\n lines")) == "two lines"
+    assert one_line(UserError("Process 1 failed:\nTraceback ...\n")).count("\n") == 2
 
 
 def test_help_shows_groups_choices_and_keys(tmp_path: Path) -> None:

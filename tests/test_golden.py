@@ -89,6 +89,7 @@ def test_every_step_of_the_record(name: str, gradient: Gradient) -> None:
             assert_equal(parameter, record[f"step{s}/after_feedback/{parameter_name}"], parameter_name)
             if parameter_name.startswith("forward"):
                 key = f"step{s}/{parameter_name.replace('forward', 'forward_grad')}"
+                assert parameter.grad is not None
                 assert_equal(parameter.grad, record[key], key)
         optimizer.step()
         optimizer.zero_grad()

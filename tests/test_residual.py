@@ -98,6 +98,7 @@ def distances(learner: Learner, x: Tensor, y: Tensor) -> list[float]:
     learner.backward(loss)
     torch.manual_seed(2)
     gradients = backprop_gradients(learner.network, x, y, F.cross_entropy)
+    assert learner.update_scale is not None
     updates = block_gradients(learner.network)
     return [
         float((u / learner.update_scale - g).norm() / g.norm()) for u, g in zip(updates, gradients, strict=True)
