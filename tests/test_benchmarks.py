@@ -313,6 +313,14 @@ def test_two_editions_take_turns(run: Run) -> None:
         assert [len(each) for each in row["seconds"].values()] == [3, 3]
 
 
+def test_busy(run: Run) -> None:
+    record = run("busy", "--busy", "1", "--repeats", "1", "--batches", "1", "--policies", "own")
+    (row,) = record["rows"]
+    assert (row["network"], row["policy"]) == ("tiny", "own")
+    assert positive(row["rest"], row["busy"])
+    assert row["ratio"] == row["busy"] / row["rest"]
+
+
 @pytest.mark.usefixtures("run")
 def test_the_house_is_printed_in_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     importlib.import_module("house").main([])

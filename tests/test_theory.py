@@ -87,6 +87,7 @@ def target_propagation(learner: Learner, x: Tensor, y: Tensor) -> list[Tensor]:
     """The gradients of one step, over beta: comparable to those of backprop."""
     learner.zero_grad()
     learner.backward(F.cross_entropy(learner(x), y))
+    assert learner.update_scale is not None
     return [gradient / learner.update_scale for gradient in by_block(learner.network)]
 
 
@@ -230,6 +231,7 @@ def test_output_block_follows_backprop_whatever_the_feedback(algorithm: Algorith
     learner = Learner(made(vgg, "elu", seed), algorithm)
     ours = target_propagation(learner, x, y)[-1]
     expected = backprop(learner.network, x, y)[-1]
+    assert learner.update_scale is not None
     exact = 1e-12 / learner.update_scale  # the target s - beta g rounds at the scale of s
     assert (ours - expected).norm() <= exact * expected.norm()
 
@@ -247,6 +249,7 @@ def test_output_block_follows_the_loss_and_the_first_target_is_one_below(
     torch.testing.assert_close(ours[-1], backprop(learner.network, x, y)[-1])
     below = step.outputs[-2].clone().requires_grad_()
     loss = F.cross_entropy(learner.network.pairs[-1].block(below), y, reduction="sum")
+    assert learner.update_scale is not None
     expected = below - learner.update_scale * torch.autograd.grad(loss, below)[0]
     torch.testing.assert_close(step.targets[-2], expected.detach())
 
@@ -257,6 +260,7 @@ def test_of_two_blocks_that_follow_the_loss_both_follow_backprop() -> None:
     learner.backward(F.cross_entropy(learner(x), y))
     hidden, output = by_block(learner.network)
     expected = backprop(learner.network, x, y)
+    assert learner.update_scale is not None
     torch.testing.assert_close(hidden / learner.update_scale, expected[0])
     torch.testing.assert_close(output, expected[1])
 

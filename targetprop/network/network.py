@@ -170,13 +170,13 @@ class PairedNetwork(nn.Module):
         """Put kernels into that memory order, too, where all layers take it.
 
         Beside a layer that may not forward kernels stay as they are: they set the memory order of what the
-        network gives when its owner calls it, and that layer may use `view`.
+        network gives when its owner calls it, and that layer may use `view`. So do frozen ones: see `GroupNormRule`.
         """
         foreign = any(not rule_of(each).any_memory_order for pair in self.pairs for each in _layers(pair.block))
         for pair in self.pairs:
             for module in (None if foreign else pair.block, pair.feedback):
                 for parameter in () if module is None else module.parameters():
-                    if parameter.dim() == 4:
+                    if parameter.dim() == 4 and (parameter.requires_grad or module is pair.feedback):
                         parameter.data = parameter.data.to(memory_format=torch.channels_last)
 
     @property

@@ -24,7 +24,7 @@ from targetprop.feedback.losses import l_drl, reconstruction
 
 Compose = Callable[..., DictConfig]
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-BY_ALGORITHM = [name for name in MODELS if "algorithm" in check_overrides([f"model={name}"]).model]
+BY_ALGORITHM = [name for name in MODELS if check_overrides([f"model={name}"]).model.get("algorithm")]
 
 
 def settings(model: str, network: str = "simple_vgg") -> tuple[DictConfig, dict[str, Any]]:
@@ -145,7 +145,7 @@ def test_a_model_is_its_algorithm(compose: Compose, model: str, targets: type, l
     assert (type(algorithm.targets), algorithm.feedback.loss) == (targets, loss)
 
 
-@pytest.mark.parametrize("model", [name for name in MODELS if name != "as_printed"])
+@pytest.mark.parametrize("model", [name for name in MODELS if name not in ("as_printed", "own")])
 def test_a_model_trains_the_default_network(compose: Compose, model: str) -> None:
     config = compose(f"model={model}", "callbacks=none", "logger=none")
     config.network.hparams.channels = [4, 6]
@@ -191,6 +191,22 @@ def test_an_algorithm_of_ones_own_is_trained_by_its_import_path(compose: Compose
     )
     with pytest.raises(UserError, match=r"^model\.algorithm: .*my_rules"):
         build(compose("model.algorithm=my_rules.YOURS"))
+
+
+def test_the_model_own_keeps_the_numbers_of_an_algorithm(
+    compose: Compose, own: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="targetprop.app.models")
+    assert built(compose("model=own", "model.algorithm=my_rules.MINE")).algorithm == own.MINE
+    assert not caplog.messages
+    changed = built(compose("model=own", "model.algorithm=my_rules.MINE", "+model.hparams.beta=0.3")).algorithm
+    assert changed == own.MINE.with_numbers(beta=0.3)
+    caplog.clear()
+    built(compose("model=dtp", "model.algorithm=my_rules.MINE"))
+    (said,) = caplog.messages
+    assert said.startswith("my_rules.MINE trains with the configuration's ")
+    assert "noise" in said
+    assert "model=own" in said
 
 
 def test_a_rule_is_told_labels_and_loss(compose: Compose, own: Any) -> None:

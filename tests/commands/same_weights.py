@@ -11,6 +11,7 @@ propagation on resnet18 differs on purpose, which is shown and not counted.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import subprocess
 import sys
@@ -74,14 +75,10 @@ def train(overrides: Sequence[str], shape: tuple[int, ...], rate: float) -> list
 
     import targetprop
 
-    try:
-        from targetprop.app.run import build_module
-
-        conf = Path(targetprop.__file__).parent / "app" / "conf"
-    except ModuleNotFoundError:
-        from targetprop.training.run import build_module
-
-        conf = Path(targetprop.__file__).parent / "conf"
+    package = Path(targetprop.__file__).parent
+    app = "app" if (package / "app").is_dir() else "training"
+    build_module = importlib.import_module(f"targetprop.{app}.run").build_module
+    conf = package / "app" / "conf" if app == "app" else package / "conf"
     with hydra.initialize_config_dir(str(conf), version_base="1.3"):
         config = hydra.compose("config", [*overrides, "scheduler=none", f"model.hparams.f_optim.lr={rate}"])
     torch.manual_seed(0)

@@ -7,11 +7,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_cases import Make, made, name_of
-from torch import nn
+from torch import Tensor, nn
 
 from targetprop import rule_of
-from targetprop.layers.activation import ActivationFeedback, MatchedFeedback
-from targetprop.layers.base import AdjointFeedback
+from targetprop.layers.activation import (
+    ActivationFeedback,
+    AgainFeedback,
+    Elementwise,
+    GainedFeedback,
+    MatchedFeedback,
+    channel_gain,
+)
+from targetprop.layers.base import AdjointFeedback, Style
 from targetprop.utils.errors import UserError
 
 MATCHED: list[Make] = [
@@ -49,10 +56,55 @@ def test_matched_feedback_is_continuous_and_never_falls(make: Make) -> None:
 
 
 @pytest.mark.parametrize("make", UNMATCHED, ids=name_of)
-def test_where_the_output_does_not_tell_the_slope_the_clean_one_is_used(make: Make) -> None:
+def test_where_the_output_does_not_tell_the_slope_the_activation_comes_again(make: Make) -> None:
     layer = make()
-    assert isinstance(rule_of(layer).feedback(layer, "matched"), AdjointFeedback)
+    feedback = rule_of(layer).feedback(layer, "matched")
+    assert isinstance(feedback, AgainFeedback)
+    assert isinstance(feedback, GainedFeedback) == isinstance(rule_of(layer), Elementwise)
     assert isinstance(rule_of(layer).feedback(layer, "published"), ActivationFeedback)
+    assert isinstance(rule_of(layer).feedback(layer, "linear"), AdjointFeedback)
+
+
+def carried(layer: nn.Module, style: Style, u: Tensor, difference: Tensor) -> Tensor:
+    rule = rule_of(layer)
+    _, context = rule.run(layer, u)
+    feedback = rule.feedback(layer, style)
+    assert feedback.carries
+    assert not feedback.is_affine
+    return feedback.carry(difference, context)
+
+
+@pytest.mark.parametrize("make", MATCHED, ids=name_of)
+def test_a_matched_difference_is_that_of_its_function_at_the_clean_output_and_at_the_target(make: Make) -> None:
+    torch.manual_seed(0)
+    layer, u, difference = make(), torch.randn(6, 5).double(), torch.randn(6, 5).double()
+    y = layer(u)
+    feedback = rule_of(layer).feedback(layer, "matched")
+    expected = feedback.decode(y + difference, None) - feedback.decode(y, None)
+    torch.testing.assert_close(carried(layer, "matched", u, difference), expected)
+
+
+@pytest.mark.parametrize("make", [*MATCHED, *UNMATCHED], ids=name_of)
+def test_a_gained_difference_has_the_slope_of_the_jacobian_in_the_least_squares_of_each_channel(make: Make) -> None:
+    torch.manual_seed(0)
+    layer, size = make(), 1e-6
+    if not isinstance(rule_of(layer), Elementwise) or not layer(torch.tensor([-1.0])).all():
+        return  # an activation that is zero below zero stands on its kink there
+    u, difference = torch.randn(64, 5, 3).double(), size * torch.randn(64, 5, 3).double()
+    u.requires_grad_()
+    (jacobian,) = torch.autograd.grad(layer(u).sum(), u)
+    y = layer(u).detach().requires_grad_()
+    (again,) = torch.autograd.grad(layer(y).sum(), y)
+    gain = (jacobian * again).sum((0, 2), keepdim=True) / again.square().sum((0, 2), keepdim=True)
+    found = carried(layer, "gained", u.detach(), difference)
+    torch.testing.assert_close(found / size, (gain * again * difference / size).nan_to_num(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_gain_counts_the_units_that_a_difference_reaches_and_is_one_where_none_is() -> None:
+    slope, wanted = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[2.0, 2.0], [9.0, 9.0]])
+    reached = torch.tensor([[True, False], [False, False]])
+    assert channel_gain(slope, wanted, reached).tolist() == [[2.0, 1.0]]
+    assert channel_gain(slope, wanted, ~reached).tolist() == [[3.0, 2.0]]
 
 
 @pytest.mark.parametrize(
