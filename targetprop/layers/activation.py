@@ -115,6 +115,11 @@ class CarryingFeedback(FeedbackLayer):
         self._layer = (layer, rule)  # no submodule: an activation's parameters are the block's
 
     @property
+    def name(self) -> str:
+        """Of the activation's type."""
+        return type(self._layer[0]).__name__
+
+    @property
     def carries(self) -> bool:
         return True
 
