@@ -134,10 +134,11 @@ def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, th
     history, genuineness = find_callback(trainer, History), find_callback(trainer, Genuineness)
     seconds = [row["seconds"] for row in history.epochs] if history else []
     facts = {"epoch_seconds": seconds, "threads": threads, "nonlinearity": genuineness.last if genuineness else []}
+    facts |= {"note": datamodule.note} if datamodule.note else {}
     evaluated = checkpoints.best(trainer) if config.train else start
     results = evaluate(trainer, module, datamodule, evaluated) if config.test else {}
     if results:
-        console.print(results_table(results, datamodule.classes))
+        console.print(results_table(results, datamodule.classes, datamodule.note))
     if seconds:
         console.print(times_line(seconds))
     _keep_results(Path(config.output_dir), results, facts)
