@@ -19,7 +19,6 @@ from rich.console import Console
 from targetprop.app import checkpoints, resume
 from targetprop.app.callbacks.checkpoint import BestCheckpoint
 from targetprop.app.callbacks.find import find_callback
-from targetprop.app.callbacks.genuineness import Genuineness
 from targetprop.app.callbacks.history import History
 from targetprop.app.module import Classifier
 from targetprop.app.objects import build, build_members, call, plain, refuse_unknown
@@ -131,9 +130,9 @@ def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, th
         except MisconfigurationException as error:  # of a callback's setting, which shows while it works
             raise UserError(str(error)) from error
     # Read before evaluation, which restores the callbacks of the best checkpoint.
-    history, genuineness = find_callback(trainer, History), find_callback(trainer, Genuineness)
+    history = find_callback(trainer, History)
     seconds = [row["seconds"] for row in history.epochs] if history else []
-    facts = {"epoch_seconds": seconds, "threads": threads, "nonlinearity": genuineness.last if genuineness else []}
+    facts = {"epoch_seconds": seconds, "threads": threads, "nonlinearity": module.nonlinearity}
     facts |= {"note": datamodule.note} if datamodule.note else {}
     evaluated = checkpoints.best(trainer) if config.train else start
     results = evaluate(trainer, module, datamodule, evaluated) if config.test else {}

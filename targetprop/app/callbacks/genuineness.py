@@ -32,11 +32,6 @@ class Genuineness(Measurements):
         super().__init__()
         self._batch: tuple[Tensor, Tensor] | None = None
 
-    @property
-    def last(self) -> list[float]:
-        """What was measured last, for each block."""
-        return [value for name, value in self.rows[-1].items() if "/" in name] if self.rows else []
-
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
@@ -51,15 +46,17 @@ class Genuineness(Measurements):
         if self._batch is None:
             return
         (x, y), self._batch = self._batch, None
-        learner, loss = cast(Learner, pl_module.learner), cast("Classifier", pl_module).loss
-        found = nonlinearity(learner.network, learner.algorithm.targets, x, lambda output: loss(output, y))
+        module = cast("Classifier", pl_module)
+        learner = cast(Learner, module.learner)
+        found = nonlinearity(learner.network, learner.algorithm.targets, x, lambda output: module.loss(output, y))
         if found is None:
             return
-        values = {f"nonlinearity/block{n}": float(each) for n, each in enumerate(found, start=1)}
+        module.nonlinearity = [float(each) for each in found]
+        values = {f"nonlinearity/block{n}": each for n, each in enumerate(module.nonlinearity, start=1)}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
         if not self.rows:
-            log.info(verdict(list(values.values())))
+            log.info(verdict(module.nonlinearity))
         self.rows.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **values})
 
 
