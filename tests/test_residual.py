@@ -164,18 +164,20 @@ def map_of(feedback: nn.Module) -> nn.Module:
     return feedback.map
 
 
-def test_published_feedback_runs_the_branches_backwards_and_adds_up() -> None:
+@pytest.mark.parametrize("style", ["published", "adjoint"])
+def test_feedback_runs_the_branches_backwards_and_adds_up(style: Style) -> None:
     elu = nn.ELU()
     body = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), elu, nn.Conv2d(3, 4, 1))
     skip = nn.Conv2d(2, 4, 1)
     layer = Residual(body, skip)
-    feedback, rule = feedback_and_rule(layer)
+    feedback, rule = feedback_and_rule(layer, style)
     x = torch.randn(5, 2, 6, 6)
     y, context = rule.run(layer, x)
     torch.testing.assert_close(y, body(x) + skip(x))
-    first, _, _, last = feedback.body
+    first, of_norm, _, last = feedback.body
     (of_skip,) = feedback.skip
-    expected = map_of(first)(elu(map_of(last)(y))) + map_of(of_skip)(y)
+    below = of_norm.decode(elu(map_of(last)(y)), context[0].layers[1])
+    expected = map_of(first)(below) + map_of(of_skip)(y)
     torch.testing.assert_close(feedback.decode(y, context), expected)
     assert not feedback.is_linear
     assert feedback_of(layer, "linear").is_linear

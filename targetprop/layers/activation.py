@@ -80,7 +80,7 @@ class Elementwise(LayerRule[nn.Module]):
         return self.slope(layer, delta, context)
 
     def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
-        if style in ("published", "lee"):
+        if style in ("published", "adjoint", "lee"):
             return ActivationFeedback(layer)
         if style == "map":
             return IgnoredFeedback()
@@ -397,7 +397,7 @@ class ActivationRule(LayerRule[nn.Module]):
         """What the activation put out in the pass of which this was kept."""
 
     def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
-        if style in ("published", "lee"):
+        if style in ("published", "adjoint", "lee"):
             return ActivationFeedback(layer)
         if style == "map":
             return IgnoredFeedback()

@@ -181,9 +181,11 @@ def linear_part(rule: object, feedback: FeedbackLayer | None) -> tuple[LinearPar
         return None, f"the feedback of {name} " + (
             f"has {maps} linear maps" if maps > 1 else "is not known to be linear"
         )
-    for each, layer in zip(rule.rules[:position], rule.layers[:position], strict=True):
+    for each, layer, below in zip(rule.rules[:position], rule.layers[:position], parts[:position], strict=True):
         if not each.facts(layer).linear:
             return None, f"{type(layer).__name__} stands before its linear map"
+        if not isinstance(below, AdjointFeedback):
+            return None, f"the feedback of {type(layer).__name__} is not its transpose"
     return LinearPart(rule, parts, position, _is_known(rule, position)), ""
 
 

@@ -88,6 +88,24 @@ def test_parallel_dtp_is_one_shot_with_adam_and_without_schedule() -> None:
     assert check_overrides(["model=parallel_dtp", "scheduler=cosine"]).scheduler.T_max == 85
 
 
+@pytest.mark.parametrize(
+    ("chosen", "style"),
+    [
+        (["network=simple_vgg"], "published"),
+        (["network=lenet"], "published"),
+        *(([f"network={each}"], "adjoint") for each in ("norm_vgg", "resnet18", "resnet34", "resnet_small")),
+        (["network=resnet18", "model=tp"], "adjoint"),
+        (["network=resnet18", "model.hparams.style=published"], "published"),
+        (["network=norm_vgg", "model=lee_dtp"], "lee"),
+        (["network=resnet18", "model=kolen_pollack"], "linear"),
+    ],
+)
+def test_networks_with_batch_norm_have_adjoint_feedback_unless_the_model_needs_another(
+    chosen: list[str], style: str
+) -> None:
+    assert check_overrides(chosen).model.hparams.style == style
+
+
 @pytest.mark.parametrize("model", ["baseline", "vanilla_baseline"])
 def test_a_baseline_is_backprop(model: str) -> None:
     assert settings(model)[0].model == settings("backprop")[0].model
