@@ -108,7 +108,7 @@ def test_data_throughput(run: Run) -> None:
         "loader, augmented",
         "loader, plain",
         "backprop, strict",
-        "delta_mirror",
+        "amortised_dtp",
     }
 
 
@@ -119,8 +119,8 @@ def test_lightning_overhead(run: Run) -> None:
 
 
 def test_memory(run: Run) -> None:
-    record = run("memory", *TINY, "--modes", "closed_form", "delta_mirror")
-    assert list(record["bytes"]) == ["backprop, textbook", "backprop, strict", "closed_form", "delta_mirror"]
+    record = run("memory", *TINY, "--modes", "closed_form", "amortised_dtp")
+    assert list(record["bytes"]) == ["backprop, textbook", "backprop, strict", "closed_form", "amortised_dtp"]
     image = 2 * 3 * 32 * 32 * 4
     for peak in record["bytes"].values():
         assert image < peak["activations"] <= peak["total"] < 100 * image
@@ -160,9 +160,9 @@ def test_gpu_report_on_a_cpu(run: Run) -> None:
     parts = record["parts"]
     assert record["failed"] == []
     assert parts["correctness"]["passed"]
-    assert set(parts["steps, batch 2, ieee"]) >= {"closed_form", "delta_mirror"}
+    assert set(parts["steps, batch 2, ieee"]) >= {"closed_form", "amortised_dtp"}
     assert positive(*parts["memory, batch 2"]["bytes"].values())
-    assert 0 <= parts["training"]["delta_mirror"]["test_accuracy"] <= 1
+    assert 0 <= parts["training"]["amortised_dtp"]["test_accuracy"] <= 1
 
 
 def test_gpu_report_goes_on_after_a_part_that_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,7 @@ def test_the_first_batch_already_aligns_feedback_and_updates(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "style"),
     [*((name, "linear") for name in ("vgg", "vgg relu", "norm", "mlp gelu")), ("vgg", "matched"), ("lenet", "matched"),
-     ("norm elu", "matched")],
+     ("norm elu", "matched"), ("norm", "matched")],
 )  # fmt: skip
 def test_with_forward_weights_as_feedback_small_targets_give_backprop(name: str, style: Style) -> None:
     learner = Learner(NETWORKS[name](), Algorithm(DifferenceTargets(beta=1e-4), Fixed(style=style))).double()

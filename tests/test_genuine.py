@@ -24,6 +24,7 @@ from targetprop import (
 )
 from targetprop.layers.linear import Dense
 from targetprop.layers.maps import MapFeedback
+from targetprop.layers.sequence import FeedbackChain
 from targetprop.measure import block_gradients, nonlinearity
 from targetprop.models import lenet, mlp, norm_vgg, simple_vgg
 
@@ -60,10 +61,13 @@ def backprop_through(learner: Learner, x: Tensor, y: Tensor) -> list[Tensor]:
     """Gradients of backprop on the learner's network, with its feedback weights in place of the transposed ones."""
     layers: list[nn.Module] = []
     for pair in learner.network.pairs:
-        parts = list(pair.feedback) if pair.feedback is not None else [None] * len(list(pair.block.children()))
-        for layer, part in zip(pair.block.children(), parts, strict=True):
-            own = isinstance(part, MapFeedback)
-            layers.append(ThroughV(layer, part.transposed.detach().clone()) if own else layer)  # type: ignore[arg-type]
+        children = list(pair.block.children())
+        parts = [None] * len(children) if pair.feedback is None else list(cast(FeedbackChain, pair.feedback))
+        for layer, part in zip(children, parts, strict=True):
+            if isinstance(part, MapFeedback) and isinstance(layer, (nn.Conv2d, nn.Linear)):
+                layers.append(ThroughV(layer, part.transposed.detach().clone()))
+            else:
+                layers.append(layer)
     F.cross_entropy(nn.Sequential(*layers)(x), y).backward()
     gradients = [gradient.clone() for gradient in block_gradients(learner.network)]
     learner.network.zero_grad()
@@ -182,7 +186,7 @@ def test_measuring_responses_and_reading_weights_give_the_same_feedback() -> Non
                 learner.backward(F.cross_entropy(learner(x), y))
                 with torch.no_grad():
                     for parameter in learner.network.forward_parameters():
-                        parameter -= 0.05 * cast(Tensor, parameter.grad)
+                        parameter.sub_(cast(Tensor, parameter.grad), alpha=0.05)
                         parameter.grad = None
             weights.append([p.detach().clone() for p in learner.network.feedback_parameters() if p.dim() > 1])
         for measured, read in zip(*weights, strict=True):

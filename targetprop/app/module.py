@@ -49,6 +49,7 @@ class Classifier(L.LightningModule):
     Attributes:
         record: what every checkpoint keeps of the run, in plain types (see `record`).
         multiply_adds: of one image's forward pass, where they were counted.
+        nonlinearity: of every block's targets, as last measured (see `measure.nonlinearity`).
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Classifier(L.LightningModule):
         self.loss = loss
         self.record: Mapping[str, Any] = {}
         self.multiply_adds = 0
+        self.nonlinearity: list[float] = []
         self._labels: Tensor | None = None  # of the batch, between training_step and backward
         self._outcome: Outcome | None = None  # of a graph, between training_step and backward
         self.last_step: Step | None = None

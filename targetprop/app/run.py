@@ -129,15 +129,18 @@ def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, th
             trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
         except MisconfigurationException as error:  # of a callback's setting, which shows while it works
             raise UserError(str(error)) from error
-    history = find_callback(trainer, History)  # read before evaluation, which restores that of the best checkpoint
+    # Read before evaluation, which restores the callbacks of the best checkpoint.
+    history = find_callback(trainer, History)
     seconds = [row["seconds"] for row in history.epochs] if history else []
+    facts = {"epoch_seconds": seconds, "threads": threads, "nonlinearity": module.nonlinearity}
+    facts |= {"note": datamodule.note} if datamodule.note else {}
     evaluated = checkpoints.best(trainer) if config.train else start
     results = evaluate(trainer, module, datamodule, evaluated) if config.test else {}
     if results:
-        console.print(results_table(results, datamodule.classes))
+        console.print(results_table(results, datamodule.classes, datamodule.note))
     if seconds:
         console.print(times_line(seconds))
-    _keep_results(Path(config.output_dir), results, {"epoch_seconds": seconds, "threads": threads})
+    _keep_results(Path(config.output_dir), results, facts)
     return {f"{part}/accuracy": result.accuracy for part, result in results.items()}
 
 

@@ -58,7 +58,7 @@ class ByLoss(FeedbackRule):
     init_symmetric_weights: bool = False
     gradient: Gradient = "closed_form"
     style: Style = "published"
-    styles: ClassVar[frozenset[Style]] = frozenset(STYLES)
+    styles: ClassVar[frozenset[Style]] = frozenset(STYLES) - {"gained"}  # a loss finds such a gain by itself
 
     def __post_init__(self) -> None:
         require(callable(self.loss), "loss", "a function, as those of feedback/losses.py", self.loss)
