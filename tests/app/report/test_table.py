@@ -17,6 +17,12 @@ def lines(results: dict[str, Result], classes: list[str]) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("│").split("│")] for line in printed]
 
 
+def test_a_note_stands_below_the_table() -> None:
+    text = io.StringIO()
+    Console(file=text, width=100).print(results_table({"test": Result(0.5, 0.9, [0.5])}, ["cat"], "other files"))
+    assert text.getvalue().splitlines()[-1].strip() == "other files"
+
+
 def test_few_classes_have_a_row_each() -> None:
     results = {"validation": Result(0.5, 0.9, [0.25, 1.0]), "test": Result(0.625, 1.0, [0.125, 0.75])}
     assert lines(results, ["cat", "dog"]) == [
