@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -52,8 +52,8 @@ Row = dict[str, Any]
 CHANNELS, HIDDEN = (8, 8, 16, 16, 32), (64, 64, 64)
 PARTS = 10
 """That the draws are split into."""
-MOST_REPEATS, ENOUGH_UNITS = 4, 8
-"""A block with few units in a channel of its output gets up to so many times the draws, to make up for them."""
+FOR_ONE_UNIT = 2
+"""A block with one unit in a channel of its output gets so many times the draws."""
 GOALS = {"angle": 3.0, "norm": 5.0}
 """What is to hold at sigma .05: degrees, and per cent."""
 
@@ -98,8 +98,8 @@ class Case:
 
 def cases(options: Any) -> list[Case]:
     """All that the options ask for."""
-    made = itertools.product(options.networks, options.activations, options.pools, options.seeds, options.epochs)
-    alike = (Case(n, a, p if n == "vgg" else "none", seed, epochs) for n, a, p, seed, epochs in made)
+    made = itertools.product(options.seeds, options.networks, options.pools, options.activations, options.epochs)
+    alike = (Case(n, a, p if n == "vgg" else "none", seed, epochs) for seed, n, p, a, epochs in made)
     return list(dict.fromkeys(alike))
 
 
@@ -117,7 +117,7 @@ def train(case: Case, images: Images, batches: int, batch: int) -> nn.Sequential
 
 @dataclass(frozen=True)
 class Settled:
-    """Amortised DTP in one style on a batch, its feedback settled, in float64.
+    """Amortised DTP in one style on a batch, its feedback settled; then in float64.
 
     Attributes:
         targets: t - s of every block at the step size of the algorithm.
@@ -130,10 +130,10 @@ class Settled:
 
 def settle(model: nn.Sequential, style: Style, x: Tensor, y: Tensor, steps: int) -> Settled:
     """Let the feedback learn for so many steps on a batch, forward weights standing still."""
-    learner = Learner(copy.deepcopy(model).double(), AMORTISED_DTP.with_numbers(style=style))
+    learner = Learner(copy.deepcopy(model), AMORTISED_DTP.with_numbers(style=style))
     for _ in range(steps):
         learn(learner, x, y)
-    seen = StoredPass(learner.network, x, learner.noise, learner.steps)
+    seen = StoredPass(learner.double().network, x.double(), learner.noise, learner.steps)
     output = seen.output.requires_grad_()
     (gradient,) = torch.autograd.grad(F.cross_entropy(output, y, reduction="sum"), output)
     with torch.no_grad():
@@ -184,20 +184,14 @@ def measure_block(
     }
     first = next(iter(settled))
     trace = pairs[first].trace(settled[first].seen.trace(block).x.to(dtype))
-    repeats = min(MOST_REPEATS, max(1, ENOUGH_UNITS // trace.y[0, 0].numel()))
-    right, draws = right_sides(twins, trace, options.draws * repeats, PARTS, generator)
+    wanted = options.draws * (FOR_ONE_UNIT if trace.y[0, 0].numel() == 1 else 1)
+    right, draws = right_sides(twins, trace, wanted, PARTS, generator)
     rows = []
-    for style, each in settled.items():
-        for name, sigma in sigmas.items():
-            sides = {indices: right[style, indices, name] for indices in pairs_indices(twins, style)}
-            about = {"block": block + 1, "style": style, "sigma": name, "sigma_value": sigma, "draws": draws}
-            rows += [{**about, **row} for row in compare_block(block, each, sigma, sides)]
+    for style, name in itertools.product(settled, sigmas):
+        sides = {key[1]: side for key, side in right.items() if key[0] == style and key[2] == name}
+        about = {"block": block + 1, "style": style, "sigma": name, "sigma_value": sigmas[name], "draws": draws}
+        rows += [{**about, **row} for row in compare_block(block, settled[style], sigmas[name], sides)]
     return rows
-
-
-def pairs_indices(twins: Iterable[tuple[Style, Indices, Sigma]], style: Style) -> list[Indices]:
-    """The ways to treat maxima that were measured in a style."""
-    return list(dict.fromkeys(indices for each, indices, _ in twins if each == style))
 
 
 def compare_block(block: int, settled: Settled, sigma: float, sides: dict[Indices, Tensor]) -> list[Row]:
@@ -239,25 +233,32 @@ def scaled(weight: Tensor, gain: Tensor) -> Tensor:
     return weight * gain.view(-1, *[1] * (weight.dim() - 1))
 
 
-GROUP = ("network", "pool", "indices", "activation", "style", "epochs", "sigma")
-"""What rows of a table have in common: over the seeds they show the worst."""
+GROUP = ("network", "pool", "activation", "epochs", "style", "indices", "sigma")
+"""What rows of a table have in common: of the seeds they show the worst."""
+
+
+def grouped(rows: Sequence[Row]) -> dict[tuple[str, ...], dict[int, list[Row]]]:
+    """Rows by what they have in common, and by block."""
+    groups: dict[tuple[str, ...], dict[int, list[Row]]] = {}
+    for row in rows:
+        blocks = groups.setdefault(tuple(str(row[key]) for key in GROUP), {})
+        blocks.setdefault(row["block"], []).append(row)
+    return groups
 
 
 def summary(rows: Sequence[Row], what: str) -> list[list[str]]:
-    """For each group, what is compared of every block: the largest angle and deviation of norm over the seeds."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in GROUP), []).append(row)
-    lines = []
-    for group, members in groups.items():
-        blocks = dict.fromkeys(row["block"] for row in members)
-        cells = [worst([row[what] for row in members if row["block"] == block]) for block in blocks]
-        lines.append([*map(str, group), *cells])
+    """For each group, and in it for each block, the worst over the seeds of what is compared; the first is the head."""
+    numbers = sorted({row["block"] for row in rows})
+    lines = [[*GROUP, *(f"block {number}" for number in numbers)]]
+    for group, blocks in grouped(rows).items():
+        lines.append([*group, *(worst([row[what] for row in blocks.get(number, [])]) for number in numbers)])
     return lines
 
 
 def worst(measured: Sequence[dict[str, float]]) -> str:
     """The largest angle, the deviation of norm that is farthest from zero, and the largest sampling error."""
+    if not measured:
+        return ""
     angle, error = (max(each[key] for each in measured) for key in ("angle", "error"))
     norm = max((each["norm"] for each in measured), key=abs)
     return f"{angle:.1f} / {norm:+.1f} ({error:.1f})"
@@ -271,30 +272,42 @@ WHAT = {
     "best": "V~ with the best gain for each channel, against the minimiser",
 }
 """What is compared, in words."""
+CELLS = "Degrees / per cent of the norm (sampling error in degrees), the worst of the seeds"
+"""What a cell of a table shows."""
 
 
 def table_of(heading: str, lines: Sequence[Sequence[str]]) -> Table:
-    """One column for each block with feedback."""
-    table = Table(*header(lines), title=heading)
-    for line in lines:
-        table.add_row(*line, *[""] * (len(header(lines)) - len(line)))
+    """One column for what the rows have in common, and one for each block."""
+    common = len(GROUP)
+    table = Table("", *lines[0][common:], title=heading)
+    for line in lines[1:]:
+        table.add_row(" ".join(line[:common]), *line[common:])
     return table
-
-
-def header(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Of a table: what its lines have in common, and blocks from the second on."""
-    return [*GROUP, *(f"block {number + 2}" for number in range(max(map(len, lines)) - len(GROUP)))]
 
 
 def markdown(heading: str, rows: Sequence[Row]) -> str:
     """All tables."""
-    parts = [f"{heading}. Degrees / per cent of the norm (sampling error in degrees), the worst of the seeds."]
+    parts = [f"{heading}. {CELLS}."]
     for what, words in WHAT.items():
-        lines = summary(rows, what)
-        head = header(lines)
-        body = [head, ["---"] * len(head), *([*line, *[""] * (len(head) - len(line))] for line in lines)]
+        head, *lines = summary(rows, what)
+        body = [head, ["---"] * len(head), *lines]
         parts.append(f"## {words}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in body))
     return "\n\n".join(parts) + "\n"
+
+
+def record(rows: Sequence[Row]) -> dict[str, Any]:
+    """All rows as comma-separated values: nested ones would take a line for every number."""
+    flat = [flattened(row) for row in rows]
+    lines = [",".join(f"{each:.4g}" if isinstance(each, float) else str(each) for each in row.values()) for row in flat]
+    return {"goals": GOALS, "columns": ",".join(flat[0]), "rows": lines}
+
+
+def flattened(row: Row) -> Row:
+    """A row in which everything that is compared has a column for each of its numbers."""
+    flat: Row = {}
+    for key, value in row.items():
+        flat |= {f"{key} {name}": number for name, number in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
 
 
 def sigma_of(text: str) -> Sigma:
@@ -335,10 +348,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console, rows = Console(), []
     for case in cases(options):
         model = train(case, images, options.train_batches, options.batch)
-        settled = {style: settle(model, style, x.double(), y, options.settle) for style in options.styles}
+        settled = {style: settle(model, style, x, y, options.settle) for style in options.styles}
         rows += measure(case, settled, options)
         console.print(f"{case} measured", highlight=False)
-        write_record(options, "tracking", {"goals": GOALS, "rows": rows})
+        write_record(options, "tracking", record(rows))
     for what, words in WHAT.items():
         console.print(table_of(f"{words}; {heading}", summary(rows, what)))
     if options.markdown:
