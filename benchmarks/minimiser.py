@@ -39,9 +39,9 @@ maxima, and un-pools them to where those of the clean pass were ("clean"), or to
 code does. Without max-pooling the three are one, called "held".
 """
 Key = TypeVar("Key", bound=Hashable)
-NODES = 32
+NODES = 16
 """Of the quadrature over output noise."""
-FLAT = 1e-2
+FLAT = 5e-3
 """Of the largest curvature of the loss: directions of V with less are left out, as the loss hardly sees them."""
 
 

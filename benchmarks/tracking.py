@@ -180,8 +180,11 @@ def measure_block(
         (style, indices, name): (twin, indices, sigma)
         for style, twin in ((style, Twin.of(pair)) for style, pair in pairs.items())
         for indices in twin.indices
+        if indices in options.indices
         for name, sigma in sigmas.items()
     }
+    if not twins:
+        return []
     first = next(iter(settled))
     trace = pairs[first].trace(settled[first].seen.trace(block).x.to(dtype))
     wanted = options.draws * (FOR_ONE_UNIT if trace.y[0, 0].numel() == 1 else 1)
@@ -328,6 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("--activations", nargs="+", default=["elu", "tanh"])
     made.add_argument("--pools", nargs="+", choices=("max", "average"), default=["max", "average"])
     made.add_argument("--styles", nargs="+", choices=get_args(Style), default=list(get_args(Style)))
+    made.add_argument("--indices", nargs="+", choices=get_args(Indices), default=["held"], help="see minimiser.py")
     made.add_argument("--sigmas", nargs="+", type=sigma_of, default=[0.05, "published"])
     made.add_argument("--draws", type=positive, default=100_000, help="of the noise of one sample, at least, per block")
     made.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
