@@ -289,12 +289,13 @@ def table_of(heading: str, lines: Sequence[Sequence[str]]) -> Table:
 
 
 def markdown(heading: str, rows: Sequence[Row]) -> str:
-    """All tables."""
+    """A table of each thing that is compared, for each sigma."""
     parts = [f"{heading}. {CELLS}."]
-    for what, words in WHAT.items():
-        head, *lines = summary(rows, what)
+    for sigma, what in itertools.product(dict.fromkeys(row["sigma"] for row in rows), WHAT):
+        head, *lines = summary([row for row in rows if row["sigma"] == sigma], what)
         body = [head, ["---"] * len(head), *lines]
-        parts.append(f"## {words}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in body))
+        table = "\n".join(f"| {' | '.join(line)} |" for line in body)
+        parts.append(f"### Sigma {sigma}: {WHAT[what]}\n\n{table}")
     return "\n\n".join(parts) + "\n"
 
 
