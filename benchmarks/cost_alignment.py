@@ -3,7 +3,7 @@
     DATA_DIR=data python benchmarks/cost_alignment.py --json runs/cost_alignment.json --picture runs/cost_alignment.png
     python benchmarks/cost_alignment.py --budgets 0.06 0.12 --modes closed_form --steps 100
 
-Delta mirrors with several budgets, L-DRL modes if asked, and strict backprop train networks of their own, all on
+Amortised DTP with several budgets, L-DRL modes if asked, and strict backprop train networks of their own, all on
 the same batches of CIFAR-10, taking turns step by step: so their times compare. Every `--every` steps the angle between
 each block's update and the backprop gradient of the same weights is measured, untimed; the table has its mean over
 the second half of the steps. Cost is that of a whole step in backprop steps, by multiply-adds (counted) and by median
@@ -76,10 +76,10 @@ class Trainee:
 def make_trainees(
     network: str, budgets: Sequence[float], modes: Sequence[str], device: torch.device
 ) -> dict[str, Trainee]:
-    """Strict backprop, delta mirrors by budget, and the modes, all with the same weights."""
-    mirror = algorithm_of(network, "delta_mirror")
+    """Strict backprop, amortised DTP by budget, and the modes, all with the same weights."""
+    base = algorithm_of(network, "amortised_dtp")
     algorithms: dict[str, Algorithm | None] = {STRICT: None}
-    algorithms |= {f"delta_mirror {budget:g}": mirror.with_numbers(budget=budget) for budget in budgets}
+    algorithms |= {f"amortised_dtp {budget:g}": base.with_numbers(budget=budget) for budget in budgets}
     algorithms |= {mode: algorithm_of(network, mode) for mode in modes}
     learners = {name: make_learner(build_network(network), name, each, device) for name, each in algorithms.items()}
     return {name: Trainee(each, make_optimizer(each, forward_rate(network, name))) for name, each in learners.items()}
@@ -146,13 +146,13 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
     """Angles over cost by multiply-adds and by time: budgets joined by lines, other modes as crosses."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    mirrors = [row for row in rows if row["name"].startswith("delta_mirror")]
-    others = [row for row in rows if row["angles"] and row not in mirrors]
+    amortised = [row for row in rows if row["name"].startswith("amortised_dtp")]
+    others = [row for row in rows if row["angles"] and row not in amortised]
     for panel, key, label in zip(panels, ("cost", "time"), ("multiply-adds", "time"), strict=True):
-        blocks = len((mirrors + others)[0]["angles"])
+        blocks = len((amortised + others)[0]["angles"])
         for block in range(blocks):
             color = colormaps["viridis"](block / blocks)
-            points = sorted((row[key], row["angles"][block]) for row in mirrors)
+            points = sorted((row[key], row["angles"][block]) for row in amortised)
             panel.plot(*zip(*points, strict=True), marker="o", markersize=4, color=color, label=f"block {block + 1}")
             for row in others:
                 panel.plot(row[key], row["angles"][block], marker="x", color=color)
@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made = parser(__doc__)
     made.add_argument("--network", choices=VGGS, default="small")
     made.add_argument("--budgets", nargs="+", type=float, default=[0.03, 0.06, 0.12, 0.24])
-    made.add_argument("--modes", nargs="*", choices=("closed_form",), default=[], help="beside the delta mirror")
+    made.add_argument("--modes", nargs="*", choices=("closed_form",), default=[], help="beside amortised DTP")
     made.add_argument("--batch", type=positive, default=128)
     made.add_argument("--steps", type=positive, default=400)
     made.add_argument("--every", type=positive, default=10, help="steps from one comparison with backprop to the next")

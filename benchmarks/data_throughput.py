@@ -1,7 +1,7 @@
 """Images a second that the data pipeline makes, beside those that a training step uses up.
 
     python benchmarks/data_throughput.py --network small
-    python benchmarks/data_throughput.py --device cuda --network full --modes delta_mirror
+    python benchmarks/data_throughput.py --device cuda --network full --modes amortised_dtp
 
 The loader runs through whole epochs of images of the size and number of CIFAR-10 (random ones: nothing is downloaded)
 on the device, with the published augmentation and without. Everything is timed interleaved; the table shows medians,
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     made = parser(__doc__)
     made.add_argument("--network", choices=NETWORKS, default="small", help="of the training step")
-    made.add_argument("--modes", nargs="+", choices=MODES, default=["delta_mirror"])
+    made.add_argument("--modes", nargs="+", choices=MODES, default=["amortised_dtp"])
     made.add_argument("--batch", type=positive, default=128)
     made.add_argument("--images", type=positive, default=50_000)
     add_repeats(made, repeats=15, seconds=20.0)

@@ -69,7 +69,7 @@ from timing import (
     write_record,
 )
 
-MODES = ("closed_form", "delta_mirror")
+MODES = ("closed_form", "amortised_dtp", "delta_mirror")
 PRECISIONS = {"cuda": ("ieee", "tf32"), "cpu": ("ieee",)}
 GRAPHED = (STRICT, *MODES)
 """What is also timed as a CUDA graph, on a GPU: backprop, too, since it gains by one as well."""
@@ -214,7 +214,7 @@ def peak_memory(network: str, batch: int, device: torch.device) -> Results:
 
 
 def training(options: Any, device: torch.device) -> Results:
-    """Test accuracy and speed of a short training by strict backprop and by the delta mirror."""
+    """Test accuracy and speed of a short training by strict backprop and by amortised DTP."""
     try:
         splits = cifar10.load(os.environ.get("DATA_DIR", "data"), download=False)
     except UserError as error:
@@ -224,7 +224,7 @@ def training(options: Any, device: torch.device) -> Results:
     train = cifar_loader(splits.train.to(device), batch)
     test = cifar_loader(splits.test.to(device), 500, train=False)
     results: Results = {}
-    for mode in (STRICT, "delta_mirror"):
+    for mode in (STRICT, "amortised_dtp"):
         learner = learner_of(options.network, mode, device)
         optimizer = make_optimizer(learner, forward_rate(options.network, mode))
         steps, seconds = train_for(learner, optimizer, train, options.training_steps, options.training_seconds, device)

@@ -44,7 +44,7 @@ from targetprop.execution.schedule import Wrapper
 from targetprop.noise import NoiseSource
 from timing import measure, medians, parser, positive, prepare, title, write_record
 
-MODES = ("closed_form", "delta_mirror")
+MODES = ("closed_form", "amortised_dtp")
 SIZES = (1 << 10, 1 << 16, 1 << 20, 1 << 23)
 """Bytes that are sent to learn what sending costs."""
 PROCESSES = range(1, 17)

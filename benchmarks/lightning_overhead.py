@@ -1,6 +1,6 @@
 """What Lightning costs: the same steps by a plain loop over `Learner`, and by the Trainer as main.py builds it.
 
-    python benchmarks/lightning_overhead.py --network small --model delta_mirror
+    python benchmarks/lightning_overhead.py --network small --model amortised_dtp
     python benchmarks/lightning_overhead.py --model backprop --steps 100
 
 The Trainer runs with its default callbacks (angles every 25 steps, progress, checkpoints) and with callbacks=none, both
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     made = parser(__doc__)
     made.add_argument("--network", choices=NETWORKS, default="small")
-    made.add_argument("--model", choices=("delta_mirror", "backprop", "dtp"), default="delta_mirror")
+    made.add_argument("--model", choices=("amortised_dtp", "backprop", "dtp"), default="amortised_dtp")
     made.add_argument("--batch", type=positive, default=128)
     made.add_argument("--steps", type=positive, default=50, help="timed, of each run")
     made.add_argument("--repeats", type=positive, default=5, help="runs of each kind")

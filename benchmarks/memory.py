@@ -1,7 +1,7 @@
 """Peak memory of one training step by each mode, beside backprop at the same batch.
 
     python benchmarks/memory.py --network full --batch 128
-    python benchmarks/memory.py --device cuda --modes closed_form delta_mirror
+    python benchmarks/memory.py --device cuda --modes closed_form amortised_dtp
 
 On the CPU, the storages that operations return during the step are counted while they are alive. Those that outlive it
 (gradients, optimiser state) are told apart: "activations" is the peak without them. What a kernel allocates for itself

@@ -184,22 +184,22 @@ def repeat(options: argparse.Namespace) -> None:
     with TemporaryDirectory() as folder:
         for seed in range(options.first_seed, options.first_seed + options.seeds):
             device = [] if options.device == "cuda" else ["trainer.gpus=0"]
-            overrides = [*device, *options.overrides, "test=true", f"seed={seed}", f"output_dir={folder}/{seed}"]
+            fixed = [f"trainer.threads={options.threads}", "test=true", f"seed={seed}", f"output_dir={folder}/{seed}"]
+            overrides = [*device, *options.overrides, *fixed]
             try:
                 check_overrides(overrides)
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                    runs.append({"seed": seed, **process.submit(one_run, overrides, options.threads).result()})
+                    runs.append({"seed": seed, **process.submit(one_run, overrides).result()})
             except UserError as error:
                 sys.exit(f"Error: {error}")
     Console().print(repeat_table(title(" ".join(["runs of", *options.overrides]), options), runs))
     write_record(options, "runs", {"runs": runs, "summary": summary_of(runs)})
 
 
-def one_run(overrides: Sequence[str], threads: int) -> dict[str, float]:
+def one_run(overrides: Sequence[str]) -> dict[str, float]:
     """Train once, in a process that has done nothing else."""
     from targetprop.app.run import train
 
-    torch.set_num_threads(threads)
     config = check_overrides(list(overrides))
     metrics = train(config)
     scale = 1 if sys.platform == "darwin" else 1024  # of what the system counts memory in

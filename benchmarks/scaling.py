@@ -1,7 +1,7 @@
 """How the time of a step grows with batch, width, depth and threads, beside strict backprop.
 
     python benchmarks/scaling.py --json runs/scaling.json --picture runs/scaling.png
-    python benchmarks/scaling.py --axes width --width 0.5 1 2 --modes delta_mirror closed_form
+    python benchmarks/scaling.py --axes width --width 0.5 1 2 --modes amortised_dtp closed_form
 
 The network is SimpleVGG 32-32-64-64-128 at batch 128; one axis varies at a time. Width multiplies the channels (4
 gives the full-size network), depth is the number of 3x3 convolutions before each of the five poolings. L-DRL modes make
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and draw."""
     made = parser(__doc__)
     made.add_argument("--axes", nargs="+", choices=("batch", "width", "depth", "threads"))
-    made.add_argument("--modes", nargs="+", choices=MODES, default=["delta_mirror"])
+    made.add_argument("--modes", nargs="+", choices=MODES, default=["amortised_dtp"])
     made.add_argument("--batch", nargs="+", type=positive, default=[16, 32, 64, 128, 256])
     made.add_argument("--width", nargs="+", type=float, default=[0.5, 1, 2, 4])
     made.add_argument("--depth", nargs="+", type=positive, default=[1, 2, 4])

@@ -1,7 +1,7 @@
 """Time of one training step by each mode, beside two backprop yardsticks.
 
     python benchmarks/step_time.py --network full --threads 2
-    python benchmarks/step_time.py --network small --modes delta_mirror closed_form --repeats 30
+    python benchmarks/step_time.py --network small --modes amortised_dtp closed_form --repeats 30
 
 All modes are timed in one run, interleaved, on one batch of random images; the table shows medians, and ratios to
 both yardsticks, backprop by textbook autograd and the strict one, with pooling before the activation (the two differ

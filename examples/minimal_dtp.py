@@ -96,8 +96,8 @@ def train_step(
 
 def build(sizes: list[int]) -> list[Block]:
     """One block for each two neighbouring sizes."""
-    activations: list[Callable[[Tensor], Tensor]] = [F.elu] * (len(sizes) - 2) + [nn.Identity()]
-    return [Block(*pair, act) for *pair, act in zip(sizes[:-1], sizes[1:], activations, strict=True)]
+    activations: list[Callable[[Tensor], Tensor]] = [*[F.elu] * (len(sizes) - 2), nn.Identity()]
+    return [Block(below, above, act) for below, above, act in zip(sizes[:-1], sizes[1:], activations, strict=True)]
 
 
 def optimizers(blocks: list[Block]) -> tuple[list[torch.optim.Optimizer], torch.optim.Optimizer]:

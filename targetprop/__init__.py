@@ -1,83 +1,28 @@
-"""Train deep networks by target propagation instead of backprop."""
+"""Train deep networks by target propagation instead of backprop.
 
-from targetprop.algorithms import (
-    ALGORITHMS,
-    AMORTISED_DTP,
-    DELTA_MIRROR,
-    DTP,
-    FEEDBACK_ALIGNMENT,
-    FIXED_DTP,
-    KOLEN_POLLACK,
-    LEE_DTP,
-    PARALLEL_DTP,
-    TP,
-    VANILLA_DTP,
-    WEIGHT_MIRROR,
-    Algorithm,
-)
-from targetprop.feedback.amortised import Amortised
-from targetprop.feedback.base import FeedbackLearning, FeedbackRule, OptimizerSpec
-from targetprop.feedback.by_loss import ByLoss
-from targetprop.feedback.delta_mirror import DeltaMirror
-from targetprop.feedback.fixed import Fixed
-from targetprop.feedback.kolen_pollack import KolenPollack
-from targetprop.feedback.weight_mirror import WeightMirror
-from targetprop.layers.activation import register_elementwise
-from targetprop.layers.base import FeedbackLayer, LayerRule, register
-from targetprop.layers.lookup import rule_of
-from targetprop.layers.residual import Residual
-from targetprop.layers.shape import Reshape
-from targetprop.learner import Learner, Trainable, explain
-from targetprop.network.network import PairedNetwork
-from targetprop.network.pair import Pair, Trace
-from targetprop.network.passes import Pass
-from targetprop.step import Step
-from targetprop.targets import DifferenceTargets, OutputSignal, PlainTargets, TargetRule
-from targetprop.utils.errors import UserError
-from targetprop.version import __version__
+The names stand in `targetprop.public`, which is imported when one of them is first asked for: the command line has to
+say how threads wait before torch is imported (`app/waiting.py`), and answers `--help` without it.
+"""
 
-__all__ = [
-    "ALGORITHMS",
-    "AMORTISED_DTP",
-    "DELTA_MIRROR",
-    "DTP",
-    "FEEDBACK_ALIGNMENT",
-    "FIXED_DTP",
-    "KOLEN_POLLACK",
-    "LEE_DTP",
-    "PARALLEL_DTP",
-    "TP",
-    "VANILLA_DTP",
-    "WEIGHT_MIRROR",
-    "Algorithm",
-    "Amortised",
-    "ByLoss",
-    "DeltaMirror",
-    "DifferenceTargets",
-    "FeedbackLayer",
-    "FeedbackLearning",
-    "FeedbackRule",
-    "Fixed",
-    "KolenPollack",
-    "LayerRule",
-    "Learner",
-    "OptimizerSpec",
-    "OutputSignal",
-    "Pair",
-    "PairedNetwork",
-    "Pass",
-    "PlainTargets",
-    "Reshape",
-    "Residual",
-    "Step",
-    "TargetRule",
-    "Trace",
-    "Trainable",
-    "UserError",
-    "WeightMirror",
-    "__version__",
-    "explain",
-    "register",
-    "register_elementwise",
-    "rule_of",
-]
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from targetprop.public import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    """A module or folder of the package, or a public name."""
+    if name.startswith("__") and name not in ("__all__", "__version__"):  # tools ask any module for those
+        raise AttributeError(name)
+    if find_spec(f"{__name__}.{name}"):
+        return import_module(f"{__name__}.{name}")
+    try:
+        return vars(import_module("targetprop.public"))[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *import_module("targetprop.public").__all__]

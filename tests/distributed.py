@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
+from torch.multiprocessing.spawn import spawn
 
 Work = Callable[[Path], None]
 """What every process does; it writes what it found into the directory."""
@@ -18,7 +18,7 @@ Work = Callable[[Path], None]
 def run_worlds(sizes: Sequence[int], work: Sequence[Work], directory: Path) -> None:
     """Do each piece of work in a world of so many processes; the processes are started once, for the largest."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    multiprocessing.spawn(_worlds, (tuple(sizes), tuple(work), directory), nprocs=max(sizes))
+    spawn(_worlds, (tuple(sizes), tuple(work), directory), nprocs=max(sizes))
 
 
 def _worlds(rank: int, sizes: Sequence[int], work: Sequence[Work], directory: Path) -> None:

@@ -53,9 +53,12 @@ class Tape:
             changed.detach().copy_(value)
         return outcome
 
-    @torch.no_grad()
     def replay(self) -> None:
         self.replays += 1
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):  # conversions are among the recorded calls
+            self._call_again()
+
+    def _call_again(self) -> None:
         for function, args, kwargs, results in self.calls:
             again = function(*args, **kwargs)
             if any(argument.alias_info is not None for argument in function._schema.returns):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from targetprop import (
     ALGORITHMS,
+    AMORTISED_DTP,
     DELTA_MIRROR,
     DTP,
     FIXED_DTP,
@@ -24,6 +25,7 @@ from targetprop import (
     PARALLEL_DTP,
     TP,
     VANILLA_DTP,
+    WEIGHT_MIRROR,
     Algorithm,
     ByLoss,
     DeltaMirror,
@@ -84,12 +86,28 @@ def test_an_algorithm_refuses_a_bad_number_in_a_list_of_iterations() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("budget", 0), ("budget", NAN), ("budget", True), ("adaptive", 1), ("adaptive", None)]
+    ("key", "value"),
+    [("budget", 0), ("budget", NAN), ("budget", True), ("adaptive", 1), ("adaptive", None), ("reads_weights", "no")],
 )
-def test_the_delta_mirror_refuses_bad_numbers_by_key(key: str, value: Any) -> None:
+def test_what_learns_from_responses_refuses_bad_numbers_by_key(key: str, value: Any) -> None:
+    for algorithm in (DELTA_MIRROR, AMORTISED_DTP, WEIGHT_MIRROR):
+        if key in algorithm.numbers:
+            with pytest.raises(UserError) as refusal:
+                algorithm.with_numbers(**{key: value})
+            assert_refused(refusal, key, value)
+
+
+@pytest.mark.parametrize("rate", [0, -1, 1.5, NAN, True])
+def test_a_weight_mirror_refuses_rates_that_do_not_average(rate: float) -> None:
     with pytest.raises(UserError) as refusal:
-        DELTA_MIRROR.with_numbers(**{key: value})
-    assert_refused(refusal, key, value)
+        WEIGHT_MIRROR.with_numbers(rate=rate)
+    assert_refused(refusal, "rate", rate)
+
+
+@pytest.mark.parametrize("style", ["linear", "published", "matchd"])
+def test_amortised_feedback_has_activations_that_are_evaluated_at_targets(style: str) -> None:
+    with pytest.raises(UserError, match=r"^style: unknown value .*Valid: gained, matched"):
+        AMORTISED_DTP.with_numbers(style=style)
 
 
 @pytest.mark.parametrize("algorithm", [KOLEN_POLLACK, FIXED_DTP, DTP])
@@ -143,8 +161,8 @@ def test_what_the_output_follows_is_refused_by_key(value: Any) -> None:
 def test_algorithms_are_values() -> None:
     assert Algorithm(DifferenceTargets(), ByLoss()) == DTP
     assert DTP.with_numbers() == DTP
-    assert DTP.with_numbers(beta=0.5).targets.beta == 0.5
-    assert DTP.targets.beta == 0.7
+    assert DTP.with_numbers(beta=0.5).numbers["beta"] == 0.5
+    assert DTP.numbers["beta"] == 0.7
     with pytest.raises(FrozenInstanceError):
         DTP.targets = PlainTargets()  # type: ignore[misc]
     with pytest.raises(FrozenInstanceError):
@@ -178,7 +196,10 @@ def test_every_number_can_be_set_and_only_those() -> None:
     for algorithm in ALGORITHMS.values():
         assert algorithm.with_numbers(**algorithm.numbers) == algorithm
         assert "loss" not in algorithm.numbers
-    assert set(DELTA_MIRROR.numbers) == {"beta", "output_follows_loss", "budget", "adaptive"}
+    of_responses = {"beta", "output_follows_loss", "budget"}
+    assert set(DELTA_MIRROR.numbers) == {*of_responses, "adaptive", "reads_weights"}
+    assert set(AMORTISED_DTP.numbers) == {*of_responses, "adaptive", "reads_weights", "style"}
+    assert set(WEIGHT_MIRROR.numbers) == {*of_responses, "rate"}
     assert set(FIXED_DTP.numbers) == {"beta", "output_follows_loss", "init_symmetric_weights", "style"}
 
 
@@ -189,7 +210,7 @@ def test_every_number_can_be_set_and_only_those() -> None:
         (DTP, "noise_sample", "Did you mean 'noise_samples' or 'noise'"),
         (DTP, "loss", "Valid: b_optim, beta, .*, style"),
         (DTP, "budget", "Valid: b_optim"),
-        (DELTA_MIRROR, "noise", "Valid: adaptive, beta, budget, output_follows_loss"),
+        (DELTA_MIRROR, "noise", "Valid: adaptive, beta, budget, output_follows_loss, reads_weights"),
         (DELTA_MIRROR, "style", "Valid: adaptive"),
         (FIXED_DTP, "b_optim", "Valid: beta"),
     ],
@@ -217,20 +238,12 @@ def test_algorithms_can_be_looked_up_by_name(name: str) -> None:
 
 
 def test_names_of_no_algorithm_are_answered_with_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"^algorithm: unknown value 'dpt'\. Did you mean .*'dtp'.*Valid: delta_mirror"):
+    with pytest.raises(
+        UserError, match=r"^algorithm: unknown value 'dpt'\. Did you mean .*'dtp'.*Valid: amortised_dtp"
+    ):
         Learner(network(), "dpt")
     with pytest.raises(UserError, match=r"^algorithm: expected an Algorithm or the name of one, got 3"):
         Learner(network(), 3)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("look_up", [named, lambda name: Learner(network(), name)], ids=["named", "Learner"])
-def test_amortised_dtp_is_refused_with_the_reason(look_up: Callable[[str], object]) -> None:
-    with pytest.raises(UserError) as refusal:
-        look_up("amortised_dtp")
-    message = str(refusal.value)
-    assert message.startswith("algorithm: 'amortised_dtp' is refused: ")
-    assert "no target propagation" in message
-    assert "'delta_mirror'" in message
 
 
 def test_an_algorithm_looks_as_far_as_the_further_of_its_rules() -> None:
@@ -348,7 +361,7 @@ def assert_equal(one: Learner, other: Learner) -> None:
         assert torch.equal(mine, theirs), name
 
 
-LEARNING = [name for name in ALGORITHMS if name != "fixed_dtp"]
+LEARNING = [name for name in ALGORITHMS if name not in ("fixed_dtp", "feedback_alignment")]
 
 
 def plain(name: str, model: nn.Sequential | None = None) -> Learner:

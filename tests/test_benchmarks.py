@@ -119,7 +119,7 @@ def test_data_throughput(run: Run) -> None:
         "loader, augmented",
         "loader, plain",
         "backprop, strict",
-        "delta_mirror",
+        "amortised_dtp",
     }
 
 
@@ -130,8 +130,8 @@ def test_lightning_overhead(run: Run) -> None:
 
 
 def test_memory(run: Run) -> None:
-    record = run("memory", *TINY, "--modes", "closed_form", "delta_mirror")
-    assert list(record["bytes"]) == ["backprop, textbook", "backprop, strict", "closed_form", "delta_mirror"]
+    record = run("memory", *TINY, "--modes", "closed_form", "amortised_dtp")
+    assert list(record["bytes"]) == ["backprop, textbook", "backprop, strict", "closed_form", "amortised_dtp"]
     image = 2 * 3 * 32 * 32 * 4
     for peak in record["bytes"].values():
         assert image < peak["activations"] <= peak["total"] < 100 * image
@@ -171,9 +171,9 @@ def test_gpu_report_on_a_cpu(run: Run) -> None:
     parts = record["parts"]
     assert record["failed"] == []
     assert parts["correctness"]["passed"]
-    assert set(parts["steps, batch 2, ieee"]) >= {"closed_form", "delta_mirror"}
+    assert set(parts["steps, batch 2, ieee"]) >= {"closed_form", "amortised_dtp"}
     assert positive(*parts["memory, batch 2"]["bytes"].values())
-    assert 0 <= parts["training"]["delta_mirror"]["test_accuracy"] <= 1
+    assert 0 <= parts["training"]["amortised_dtp"]["test_accuracy"] <= 1
 
 
 def test_gpu_report_goes_on_after_a_part_that_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,6 +322,14 @@ def test_two_editions_take_turns(run: Run) -> None:
         assert before == after > 0  # the same weights, batch and steps
         assert positive(row["ratio"], *row["quartiles"], *row["medians"].values())
         assert [len(each) for each in row["seconds"].values()] == [3, 3]
+
+
+def test_busy(run: Run) -> None:
+    record = run("busy", "--busy", "1", "--repeats", "1", "--batches", "1", "--policies", "own")
+    (row,) = record["rows"]
+    assert (row["network"], row["policy"]) == ("tiny", "own")
+    assert positive(row["rest"], row["busy"])
+    assert row["ratio"] == row["busy"] / row["rest"]
 
 
 @pytest.mark.usefixtures("run")

@@ -187,3 +187,15 @@ def test_weights_of_the_feedback_that_are_frozen_stay_beside_others_that_learn()
     assert torch.equal(before[0], weight)
     assert not torch.equal(before[1][0], learner.network.pairs[2].feedback_parameters()[0])
     assert bias.grad is None
+
+
+def test_a_loss_that_is_no_scalar_of_the_feedback_is_refused() -> None:
+    x, net = torch.randn(4, 2, 8, 8).double(), network()
+    for loss, words in (
+        (lambda pair, trace, draw: trace.y, r"shape \(4, .* does not depend"),
+        (lambda pair, trace, draw: pair.decode(trace.y, trace.context), r"shape \(4, .*\)\.$"),
+        (lambda pair, trace, draw: trace.y.mean(), r"shape \(\) that does not depend"),
+    ):
+        learner = Learner(net, Algorithm(DTP.targets, ByLoss(loss)))
+        with pytest.raises(UserError, match=rf"^loss: expected a scalar of the feedback's weights, .*{words}"):
+            learner.backward(learner(x).pow(2).mean())

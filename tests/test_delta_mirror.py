@@ -44,6 +44,7 @@ NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
     "vgg relu": lambda: simple_vgg((3, 16, 16), 5, (6, 8, 8), "relu"),
     "lenet": lambda: lenet((3, 16, 16), 5, (4, 6), 20, "tanh"),
     "norm": lambda: norm_vgg((3, 16, 16), 5, (6, 8, 8)),
+    "norm elu": lambda: norm_vgg((3, 16, 16), 5, (6, 8, 8), "elu"),
     "mlp gelu": lambda: mlp((3, 16, 16), 5, (30, 20), "gelu"),
     "strided": lambda: nn.Sequential(
         nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ELU()),
@@ -107,8 +108,11 @@ def test_the_first_batch_already_aligns_feedback_and_updates(name: str) -> None:
         assert float(angle(update, gradient)) < 8
 
 
-@pytest.mark.parametrize("style", ["linear", "matched"])
-@pytest.mark.parametrize("name", ["vgg", "vgg relu", "norm", "mlp gelu"])
+@pytest.mark.parametrize(
+    ("name", "style"),
+    [*((name, "linear") for name in ("vgg", "vgg relu", "norm", "mlp gelu")), ("vgg", "matched"), ("lenet", "matched"),
+     ("norm elu", "matched"), ("norm", "matched")],
+)  # fmt: skip
 def test_with_forward_weights_as_feedback_small_targets_give_backprop(name: str, style: Style) -> None:
     learner = Learner(NETWORKS[name](), Algorithm(DifferenceTargets(beta=1e-4), Fixed(style=style))).double()
     for pair in learner.network.trained:
@@ -150,7 +154,7 @@ def test_the_rule_rests_at_the_forward_weights_and_shrinks_the_error_as_predicte
     part = part_of(nn.Sequential(nn.Linear(9, 40), nn.Linear(40, 30)))
     weight, forward = part.map.weight, forward_weight(part)
     weight.copy_(forward)
-    allocation = Allocation(20, 3, torch.tensor(1 / (20 + 40)), 20)
+    allocation = given(20, 3, torch.tensor(1 / (20 + 40)), 20)
     assert float(delta_rule(part, torch.randn(20, 40), torch.randn(3, 40), allocation)) < 1e-12
     torch.testing.assert_close(weight, forward)
     left, shrunk = [], []
@@ -160,6 +164,11 @@ def test_the_rule_rests_at_the_forward_weights_and_shrinks_the_error_as_predicte
         shrunk.append((forward - weight).square().sum() / forward.square().sum())
     assert float(torch.stack(left).mean()) == pytest.approx(1, abs=0.02)
     assert float(torch.stack(shrunk).mean()) == pytest.approx(40 / 60, abs=0.02)  # d / (n + d)
+
+
+def given(rows: int, mixtures: int, step: Tensor, equations: float) -> Allocation:
+    """An allocation for the delta rule, which asks for no counts."""
+    return Allocation(rows, mixtures, counts=torch.tensor(rows), step=step, equations=equations)
 
 
 class OddConv(nn.Conv2d):
@@ -199,7 +208,7 @@ def test_both_ways_to_a_change_give_the_same(groups: int, order: torch.memory_fo
         part.map.weight.data = part.map.weight.data.contiguous(memory_format=order)
         white, shaped = torch.randn(6, 4, 2, 1, dtype=dtype), torch.randn(3, 4, 2, 1, dtype=dtype)
         white = torch.cat((white, white.new_zeros(zeros, 4, 2, 1)))
-        delta_rule(part, white, shaped, Allocation(6, 3, torch.tensor(0.02, dtype=dtype), 1))
+        delta_rule(part, white, shaped, given(6, 3, torch.tensor(0.02, dtype=dtype), 1))
         changes.append(part.map.weight.detach().clone())
     tolerance = 1e-4 if dtype == torch.float32 else 1e-10
     torch.testing.assert_close(*changes, rtol=tolerance, atol=tolerance)
@@ -219,7 +228,7 @@ def test_known_layers_take_one_product_for_what_others_measure(groups: int, othe
         weight = part.map.weight
         weight.copy_(torch.linspace(-1, 1, weight.numel()).view_as(weight))
         eps = torch.randn(3, 4, 7, 8)
-        delta_rule(part, eps, 2 * eps[:2], Allocation(3, 2, torch.tensor(0.01), 1))
+        delta_rule(part, eps, 2 * eps[:2], given(3, 2, torch.tensor(0.01), 1))
         changes.append(weight.clone())
     torch.testing.assert_close(*changes)
 
@@ -245,7 +254,7 @@ class WrappedRule(LayerRule[Wrapped]):
 def test_the_share_left_over_of_a_layer_of_the_users_own_is_measured() -> None:
     wrapped = Wrapped()
     part = part_of(nn.Sequential(nn.Linear(9, 40), wrapped))
-    allocation, eps = Allocation(200, 1, torch.tensor(1 / 240), 1), torch.randn(200, 40)
+    allocation, eps = given(200, 1, torch.tensor(1 / 240), 1), torch.randn(200, 40)
     shaped = 100 * torch.randn(3, 40)  # does not count
     part.map.weight.zero_()
     assert float(delta_rule(part, eps, shaped, allocation)) == pytest.approx(1)
@@ -278,7 +287,7 @@ def test_shaped_noise_takes_every_units_best_step_after_that_of_white_noise(zero
     transposed.zero_()
     white, shaped = torch.randn(200, 400).double(), (torch.randn(400) + torch.randn(3, 400) / 10).double()
     padded = torch.cat((white, white.new_zeros(zeros, 400)))
-    share = delta_rule(part, padded, shaped, Allocation(200, 3, torch.tensor(step).double(), 200))
+    share = delta_rule(part, padded, shaped, given(200, 3, torch.tensor(step).double(), 200))
     assert float(share) == pytest.approx(1, abs=0.05)  # white noise alone counts
     left = forward - step * forward @ white.mT @ white
     gradient = left @ shaped.mT @ shaped
@@ -311,7 +320,7 @@ def test_shaped_noise_never_makes_its_own_residual_larger() -> None:
         return (found.patches(eps) @ found.matrix(forward - part.map.transposed).mT).square().sum((0, 1))
 
     before = residual()
-    delta_rule(part, torch.zeros(1, 3, 6, 6), eps, Allocation(1, 2, torch.tensor(0.01), 1))
+    delta_rule(part, torch.zeros(1, 3, 6, 6), eps, given(1, 2, torch.tensor(0.01), 1))
     assert bool((residual() < before).all())
 
 

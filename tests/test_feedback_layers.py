@@ -16,16 +16,19 @@ from targetprop import (
     FeedbackLayer,
     LayerRule,
     Learner,
+    PairedNetwork,
     Reshape,
     UserError,
+    explain,
     register,
     register_elementwise,
     rule_of,
 )
-from targetprop.layers.base import STYLES, Context, Style, add_rule
+from targetprop.layers.base import STYLES, WITH_JACOBIANS, Context, Style, add_rule
 from targetprop.layers.conv import ConvolutionFeedback
 from targetprop.layers.linear import DenseFeedback
 from targetprop.layers.sequence import FeedbackChain, feedback_of
+from targetprop.network.network import with_convolution_biases
 
 Two = tuple[int, int]
 
@@ -49,11 +52,11 @@ def pullback(layer: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def assert_adjoint(layer: nn.Module, x: Tensor) -> None:
-    """The layer's feedback carries any y back as autograd does, to the shape of x."""
+    """The layer's feedback in that style carries any y back as autograd does, to the shape of x."""
     output, context = encode(layer, x)
     torch.testing.assert_close(output, layer(x), rtol=0, atol=0)
     y = normal(*output.shape, seed=1)
-    torch.testing.assert_close(feedback_of(layer).double().decode(y, context), pullback(layer, x, y))
+    torch.testing.assert_close(feedback_of(layer, "adjoint").decode(y, context), pullback(layer, x, y))
 
 
 @st.composite
@@ -74,7 +77,7 @@ def convolutions(draw: st.DrawFn) -> tuple[nn.Conv2d, Tensor]:
 @given(convolutions())
 def test_convolution_with_equal_weights_is_adjoint(case: tuple[nn.Conv2d, Tensor]) -> None:
     conv, x = case
-    feedback = feedback_of(conv).double()
+    feedback = feedback_of(conv, "adjoint").double()
     assert isinstance(feedback, ConvolutionFeedback)
     assert isinstance(feedback.map, nn.ConvTranspose2d)
     with torch.no_grad():
@@ -140,13 +143,105 @@ def test_max_pooling_is_adjoint_of_its_selection(
     assert_adjoint(nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=ceil_mode), normal(2, 3, *size))
 
 
-def test_max_pooling_adds_the_values_of_windows_with_one_maximum() -> None:
+def test_max_pooling_adds_the_values_of_windows_with_one_maximum_or_as_published_keeps_the_last() -> None:
     layer = nn.MaxPool2d((1, 3), stride=1)
     x = torch.tensor([0.0, 1.0, 9.0, 1.0, 0.0]).view(1, 1, 1, 5)
     y, context = encode(layer, x)
     assert y.flatten().tolist() == [9, 9, 9]
-    decoded = feedback_of(layer).decode(torch.tensor([1.0, 10.0, 100.0]).view(1, 1, 1, 3), context)
-    assert decoded.flatten().tolist() == [0, 0, 111, 0, 0]
+    values = torch.tensor([1.0, 10.0, 100.0]).view(1, 1, 1, 3)
+    assert feedback_of(layer, "adjoint").decode(values, context).flatten().tolist() == [0, 0, 111, 0, 0]
+    assert feedback_of(layer, "published").decode(values, context).flatten().tolist() == [0, 0, 100, 0, 0]
+
+
+def overwritten(y: Tensor, indices: Tensor, x: Tensor) -> Tensor:
+    """Window after window puts its value where its maximum was."""
+    below = torch.zeros_like(x)
+    for sample in range(len(x)):
+        for channel in range(x.shape[1]):
+            places, values = indices[sample, channel].flatten().tolist(), y[sample, channel].flatten().tolist()
+            for place, value in zip(places, values, strict=True):
+                below[sample, channel].view(-1)[place] = value
+    return below
+
+
+@given(windows(), pairs(1, 3), st.booleans(), st.booleans())
+def test_published_un_pooling_overwrites_in_the_order_of_the_windows(
+    window: tuple[Two, Two, Two, Two], dilation: Two, ceil_mode: bool, channels_last: bool
+) -> None:
+    kernel, stride, padding, size = window
+    size = (size[0] + (dilation[0] - 1) * (kernel[0] - 1), size[1] + (dilation[1] - 1) * (kernel[1] - 1))
+    layer = nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=ceil_mode)
+    order = torch.channels_last if channels_last else torch.contiguous_format
+    x = normal(2, 3, *size).relu()  # with ties
+    output, context = encode(layer, x.to(memory_format=order))
+    y = normal(*output.shape, seed=1)
+    decoded = feedback_of(layer, "published").decode(y.to(memory_format=order), context)
+    assert torch.equal(decoded, overwritten(y, context[0], x))
+
+
+@pytest.mark.parametrize(
+    ("layer", "size"),
+    [
+        (nn.MaxPool1d(3, 1), (7,)),
+        (nn.MaxPool3d(3, 2, 1), (5, 4, 5)),
+        (nn.AdaptiveMaxPool1d(3), (7,)),
+        (nn.AdaptiveMaxPool2d((3, 2)), (7, 5)),
+        (nn.AdaptiveMaxPool3d(2), (3, 4, 5)),
+    ],
+    ids=repr,
+)
+def test_published_un_pooling_overwrites_in_any_number_of_dimensions(layer: nn.Module, size: tuple[int, ...]) -> None:
+    x = normal(2, 3, *size)
+    output, context = encode(layer, x)
+    y = normal(*output.shape, seed=1)
+    assert torch.equal(feedback_of(layer).decode(y, context), overwritten(y, context[0], x))
+
+
+@pytest.mark.parametrize(
+    "pool", [nn.AvgPool2d((2, 3)), nn.AdaptiveAvgPool2d((2, 3)), nn.AdaptiveAvgPool2d(1)], ids=repr
+)
+def test_published_feedback_of_average_pooling_copies_a_mean_to_its_window(pool: nn.Module) -> None:
+    x = normal(2, 3, 4, 9)
+    output, context = encode(pool, x)
+    y = normal(*output.shape, seed=1)
+    copies = y.repeat_interleave(4 // y.shape[2], 2).repeat_interleave(9 // y.shape[3], 3)
+    torch.testing.assert_close(feedback_of(pool).decode(y, context), copies)
+
+
+@pytest.mark.parametrize(
+    ("pool", "size"), [(nn.AvgPool1d(3, 2, 1), (7,)), (nn.AdaptiveAvgPool2d(2), (5, 3)), (nn.AvgPool3d(2), (5, 4, 6))]
+)
+def test_published_feedback_of_average_pooling_is_adaptive_pooling_to_its_input(
+    pool: nn.Module, size: tuple[int, ...]
+) -> None:
+    output, context = encode(pool, normal(2, 3, *size))
+    y = normal(*output.shape, seed=1)
+    back = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}[len(size)](size)
+    assert torch.equal(feedback_of(pool).decode(y, context), back(y))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("style", STYLES)
+def test_published_feedback_has_a_bias_where_the_layer_has_one_and_that_of_other_styles_always(
+    style: Style, bias: bool
+) -> None:
+    for layer in (nn.Linear(3, 2, bias), nn.Conv2d(3, 2, 1, bias=bias), nn.ConvTranspose2d(3, 2, 1, bias=bias)):
+        found = {name.split(".")[-1] for name, _ in feedback_of(layer, style).named_parameters()}
+        assert found == ({"weight"} if style == "published" and not bias else {"weight", "bias"})
+
+
+def test_a_bias_for_every_convolution_is_a_switch() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 1), nn.Conv2d(3, 4, 3, bias=False), nn.Flatten(), nn.Linear(16, 2, bias=False)
+    )
+    network = PairedNetwork.of(model, "published", with_convolution_biases)
+    assert [[tuple(p.shape) for p in pair.feedback_parameters()] for pair in network.pairs] == [
+        [],
+        [(4, 3, 3, 3), (3,)],
+        [(16, 2)],
+    ]
+    bias = network.pairs[1].feedback_parameters()[1]
+    assert 0 < float(bias.abs().max()) <= 27**-0.5
 
 
 sizes = st.none() | st.integers(1, 5)
@@ -197,7 +292,7 @@ def test_feedback_learns_through_the_feedback_of_pooling() -> None:
 def test_nested_sequentials_decode_in_reverse() -> None:
     inner = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 6))
     block = nn.Sequential(nn.Sequential(nn.AvgPool2d((1, 2)), inner), nn.Unflatten(1, (2, 3))).double()
-    feedback = feedback_of(block).double()
+    feedback = feedback_of(block, "adjoint").double()
     (of_linear,) = [m for m in feedback.modules() if isinstance(m, nn.Linear)]
     linear = inner[2]
     assert isinstance(linear, nn.Linear)
@@ -216,10 +311,42 @@ def test_activation_feedback_is_the_same_activation(activation: nn.Module) -> No
     assert torch.equal(feedback_of(activation).decode(y, encode(activation, y)[1]), activation(y))
 
 
-@pytest.mark.parametrize("norm", [nn.BatchNorm1d(5), nn.BatchNorm2d(5)], ids=repr)
-def test_feedback_ignores_batch_norm(norm: nn.Module) -> None:
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d(5), nn.BatchNorm2d(5), nn.BatchNorm3d(5)], ids=repr)
+def test_published_feedback_of_batch_norm_is_a_batch_norm_of_its_own_that_learns(norm: nn.Module) -> None:
+    y = normal(4, 5, *[3] * (2 if isinstance(norm, nn.BatchNorm2d) else 3 if isinstance(norm, nn.BatchNorm3d) else 0))
+    nn.init.constant_(norm.get_parameter("weight"), 7.0)
+    feedback = feedback_of(norm).double()
+    others = [each for each in range(y.dim()) if each != 1]
+    decoded = feedback.decode(y, None)
+    torch.testing.assert_close(decoded.mean(others), torch.zeros(5, dtype=torch.float64))
+    torch.testing.assert_close(decoded.var(others, correction=0), torch.ones(5, dtype=torch.float64), rtol=1e-3, atol=0)
+    assert [p.tolist() for p in feedback.parameters()] == [[1] * 5, [0] * 5]
+    assert not feedback.is_affine
+
+
+@pytest.mark.parametrize("style", ["adjoint", "linear", "matched"])
+def test_feedback_of_batch_norm_in_other_styles_is_the_jacobian_through_its_statistics(style: Style) -> None:
+    norm, x, y = nn.BatchNorm2d(3).double(), normal(4, 3, 5, 5), normal(4, 3, 5, 5, seed=1)
+    _, context = encode(norm, x)
+    torch.testing.assert_close(feedback_of(norm, style).decode(y, context), pullback(norm, x, y))
+
+
+def test_feedback_in_the_style_lee_ignores_batch_norm() -> None:
     y = normal(4, 5)
-    assert torch.equal(feedback_of(norm).decode(y, None), y)
+    assert torch.equal(feedback_of(nn.BatchNorm1d(5), "lee").decode(y, None), y)
+
+
+def test_weights_around_a_published_batch_norm_learn_by_autograd() -> None:
+    middle = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ELU(), nn.MaxPool2d(3, 2))
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), middle, nn.Flatten(), nn.Linear(16, 3))
+    learner = Learner(model, DTP)
+    assert explain(learner)[1].endswith("autograd, because its feedback has 2 layers with weights")
+    before = [p.clone() for p in learner.network.pairs[1].feedback_parameters()]
+    learner.backward(F.cross_entropy(learner(normal(5, 2, 8, 8).float()), torch.arange(5) % 3))
+    after = learner.network.pairs[1].feedback_parameters()
+    assert [tuple(p.shape) for p in after] == [(4, 3, 3, 3), (3,), (4,), (4,)]
+    moved = [not torch.allclose(a, b, atol=1e-6) for a, b in zip(before, after, strict=True)]
+    assert moved == [True, False, True, True]  # the bias of a linear map cancels in L-DRL
 
 
 def test_feedback_starts_from_weights_of_their_own() -> None:
@@ -333,11 +460,12 @@ def test_a_rule_may_make_other_feedback_and_be_replaced() -> None:
 
 def test_a_layer_without_a_rule_is_refused_but_goes_by_its_jacobian_where_slopes_are_the_jacobians() -> None:
     for style in STYLES:
-        if style not in ("linear", "matched"):
+        if style not in WITH_JACOBIANS:
             with pytest.raises(UserError, match="layer Swap has no feedback"):
                 feedback_of(Swap(), style)
     x, y = normal(2, 5), normal(2, 5, seed=1)
-    assert torch.equal(feedback_of(Swap(), "linear").decode(y, encode(Swap(), x)[1]), y.flip(1))
+    for style in ("adjoint", "linear"):
+        assert torch.equal(feedback_of(Swap(), style).decode(y, encode(Swap(), x)[1]), y.flip(1))
 
 
 def test_an_activation_of_the_users_own_takes_one_line() -> None:

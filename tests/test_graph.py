@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import pytest
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from graph_helpers import WAITING, Tapes
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from targetprop import (
     DELTA_MIRROR,
@@ -263,7 +263,7 @@ def test_pairs_that_share_feedback_are_not_trained_at_a_time() -> None:
     assert learning.are_apart
     for pair in learner.network.trained:
         assert pair.feedback is not None
-        pair.feedback.register_parameter("shared", shared.weight)
+        pair.feedback.register_parameter("shared", cast(nn.Parameter, shared.weight))
     assert not learning.are_apart
 
 
@@ -293,7 +293,7 @@ def test_lightning_trains_by_graphs_as_without(precision: Any, tapes: Tapes) -> 
         accelerator="cpu", max_epochs=2, precision=precision, callbacks=[StepLosses()], logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    trainer.fit(module, DataLoader(data, batch_size=None))
+    trainer.fit(module, DataLoader(cast(Dataset[Any], data), batch_size=None))
     assert_equal(learner, expected)
     assert sum(tape.replays for tape in tapes) == 6
     losses = torch.stack([step.local_losses for step in steps[4:]]).mean(0)

@@ -16,6 +16,7 @@ from distributed import run_worlds
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn, optim
+from torch._C._distributed_c10d import HashStore
 
 from targetprop import (
     DELTA_MIRROR,
@@ -58,6 +59,7 @@ class Counting(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.total: Tensor
         self.register_buffer("total", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,7 +113,7 @@ def train_distributed(directory: Path, name: str) -> None:
     grid = Grid.of_world()
     with torch.no_grad():
         for each in learner.parameters():
-            each += grid.column  # `distribute` makes them equal
+            each.add_(grid.column)  # `distribute` makes them equal
     distribute(learner, grid)
     train(learner, steps_of(name))
     weights = {key: value for key, value in learner.state_dict().items() if isinstance(value, Tensor)}
@@ -127,7 +129,7 @@ def train_in_rows(directory: Path, name: str, rows: int) -> None:
     assert grid.is_first == (dist.get_rank() == 0)
     with torch.no_grad():
         for each in learner.parameters():
-            each += dist.get_rank()
+            each.add_(dist.get_rank())
     distribute(learner, grid)
     train(learner, 3, grid.row, rows)
     torch.save(learner.state_dict(), directory / f"{name}{rows}x{grid.columns}at{grid.row}{grid.column}")
@@ -260,10 +262,10 @@ def test_batches_of_rows_are_those_of_a_larger_batch() -> None:
 
 def test_nccl_takes_a_gpu_for_every_process_of_every_machine() -> None:
     for others, backend in ((True, "nccl"), (False, "gloo")):
-        store = dist.HashStore()
+        store = HashStore()
         store.set("has_own_gpu/1", str(others))
         assert agreed_backend(store, 0, 2, has_own_gpu=True) == backend
-    assert agreed_backend(dist.HashStore(), 0, 1, has_own_gpu=False) == "gloo"
+    assert agreed_backend(HashStore(), 0, 1, has_own_gpu=False) == "gloo"
 
 
 def test_noise_of_the_users_own_cannot_be_divided() -> None:

@@ -125,6 +125,7 @@ def test_any_loss_will_do() -> None:
     x, y = batch()
     output = learner(x)
     step = learner.backward((output - F.one_hot(y, 3)).square().sum(1), keep=True)
+    assert learner.update_scale is not None
     expected = output - learner.update_scale * 2 * (output - F.one_hot(y, 3))
     torch.testing.assert_close(step.targets[-1], expected.detach())
 
@@ -427,6 +428,7 @@ def test_network_of_one_block_follows_backprop() -> None:
     x, y = batch()
     step = learner.backward(F.cross_entropy(learner(x), y))
     assert step.feedback_losses.shape == (0,)
+    assert learner.update_scale is not None
     expected = torch.autograd.grad(learner.update_scale * F.cross_entropy(net(x), y), list(net.parameters()))
     torch.testing.assert_close(gradients(learner), list(expected))
 

@@ -36,7 +36,7 @@ def learner_like(example: ModuleType, blocks: list[nn.Module]) -> Learner:
     layers: list[nn.Module] = []
     for block, (inputs, outputs) in zip(blocks, pairwise(SIZES), strict=True):
         linear = nn.Linear(inputs, outputs).double()
-        linear.load_state_dict(block.forward_map.state_dict())  # type: ignore[union-attr, operator]
+        linear.load_state_dict(block.forward_map.state_dict())  # type: ignore[union-attr]
         layers += [linear, nn.ELU()]
     numbers = {
         "beta": example.BETA,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.hooks import RemovableHandle
 
-from targetprop import Learner, Pair, PairedNetwork, Reshape, Residual, UserError
+from targetprop import DTP, Learner, Pair, PairedNetwork, Reshape, Residual, UserError
 from targetprop.models.shapes import output_shape
 from targetprop.network.blocks import cut, pool_first
 from targetprop.noise import NoiseKey
@@ -384,3 +384,25 @@ def test_a_list_of_layers_is_a_network_and_other_things_are_refused_by_name() ->
         assert Learner(list(layers))(torch.randn(5, 4)).shape == (5, 2)
     with pytest.raises(UserError, match=r"^network: expected an nn.Sequential or a list of layers, got Linear"):
         Learner(nn.Linear(4, 3))  # type: ignore[arg-type]
+
+
+def test_a_group_norm_is_given_contiguous_tensors_and_leaves_channels_last_to_the_others() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.ELU(), nn.Conv2d(4, 3, 3))
+    Learner(network, DTP)
+    for layer in (network[0], network[3]):
+        assert isinstance(layer, nn.Conv2d)
+        assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_frozen_kernels_before_a_group_norm_stay_as_they_are_for_the_owner() -> None:
+    """With channels last torch 2.13 crashes in the backward pass of a group norm whose input asks for no gradient."""
+    conv, norm = nn.Conv2d(3, 4, 3).requires_grad_(False), nn.GroupNorm(2, 4)
+    network = nn.Sequential(conv, norm, nn.ELU(), nn.Flatten(), nn.Linear(144, 3))
+    learner = Learner(network, DTP)
+    assert conv.weight.is_contiguous()
+    x = torch.randn(2, 3, 8, 8)
+    learner.backward(learner(x).square().mean())
+    assert norm.weight.grad is not None
+    network.zero_grad()
+    network(x).square().mean().backward()
+    assert norm.weight.grad is not None

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -41,12 +41,12 @@ def test_every_cell_runs_and_shows_what_the_text_says(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On random images: hidden layers stand still as printed, and move with targets held fixed."""
-    matplotlib.use("agg")
+    plt.switch_backend("agg")
     monkeypatch.setattr(cifar10, "load", lambda *_: Splits(random_images(1290), random_images(50)))
     names: dict[str, Any] = {}
     for cell in code_cells():
         exec(re.sub(r"EPOCHS = \d+", "EPOCHS = 1", cell), names)
-        matplotlib.pyplot.close("all")
+        plt.close("all")
     shown = capsys.readouterr().out
     assert re.findall(r"block \d, hidden: +([\d.]+) +([\d.]+)", shown) == [("0.0000", "0.000000")] * 3
     assert "0.0000" not in re.findall(r"block 4, output: +([\d.]+)", shown)

@@ -267,7 +267,7 @@ class MadeUp:
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Runs a command with the made-up runs."""
     monkeypatch.setattr(trials, "Running", MadeUp)
-    monkeypatch.setattr(trials.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     return lambda command, path, *options: compare.main([command, str(path), *options])
@@ -366,6 +366,7 @@ def test_a_run_leaves_a_record(tmp_path: Path) -> None:
     for run in trials.run_all([trial], jobs=2, threads=1, data=None):
         kept.append(trials.keep(run, tmp_path))
     record = trials.find(tmp_path, trial)
+    assert record is not None
     assert record == json.loads(json.dumps(kept[0]))
     assert record["command"].startswith("python main.py model=delta_mirror ")
     assert record["test"] is None  # which a search never sees

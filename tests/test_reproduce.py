@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -10,49 +11,123 @@ from omegaconf import OmegaConf
 from targetprop.app.cli import CONF, check_overrides
 from targetprop.app.legacy import translate
 
-NOISE, FEEDBACK_RATES = [0.4, 0.4, 0.2, 0.2, 0.08], [1e-4, 3.5e-4, 8e-3, 8e-3, 0.18]
-ITERATIONS = {"cifar10": [20, 30, 35, 55, 20], "imagenet32": [25, 35, 40, 60, 25]}
+Constants = tuple[list[float], list[float]]
+BOLTS: Constants = ([x / 255 for x in (125.3, 123.0, 113.9)], [x / 255 for x in (63.0, 62.1, 66.7)])
+IMAGENET: Constants = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+TRIPLE: Constants = ([0.4914, 0.4822, 0.4465], [3 * x for x in (0.2023, 0.1994, 0.2010)])
+COSINE, STEP = {"T_max": 85, "eta_min": 1e-5}, {"step_size": 30, "gamma": 0.1}
 
 
-def hparams(forward_rate: float, **others: Any) -> dict[str, Any]:
-    return {**others, "f_optim": {"type": "sgd", "lr": forward_rate, "momentum": 0.9, "weight_decay": 1e-4}}
+def sgd(rate: float | list[float], decay: float = 1e-4) -> dict[str, Any]:
+    return {"type": "sgd", "lr": rate, "momentum": 0.9, "weight_decay": decay}
 
 
-def dtp(forward_rate: float, iterations: list[int], **others: Any) -> dict[str, Any]:
-    b_optim = {"type": "sgd", "lr": FEEDBACK_RATES, "momentum": 0.9, "weight_decay": 0.0}
-    numbers = {"beta": 0.7, "feedback_training_iterations": iterations, "noise": NOISE, "b_optim": b_optim}
-    return hparams(forward_rate, **{**numbers, **others})
-
-
-LENET_B_OPTIM = {"type": "sgd", "lr": [7.19e-4, 1.25e-4, 3.54e-2], "momentum": 0.9, "weight_decay": 0.0}
-LENET = {"beta": 0.4655, "noise": [0.416, 0.383, 0.140], "b_optim": LENET_B_OPTIM}
-PUBLISHED = {
-    "cifar10_simple_vgg_baseline": (128, hparams(0.05), "CosineAnnealingLR"),
-    "cifar10_simple_vgg_dtp": (128, dtp(0.08, ITERATIONS["cifar10"]), "CosineAnnealingLR"),
-    "cifar10_simple_vgg_distributed_dtp": (128, dtp(0.05, ITERATIONS["cifar10"]), "CosineAnnealingLR"),
-    "imagenet32_simple_vgg_baseline": (256, hparams(0.01), "StepLR"),
-    "imagenet32_simple_vgg_dtp": (256, dtp(0.01, ITERATIONS["imagenet32"]), "CosineAnnealingLR"),
-    "imagenet32_simple_vgg_distributed_dtp": (256, dtp(0.01, ITERATIONS["imagenet32"]), "CosineAnnealingLR"),
-    "cifar10_lenet_dtp": (256, dtp(0.03618, [41, 51, 24], **LENET), "CosineAnnealingLR"),
+ADAM = {"type": "adam", "lr": 3e-4, "momentum": 0.0, "weight_decay": 1e-4}
+L_DRL = {
+    "beta": 0.7,
+    "feedback_training_iterations": [20, 30, 35, 55, 20],
+    "noise": [0.4, 0.4, 0.2, 0.2, 0.08],
+    "noise_samples": 1,
+    "init_symmetric_weights": False,
+    "style": "published",
+    "b_optim": sgd([1e-4, 3.5e-4, 8e-3, 8e-3, 0.18], 0.0),
 }
+LENET = {
+    "beta": 0.4655,
+    "feedback_training_iterations": [41, 51, 24],
+    "noise": [0.41640228838517584, 0.3826261146623929, 0.1395382069358601],
+    "b_optim": sgd([0.0007188427494432325, 0.00012510321884615596, 0.03541466958291287], 0.0),
+}
+ON_IMAGENET32 = {"feedback_training_iterations": [25, 35, 40, 60, 25]}
+ONE_SHOT = {"feedback_training_iterations": 1, "noise_samples": 10, "b_optim": ADAM}
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a published file says.
+
+    Attributes:
+        held_out: share of the training set.
+        f_optim: the forward optimiser.
+        others: the rest of the algorithm's numbers.
+    """
+
+    constants: Constants
+    held_out: float
+    batch: int
+    schedule: dict[str, Any] | None
+    f_optim: dict[str, Any]
+    others: dict[str, Any] = field(default_factory=dict)
+
+
+PUBLISHED = {
+    # amoudgl/distributed-dtp at 04faaaa, conf/reproduce
+    "cifar10_simple_vgg_baseline": Published(IMAGENET, 0, 128, COSINE, sgd(0.05)),
+    "cifar10_simple_vgg_dtp": Published(IMAGENET, 0, 128, COSINE, sgd(0.08), L_DRL),
+    "cifar10_simple_vgg_distributed_dtp": Published(BOLTS, 0, 128, COSINE, sgd(0.05), L_DRL),
+    "imagenet32_simple_vgg_baseline": Published(IMAGENET, 0, 256, STEP, sgd(0.01)),
+    "imagenet32_simple_vgg_dtp": Published(IMAGENET, 0, 256, COSINE, sgd(0.01), L_DRL | ON_IMAGENET32),
+    "imagenet32_simple_vgg_distributed_dtp": Published(IMAGENET, 0, 256, COSINE, sgd(0.01), L_DRL | ON_IMAGENET32),
+    # ernoult/scalingDTP at 19b0880, defaults and conf/model_network/dtp_lenet.yaml
+    "cifar10_simple_vgg_scaling": Published(BOLTS, 0.1, 128, COSINE, sgd(0.05), L_DRL),
+    "cifar10_simple_vgg_scaling_baseline": Published(BOLTS, 0.1, 128, COSINE, sgd(0.05, 0.0)),
+    "cifar10_simple_vgg_scaling_parallel": Published(BOLTS, 0.1, 128, None, ADAM, L_DRL | ONE_SHOT),
+    "cifar10_lenet_dtp": Published(BOLTS, 0.1, 256, COSINE, sgd(0.03618), L_DRL | LENET),
+    # main_legacy.py of both, without --scheduler
+    "cifar10_simple_vgg_legacy": Published(TRIPLE, 0, 128, None, sgd(0.08), L_DRL),
+}
+"""Both code bases train for 90 epochs, keep an epoch's last small batch, flip, and crop after 4 pixels of padding."""
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_reproduce_has_the_published_settings(name: str) -> None:
-    config = check_overrides([f"reproduce={name}", "output_dir=out"])
+    config, published = check_overrides([f"reproduce={name}", "output_dir=out"]), PUBLISHED[name]
     OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    batch, numbers, scheduler = PUBLISHED[name]
-    published = OmegaConf.to_container(config.model.hparams, resolve=True)
-    assert isinstance(published, dict)
-    assert {key: published[key] for key in numbers} == numbers
-    assert (config.datamodule.batch_size, config.trainer.max_epochs, config.seed) == (batch, 90, 123)
-    assert config.scheduler._target_.endswith(scheduler)
-    assert config.datamodule.val_fraction == 0
+    hparams, data, schedule = (
+        OmegaConf.to_container(each, resolve=True)
+        for each in (config.model.hparams, config.datamodule, config.scheduler)
+    )
+    assert isinstance(hparams, dict)
+    assert isinstance(data, dict)
+    assert isinstance(schedule, dict)
+    schedule = {key: value for key, value in schedule.items() if not str(key).startswith("_")}
+    assert hparams["f_optim"] == published.f_optim
+    assert {key: hparams.get(key) for key in published.others} == published.others
+    assert schedule == (published.schedule or {})
+    assert (data["mean"], data["std"]) == (
+        pytest.approx(published.constants[0], abs=1e-6),
+        pytest.approx(published.constants[1], abs=1e-6),
+    )
+    assert (data["val_fraction"], data["batch_size"], data["drop_last"]) == (published.held_out, published.batch, False)
+    augmentation = {"_target_": "targetprop.data.Augmentation", "flip": 0.5, "crop": 4}
+    assert (data["augmentation"], data["reshuffle"]) == (augmentation, True)
+    assert (config.trainer.max_epochs, config.seed) == (90, 123)
+    assert published.held_out == 0 or config.callbacks.best is None  # the last weights count
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_reproduce_has_the_published_network_and_trainer(name: str) -> None:
+    config = check_overrides([f"reproduce={name}", "output_dir=out"])
+    network = OmegaConf.to_container(config.network.hparams)
+    if name == "cifar10_lenet_dtp":
+        assert network == {"channels": [32, 64], "hidden": 512, "activation": "elu", "pool_padding": 1}
+    else:
+        assert network == {"channels": [128, 128, 256, 256, 512], "activation": "elu"}
+    assert ("layer_parallel" in config.trainer._target_) == ("distributed" in name)
+    assert config.model._target_.endswith("backprop" if "baseline" in name else "target_propagation")
 
 
 def test_every_complete_setting_is_tested() -> None:
-    ours = {"cifar10_simple_vgg_legacy", "cifar10_mlp_as_printed", "cifar10_mlp_dtp"}  # tested beside what they choose
+    ours = {"cifar10_mlp_as_printed", "cifar10_mlp_dtp"}  # tested beside what they choose
     assert {path.stem for path in (CONF / "reproduce").glob("*.yaml")} == {*PUBLISHED, *ours}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_complete_setting_says_where_it_is_from(name: str) -> None:
+    text = (CONF / "reproduce" / f"{name}.yaml").read_text()
+    source = ("amoudgl/distributed-dtp", "04faaaa"), ("ernoult/scalingDTP", "19b0880")
+    assert any(repository in text and commit in text for repository, commit in source)
+    assert "differs" in text
 
 
 def test_overrides_win_over_the_complete_settings() -> None:

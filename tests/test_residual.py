@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from targetprop import (
+    AMORTISED_DTP,
     DELTA_MIRROR,
     DTP,
     KOLEN_POLLACK,
@@ -37,6 +38,7 @@ from targetprop.layers.residual import ResidualFeedback
 from targetprop.layers.sequence import feedback_of
 from targetprop.local import add_gradients, local_loss
 from targetprop.measure.alignment import angle, backprop_gradients, block_gradients, feedback_angles
+from targetprop.measure.genuineness import nonlinearity
 from targetprop.models import resnet
 from targetprop.network.passes import StoredPass
 from targetprop.noise import GaussianNoise, NoiseKey
@@ -68,6 +70,7 @@ NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
     "plain": lambda: net(False),
     "plain elu": lambda: net(False, "elu"),
     "norm gelu": lambda: net(True, "gelu"),
+    "norm elu": lambda: net(True, "elu"),
     "dense": dense,
 }
 
@@ -95,6 +98,7 @@ def distances(learner: Learner, x: Tensor, y: Tensor) -> list[float]:
     learner.backward(loss)
     torch.manual_seed(2)
     gradients = backprop_gradients(learner.network, x, y, F.cross_entropy)
+    assert learner.update_scale is not None
     updates = block_gradients(learner.network)
     return [
         float((u / learner.update_scale - g).norm() / g.norm()) for u, g in zip(updates, gradients, strict=True)
@@ -115,11 +119,23 @@ def test_with_forward_weights_linear_feedback_is_the_transposed_jacobian_at_any_
     assert max(distances(learner, x.double(), y)) < 1e-12
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["plain elu", "norm elu", "dense"])
 def test_matched_feedback_is_the_transposed_jacobian_as_beta_goes_to_zero(name: str) -> None:
     learner = with_forward_weights(NETWORKS[name](), "matched", beta=1e-4)
     x, y = batch()
     assert max(distances(learner, x.double(), y)) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["plain elu", "norm elu", "dense"])
+def test_activations_within_branches_have_targets_of_their_own(name: str) -> None:
+    """Or the blocks that have them would carry a linear function of what comes down."""
+    learner = Learner(NETWORKS[name](), AMORTISED_DTP)
+    x, y = batch()
+    learner.backward(F.cross_entropy(learner(x), y))
+    numbers = nonlinearity(learner.network, learner.algorithm.targets, x, lambda output: F.cross_entropy(output, y))
+    assert numbers is not None
+    assert min(map(float, numbers[:-2])) > 0.003
+    assert float(numbers[-1]) < 1e-12
 
 
 @pytest.mark.parametrize("algorithm", [DTP, DTP.with_numbers(style="linear", gradient="autograd"), VANILLA_DTP])
@@ -148,18 +164,20 @@ def map_of(feedback: nn.Module) -> nn.Module:
     return feedback.map
 
 
-def test_published_feedback_runs_the_branches_backwards_and_adds_up() -> None:
+@pytest.mark.parametrize("style", ["published", "adjoint"])
+def test_feedback_runs_the_branches_backwards_and_adds_up(style: Style) -> None:
     elu = nn.ELU()
     body = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), elu, nn.Conv2d(3, 4, 1))
     skip = nn.Conv2d(2, 4, 1)
     layer = Residual(body, skip)
-    feedback, rule = feedback_and_rule(layer)
+    feedback, rule = feedback_and_rule(layer, style)
     x = torch.randn(5, 2, 6, 6)
     y, context = rule.run(layer, x)
     torch.testing.assert_close(y, body(x) + skip(x))
-    first, _, _, last = feedback.body
+    first, of_norm, _, last = feedback.body
     (of_skip,) = feedback.skip
-    expected = map_of(first)(elu(map_of(last)(y))) + map_of(of_skip)(y)
+    below = of_norm.decode(elu(map_of(last)(y)), context[0].layers[1])
+    expected = map_of(first)(below) + map_of(of_skip)(y)
     torch.testing.assert_close(feedback.decode(y, context), expected)
     assert not feedback.is_linear
     assert feedback_of(layer, "linear").is_linear

@@ -24,7 +24,7 @@ def pair() -> Pair:
     """F(x) = W x and G(y) = V y + 1."""
     block = nn.Linear(2, 3, bias=False)
     block.weight.data.copy_(FORWARD)
-    feedback = feedback_of(block)
+    feedback = feedback_of(block, "adjoint")
     weight, bias = feedback.parameters()
     weight.data.copy_(FEEDBACK)
     bias.data.fill_(1)

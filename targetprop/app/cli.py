@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from targetprop.app import legacy
 from targetprop.app.moved import refuse_moved
 from targetprop.app.quoting import refuse_unreadable
+from targetprop.app.waiting import set_wait_policy
 from targetprop.utils.errors import UserError, no_such, unknown
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ PLUGINS = {"optuna": "sweeps", "submitit_slurm": "cluster", "submitit_local": "c
 
 def main() -> None:
     """Entry point of `main.py` and of the console script `targetprop`."""
+    set_wait_policy(os.environ)  # nothing has imported torch yet
     given = sys.argv[1:]
     if given[:1] == ["convert_imagenet"]:
         from targetprop.app.convert_imagenet import main as convert_imagenet  # here, because no training needs it
@@ -64,10 +66,21 @@ def run(config: DictConfig) -> float | None:
         metrics = train(config)
         return metrics.get("validation/accuracy", metrics.get("test/accuracy"))
     except (UserError, OmegaConfBaseException) as error:
-        log.error("Error: %s", error)
+        said = one_line(error)
+        log.error("Error: %s", said)  # into run.log, where the run has one
         if isinstance(error, DivergenceError) and HydraConfig.get().mode == RunMode.MULTIRUN:
+            print(f"Error: {said}", flush=True)
             return 0.0  # the sweep goes on: a network of infinite weights gets nothing right
-        sys.exit(1)
+        sys.exit(f"Error: {said}")
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, without line breaks; a report of another process keeps its own."""
+    text = str(error)
+    if isinstance(error, OmegaConfBaseException):  # the key stands on a line of its own below the message
+        key = getattr(error, "full_key", None)
+        return f"{key}: {text.splitlines()[0]}" if key else text.splitlines()[0]
+    return text if "Traceback" in text else " ".join(text.split())
 
 
 def check_overrides(overrides: list[str]) -> DictConfig:
@@ -116,6 +129,13 @@ def _unknown_choice(error: MissingConfigException) -> UserError:
     return unknown(group, choice, error.options or []) if group else UserError(str(error))
 
 
+def _takes_more(place: list[str], node: DictConfig) -> bool:
+    """Whether something reads a key that is added there; elsewhere one that is added is refused."""
+    if place[:1] == ["model"]:
+        return place[1:] == ["hparams"] and list(node) == ["f_optim"]  # of an algorithm of one's own
+    return place in (["trainer"], ["callbacks"], ["logger"], ["scheduler"])
+
+
 def _unknown_key(message: str, overrides: list[str]) -> UserError:
     """Explain a key that the configuration lacks by the keys that stand in its place, in the groups chosen."""
     found = re.search(r"Could not (?:override|find|append).*?'([\w./@-]+)'", message)
@@ -136,5 +156,5 @@ def _unknown_key(message: str, overrides: list[str]) -> UserError:
     if not isinstance(node, DictConfig):
         return UserError(message)
     explained = no_such(last, [str(key) for key in node])
-    adds = "" if reached[:1] == ["model"] else " A + before it adds a key."  # there, what is added is refused
+    adds = " A + before it adds a key." if _takes_more(reached, node) else ""
     return UserError(explained.message + adds, key=".".join([*reached, last]))

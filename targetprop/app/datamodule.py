@@ -95,6 +95,12 @@ class ImageDataModule(L.LightningDataModule):
         return self._published["train"].classes
 
     @property
+    def note(self) -> str:
+        """What is to be said beside results; empty if nothing."""
+        self._published  # noqa: B018
+        return self._note
+
+    @property
     def num_classes(self) -> int:
         """How many classes there are."""
         return len(self.classes)
@@ -141,6 +147,7 @@ class ImageDataModule(L.LightningDataModule):
     def _published(self) -> dict[str, Images]:
         """The images for "train" and "test" as published, each set on the device where it was last used."""
         splits = self.load(self.data_dir, self.download)
+        self._note = splits.note
         channels, _, _ = splits.train.image_shape
         for name, numbers in (("mean", self.mean), ("std", self.std)):
             expected = f"{channels} numbers, one per channel"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from targetprop.baselines.backprop import Backprop
 from targetprop.baselines.notebook import AsPrinted
 from targetprop.learner import Learner
 from targetprop.utils.errors import UserError, require
+
+log = logging.getLogger(__name__)
 
 
 def target_propagation(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int, algorithm: str) -> Learner:
@@ -36,7 +39,10 @@ def target_propagation(network: nn.Sequential, hparams: Mapping[str, Any], *, se
         refuse_unknown(numbers, [*chosen.numbers, "f_optim"])
         if "b_optim" in numbers:
             numbers["b_optim"] = optimizer_spec("b_optim", hparams)
-        return Learner(network, chosen.with_numbers(**numbers), seed=seed)
+        given = chosen.with_numbers(**numbers)
+        if "." in algorithm:
+            _say_replaced(algorithm, chosen, given)
+        return Learner(network, given, seed=seed)
 
 
 def as_printed(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int) -> AsPrinted:
@@ -60,18 +66,27 @@ def backprop(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int) -
     return Backprop(network)
 
 
+def _say_replaced(name: str, chosen: Algorithm, given: Algorithm) -> None:
+    """Say which numbers of an algorithm of the user's own the configuration replaces."""
+    replaced = [key for key, value in given.numbers.items() if value != chosen.numbers[key]]
+    if replaced:
+        log.info("%s trains with the configuration's %s (with model=own, with its own).", name, ", ".join(replaced))
+
+
 def find_algorithm(name: str) -> Algorithm:
     """The algorithm of this name, or at this import path.
 
     Raises:
         UserError: there is none.
     """
+    require(isinstance(name, str), "algorithm", "a name, or the import path of an Algorithm", name)
     if "." not in name:
         return named(name)
     try:
         found = get_object(name)
     except Exception as error:  # whatever the module of the user raises while it is imported
-        raise UserError(f"{name} cannot be imported: {error}", key="algorithm") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{name} cannot be imported: {reason}", key="algorithm") from error
     require(isinstance(found, Algorithm), "algorithm", "the import path of an Algorithm", name)
     return found
 

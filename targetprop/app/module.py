@@ -15,7 +15,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from targetprop.app.record import KEY as RECORD
-from targetprop.app.schedule import counts_steps, has_ended, refuse_short
+from targetprop.app.schedule import counts_steps, has_ended, refuse_plateau, refuse_short
 from targetprop.app.single import refuse_single_images
 from targetprop.data.loader import BatchLoader
 from targetprop.utils.errors import UserError
@@ -48,6 +48,8 @@ class Classifier(L.LightningModule):
 
     Attributes:
         record: what every checkpoint keeps of the run, in plain types (see `record`).
+        multiply_adds: of one image's forward pass, where they were counted.
+        nonlinearity: of every block's targets, as last measured (see `measure.nonlinearity`).
     """
 
     def __init__(
@@ -67,6 +69,8 @@ class Classifier(L.LightningModule):
         self.graphed = graphed
         self.loss = loss
         self.record: Mapping[str, Any] = {}
+        self.multiply_adds = 0
+        self.nonlinearity: list[float] = []
         self._labels: Tensor | None = None  # of the batch, between training_step and backward
         self._outcome: Outcome | None = None  # of a graph, between training_step and backward
         self.last_step: Step | None = None
@@ -172,6 +176,7 @@ class Classifier(L.LightningModule):
             scheduler = self.scheduler(optimizer)
         except (TypeError, ValueError, ArithmeticError) as error:
             raise UserError(str(error), key="scheduler") from error
+        refuse_plateau(scheduler)
         if not counts_steps(scheduler):
             return {"optimizer": optimizer, "lr_scheduler": scheduler}
         refuse_short(scheduler, self.trainer.estimated_stepping_batches)

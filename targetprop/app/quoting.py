@@ -24,7 +24,9 @@ def refuse_unreadable(arguments: Sequence[str]) -> None:
     """
     sweep = any(each in ("-m", "--multirun") for each in arguments)
     for before, argument in zip(["-m", *arguments], arguments, strict=False):
-        given = re.match(r"[^-].*=|~", argument) and (not before.startswith("-") or before in TAKES_NOTHING)
+        given = not argument.startswith("-") and (not before.startswith("-") or before in TAKES_NOTHING)
+        if given and not re.match(r".*=|~", argument, re.DOTALL):
+            raise UserError(f"expected KEY=VALUE, without spaces, got {argument!r}.")
         if given:
             _check(argument, sweep)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -19,13 +21,14 @@ from targetprop.app.callbacks.checkpoint import BestCheckpoint
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.history import History
 from targetprop.app.module import Classifier
-from targetprop.app.objects import build, build_members, call, plain
+from targetprop.app.objects import build, build_members, call, plain, refuse_unknown
 from targetprop.app.optimizers import forward_optimizer
 from targetprop.app.places import placed
-from targetprop.app.processes import check_gpus, is_started, join, launch, rank, world_size
+from targetprop.app.processes import check_gpus, is_started, join, launch, rank, usable_gpus, world_size
 from targetprop.app.record import record_of
 from targetprop.app.report.table import Result, results_table, times_line
 from targetprop.app.report.tree import config_tree
+from targetprop.app.threads import cpu_threads, multiply_adds
 from targetprop.execution.graph import GraphedStep
 from targetprop.execution.memory import keep_freed_memory
 from targetprop.learner import Learner, Trainable
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PLAIN = ("seed", "data_dir", "train", "test", "ckpt_path", "output_dir")
+"""What is set beside the groups."""
 GROUPS = ("model", "network", "datamodule", "trainer", "scheduler", "callbacks", "logger")
 
 
@@ -49,15 +54,15 @@ def train(config: DictConfig) -> dict[str, float]:
     Raises:
         UserError: something in the configuration, or in the data it names, cannot work; the message says what.
     """
-    if "processes" not in config.trainer:
-        if world_size() > 1:
-            raise UserError("several processes train together with trainer=layer_parallel only.", key="trainer")
-        return _train(config)
     threads = config.trainer.threads
     with prefixed("trainer"):
         check_gpus(config.trainer.gpus)
         if threads is not None:
             require_whole("threads", threads, least=1)
+    if "processes" not in config.trainer:
+        if world_size() > 1:
+            raise UserError("several processes train together with trainer=layer_parallel only.", key="trainer")
+        return _train(config)
     if is_started():
         with join(plain(OmegaConf.merge(config, {"output_dir": ""})), config.trainer.gpus, threads):
             return _train(config)
@@ -101,6 +106,16 @@ def _train(config: DictConfig) -> dict[str, float]:
     # All of it is made, and so all of the configuration is checked, before any of it is shown or written.
     datamodule: ImageDataModule = build(config.datamodule)
     module = build_module(config, datamodule)
+    with cpu_threads(config.trainer.threads, _work(config, module, datamodule)) as threads:
+        return _run(config, module, datamodule, threads)
+
+
+def _work(config: DictConfig, module: Classifier, datamodule: ImageDataModule) -> int | None:
+    """Multiply-adds of a training batch's forward pass on the CPU; None on a GPU."""
+    return None if usable_gpus(config.trainer.gpus) else module.multiply_adds * datamodule.batch_size
+
+
+def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, threads: int) -> dict[str, float]:
     trainer: L.Trainer = build(config.trainer, callbacks=_callbacks(config), logger=build_members(config, "logger"))
     start = resume.start(plain(config), module)
     module.record = record_of(plain(config))
@@ -109,21 +124,30 @@ def _train(config: DictConfig) -> dict[str, float]:
     _keep_config(config)
 
     if config.train:
-        log.info("Training into %s", config.output_dir)
-        trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
-    history = find_callback(trainer, History)  # read before evaluation, which restores that of the best checkpoint
+        log.info("Training into %s, CPU threads: %d", config.output_dir, threads)
+        try:
+            trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
+        except MisconfigurationException as error:  # of a callback's setting, which shows while it works
+            raise UserError(str(error)) from error
+    # Read before evaluation, which restores the callbacks of the best checkpoint.
+    history = find_callback(trainer, History)
     seconds = [row["seconds"] for row in history.epochs] if history else []
+    facts = {"epoch_seconds": seconds, "threads": threads, "nonlinearity": module.nonlinearity}
+    facts |= {"note": datamodule.note} if datamodule.note else {}
     evaluated = checkpoints.best(trainer) if config.train else start
     results = evaluate(trainer, module, datamodule, evaluated) if config.test else {}
     if results:
-        console.print(results_table(results, datamodule.classes))
+        console.print(results_table(results, datamodule.classes, datamodule.note))
     if seconds:
         console.print(times_line(seconds))
-    _keep_results(Path(config.output_dir), results, seconds)
+    _keep_results(Path(config.output_dir), results, facts)
     return {f"{part}/accuracy": result.accuracy for part, result in results.items()}
 
 
 def _check_start(config: DictConfig) -> None:
+    refuse_unknown(map(str, config), [*PLAIN, *GROUPS])
+    for key in ("train", "test"):
+        require(isinstance(config[key], bool), key, "true or false", config[key])
     require_whole("seed", config.seed, least=0)
     require(config.seed < 2**32, "seed", "a number below 2**32", config.seed)
     if not config.train and config.ckpt_path is None:
@@ -137,10 +161,10 @@ def _keep_config(config: DictConfig) -> None:
             OmegaConf.save(config, partial, resolve=True)
 
 
-def _keep_results(folder: Path, results: dict[str, Result], seconds: list[float]) -> None:
+def _keep_results(folder: Path, results: dict[str, Result], facts: dict[str, Any]) -> None:
     if rank() == 0:
         parts = {part: vars(result) for part, result in results.items()}
-        write_text(folder / "results.json", json.dumps({**parts, "epoch_seconds": seconds}, indent=2) + "\n")
+        write_text(folder / "results.json", json.dumps({**parts, **facts}, indent=2) + "\n")
 
 
 def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
@@ -152,17 +176,34 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
     with prefixed("datamodule"):
         shape, classes = datamodule.image_shape, datamodule.classes
     network = call("network.hparams", config.network, shape, len(classes))
+    work = multiply_adds(network, shape)  # before there is a learner, which minds who runs its network
     model = plain(config.model)
+    with prefixed("model"):
+        taken = inspect.signature(get_method(model["_target_"])).parameters
+        own = [name for name in taken if name not in ("network", "seed")]
+        refuse_unknown(model, ["_target_", "loss", *own])
     hparams = model.pop("hparams")
     loss = get_method(model.pop("loss", "torch.nn.functional.cross_entropy"))
     f_optim = forward_optimizer(hparams)
     learner: Trainable = get_method(model.pop("_target_"))(network, hparams, seed=config.seed, **model)
-    scheduler = build(config.scheduler) if config.get("scheduler") else None
+    scheduler = _scheduler(config)
     graphed = None
     if config.trainer.get("cuda_graph") is True:
         with placed():
             graphed = GraphedStep(cast(Learner, learner), loss)  # which refuses what is none
-    return Classifier(learner, f_optim, classes, scheduler, graphed, loss)
+    made = Classifier(learner, f_optim, classes, scheduler, graphed, loss)
+    made.multiply_adds = work
+    return made
+
+
+def _scheduler(config: DictConfig) -> Any:
+    """What makes a scheduler from the forward optimiser; None if there is none."""
+    chosen = config.get("scheduler")
+    if not chosen:
+        return None
+    given = chosen.get("_partial_")
+    require(given is True, "scheduler._partial_", "true, since the optimiser is made later", given)
+    return build(chosen)
 
 
 def evaluate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from targetprop.utils.errors import UserError
 
@@ -16,6 +16,15 @@ def counts_steps(scheduler: LRScheduler) -> bool:
 def has_ended(scheduler: LRScheduler) -> bool:
     """Whether a one-cycle schedule is at its last rate: torch would have it rise again, and then fail."""
     return isinstance(scheduler, OneCycleLR) and scheduler.last_epoch >= scheduler.total_steps - 1
+
+
+def refuse_plateau(scheduler: LRScheduler) -> None:
+    """Raise `UserError` for a schedule that waits for a metric: a rate that follows it is not known beforehand."""
+    if isinstance(scheduler, ReduceLROnPlateau):
+        message = (
+            "expected a schedule by epochs or steps, such as StepLR, got ReduceLROnPlateau, which waits for a metric"
+        )
+        raise UserError(message, key="scheduler._target_")
 
 
 def refuse_short(scheduler: LRScheduler, steps: float) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -16,13 +17,23 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from targetprop.app.checkpoints import WholeFiles
+from targetprop.app.objects import refuse_unknown
 from targetprop.app.processes import check_gpus, own_device, rank
 from targetprop.app.strategy import LayerParallelStrategy
 from targetprop.execution.grid import Grid
 from targetprop.utils.errors import UserError, require, require_whole
 
+OWN = ("gpus", "threads", "matmul_precision", "cuda_graph")
 log = logging.getLogger(__name__)
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
+PLACES = {
+    "accelerator": "trainer.gpus says where a run is: 0 is the CPU, null a GPU if there is one.",
+    "devices": "trainer.gpus says where a run is, and trainer=layer_parallel trains in several processes.",
+    "num_nodes": "trainer=layer_parallel trains on several machines, see docs/layer_parallel.md.",
+    "strategy": "trainer=layer_parallel trains in several processes.",
+    "plugins": "it is not for the configuration.",
+}
+"""Options of Lightning's that are set here, and what to set in their place."""
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 
 
@@ -43,17 +54,15 @@ def build_trainer(
             sequential training; it is accepted and one is used.
         matmul_precision: of float32 products and convolutions on a GPU: "highest" is float32; "high" and "medium" are
             TF32, with 10 bits of mantissa ("medium" allows a CPU bfloat16). It holds for the whole process.
-        threads: of the CPU; None leaves their number to torch.
+        threads: of the CPU; set by the run (see `threads.cpu_threads`).
         cuda_graph: whether training steps are CUDA graphs; checked here, done by the module.
         options: what `lightning.Trainer` takes.
 
     Raises:
         UserError: an option that the trainer does not take.
     """
+    _refuse_places(options)
     check_gpus(gpus)
-    if threads is not None:
-        require_whole("threads", threads, least=1)
-        torch.set_num_threads(threads)
     available = torch.cuda.device_count()
     if gpus and not available:
         log.warning("trainer.gpus=%d: this machine has no GPU, training runs on the CPU.", gpus)
@@ -81,11 +90,12 @@ def build_layer_parallel_trainer(
         gpus: how many GPUs of this machine to use; of more than it has, those it has.
         processes: how many divide the feedback pairs between them; None takes all there are.
         data_parallel: how many groups of so many processes there are, each with batches of its own.
-        threads: set when the process joined (see `processes.join`).
+        threads: of the CPU; set by the run (see `threads.cpu_threads`).
 
     Raises:
         UserError: as `build_trainer`; processes that do not fit those there are.
     """
+    _refuse_places(options)
     available = torch.cuda.device_count()
     if gpus and gpus > available:
         used = f"its {available} are used" if available else "training runs on the CPU"
@@ -102,6 +112,12 @@ def build_layer_parallel_trainer(
     return _trainer(accelerator, matmul_precision, callbacks, logger, {**options, "strategy": strategy})
 
 
+def _refuse_places(options: Mapping[str, Any]) -> None:
+    for key in options:
+        if key in PLACES:
+            raise UserError(f"this is set by targetprop; {PLACES[key]}", key=key)
+
+
 def _trainer(
     accelerator: str,
     matmul_precision: str,
@@ -109,6 +125,8 @@ def _trainer(
     logger: Sequence[Logger],
     options: dict[str, Any],
 ) -> L.Trainer:
+    taken = [*inspect.signature(L.Trainer).parameters, *OWN]
+    refuse_unknown(options, [name for name in taken if name not in PLACES or name == "strategy"])
     if "max_epochs" in options:
         require_whole("max_epochs", options["max_epochs"], least=-1)
     precision = options.get("precision", "32-true")

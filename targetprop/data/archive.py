@@ -82,11 +82,21 @@ class SingleFiles(Published):
             downloaded.unlink()
 
 
-def locate(published: Published, data_dir: Path, download: bool) -> dict[str, Path]:
-    """Where each of the files of `published` is, by its published name.
+class Located(dict[str, Path]):
+    """Where each file of a data set is, by its published name.
+
+    Attributes:
+        note: which of them are not the published ones; empty if all are.
+    """
+
+    note = ""
+
+
+def locate(published: Published, data_dir: Path, download: bool) -> Located:
+    """Where each of the files of `published` is.
 
     Files that are there are never overwritten. Files whose md5 is not the published one are used all the same, with one
-    warning.
+    warning, and a note for the results.
 
     Args:
         published: the files to look for.
@@ -105,8 +115,16 @@ def locate(published: Published, data_dir: Path, download: bool) -> dict[str, Pa
             _fetch(published, data_dir, missing)
         except (OSError, ValueError) as error:
             raise _missing(published, folder, missing, f"the download failed: {error}") from error
-    _warn_of_changes(published, folder)
-    return {name: _placed(folder, name) for name in published.files}
+    located = Located({name: _placed(folder, name) for name in published.files})
+    changed = _changed(published, folder)
+    if changed:
+        located.note = f"{published.title}: {', '.join(changed)} are not the published files"
+        warnings.warn(
+            f"{published.title}: in {folder} the checksums of {', '.join(changed)} are not the published ones. "
+            "The files are used as they are.",
+            stacklevel=2,
+        )
+    return located
 
 
 def _placed(folder: Path, name: str) -> Path:
@@ -152,15 +170,10 @@ def _place(source: Path, target: Path) -> None:
             file.replace(target / file.name)
 
 
-def _warn_of_changes(published: Published, folder: Path) -> None:
+def _changed(published: Published, folder: Path) -> list[str]:
+    """Files whose checksum is not the published one; of those that lie unpacked there is none."""
     placed = [name for name in published.files if (folder / name).is_file()]
-    changed = [name for name in placed if _md5(folder / name) != published.files[name]]
-    if changed:
-        warnings.warn(
-            f"{published.title}: in {folder} the checksums of {', '.join(changed)} are not the published ones. "
-            "The files are used as they are.",
-            stacklevel=3,
-        )
+    return [name for name in placed if _md5(folder / name) != published.files[name]]
 
 
 def _md5(path: Path) -> str:

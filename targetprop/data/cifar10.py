@@ -51,6 +51,7 @@ def load(data_dir: Path | str, download: bool = True) -> Splits:
     return Splits(
         train=_read_images([files[name] for name in TRAIN_FILES], classes),
         test=_read_images([files[TEST_FILE]], classes),
+        note=files.note,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from targetprop.data.archive import SingleFiles, locate
@@ -26,4 +27,5 @@ CLASSES = (
 
 def load(data_dir: Path | str, download: bool = True) -> Splits:
     """Fashion-MNIST from the published files in `data_dir`/FashionMNIST/raw; all else is as in `mnist.load`."""
-    return load_splits(locate(PUBLISHED, Path(data_dir), download), CLASSES)
+    files = locate(PUBLISHED, Path(data_dir), download)
+    return replace(load_splits(files, CLASSES), note=files.note)

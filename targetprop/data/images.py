@@ -109,7 +109,12 @@ class Selection:
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set as published: what may be learned from, and what is held back for the final test."""
+    """A data set as published: what may be learned from, and what is held back for the final test.
+
+    Attributes:
+        note: what is to be said beside every result on it, such as files that are not the published ones.
+    """
 
     train: Images
     test: Images
+    note: str = ""

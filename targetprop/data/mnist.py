@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from targetprop.data.archive import SingleFiles, locate
@@ -33,4 +34,5 @@ def load(data_dir: Path | str, download: bool = True) -> Splits:
     Raises:
         UserError: files are missing, or do not hold what was published.
     """
-    return load_splits(locate(PUBLISHED, Path(data_dir), download), tuple("0123456789"))
+    files = locate(PUBLISHED, Path(data_dir), download)
+    return replace(load_splits(files, tuple("0123456789")), note=files.note)

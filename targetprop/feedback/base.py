@@ -181,6 +181,7 @@ class OptimizerSpec:
         for key in ("momentum", "weight_decay"):
             value = getattr(self, key)
             require(is_number(value) and value >= 0, key, "a number, 0 or more", value)
+        require(self.momentum < 1, "momentum", "a number in [0, 1)", self.momentum)
         if self.momentum and self.type not in ("sgd", "rmsprop"):
             raise UserError(f"{self.type} has none, set momentum=0; got {self.momentum}.", key="momentum")
 

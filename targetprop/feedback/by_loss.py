@@ -58,7 +58,7 @@ class ByLoss(FeedbackRule):
     init_symmetric_weights: bool = False
     gradient: Gradient = "closed_form"
     style: Style = "published"
-    styles: ClassVar[frozenset[Style]] = frozenset(STYLES)
+    styles: ClassVar[frozenset[Style]] = frozenset(STYLES) - {"gained"}  # a loss finds such a gain by itself
 
     def __post_init__(self) -> None:
         require(callable(self.loss), "loss", "a function, as those of feedback/losses.py", self.loss)
@@ -250,6 +250,10 @@ def _by_autograd(loss_of: Callable[[Draw], Tensor], pair: Pair) -> Update:
         for parameter in parameters:
             parameter.grad = None
         loss = loss_of(draw)
+        if loss.dim() or not loss.requires_grad:
+            depends = "" if loss.requires_grad else " that does not depend on them"
+            shape = tuple(loss.shape)
+            raise UserError(f"expected a scalar of the feedback's weights, got the shape {shape}{depends}.", key="loss")
         torch.autograd.backward(loss, inputs=parameters)
         return loss.detach()
 

@@ -17,14 +17,12 @@ https://arxiv.org/abs/1904.05391), whose own rule is Hebbian; the delta rule is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from targetprop.feedback.budget import MEASURING, READING, Passes
-from targetprop.feedback.responses import ByResponses, MapNoise
 from targetprop.network.linear_feedback import FeedbackMap, response_to, where_noise_enters
 from targetprop.utils.precision import wide
 
@@ -32,20 +30,10 @@ if TYPE_CHECKING:
     from targetprop.feedback.budget import Allocation
 
 
-@dataclass(frozen=True)
-class ByDeltaRule(ByResponses):
-    """Feedback weights follow the forward weights by the delta rule."""
-
-    @property
-    def passes(self) -> Passes:
-        return READING if self.reads_weights else MEASURING
-
-    def update(self, part: FeedbackMap, noise: MapNoise, allocation: Allocation, repetition: int | None) -> Tensor:
-        return delta_rule(part, noise.white(), noise.shaped(), allocation)
-
-
 @torch.no_grad()
-def delta_rule(part: FeedbackMap, white: Tensor, shaped: Tensor, allocation: Allocation) -> Tensor:
+def delta_rule(
+    part: FeedbackMap, white: Tensor, shaped: Tensor, allocation: Allocation, *, reads_weights: bool = True
+) -> Tensor:
     """Update V from noise at the map's input.
 
     Forward updates lie along activations, and so does what V lags behind by: hence noise shaped like activity beside
@@ -54,24 +42,44 @@ def delta_rule(part: FeedbackMap, white: Tensor, shaped: Tensor, allocation: All
     Args:
         white: isotropic noise, (rows, *input of the map where noise enters).
         shaped: random mixtures of the batch's inputs there, (mixtures, *input).
+        reads_weights: whether W may be read where the layer is known, instead of being applied to the noise.
 
     Returns:
         ||R||^2 / ||W eps||^2 over the white noise (a scalar), the share of the response left over: zero when V is
-        learned. Where W is known the power of the response is the expected one.
+        learned. Where W is read the power of the response is the expected one.
     """
+    reads = reads_weights and part.known
     eps = torch.cat((white, shaped))
-    patches = where_noise_enters(part).patches(eps)
-    residual, response = _residual(part, eps, patches)
-    count = patches.shape[1] // len(eps) * len(white)
-    left = residual[:, :count]
-    power = _expected_power(part, allocation) if response is None else _power(response[:, :count])
-    share = _power(left) / power.clamp_min(torch.finfo(power.dtype).tiny)  # a map of zeros responds to nothing
-    weighted = patches[:, :count] * allocation.step  # V changes by the product of `left` and this
+    with nullcontext() if reads else torch.autocast(eps.device.type, enabled=False):
+        if not reads:
+            eps = eps.to(part.map.transposed.dtype)  # bfloat16 would not hold the differences of responses
+        patches = where_noise_enters(part).patches(eps)
+        response = None if reads else response_to(part, eps, patches)
+        residual = _residual(part, patches, response)
+        count = patches.shape[1] // len(eps) * len(white)
+        power = _expected_power(part, allocation) if response is None else _power(response[:, :count])
+        left = residual[:, :count]
+        share = _power(left) / power.clamp_min(torch.finfo(power.dtype).tiny)  # a map of zeros responds to nothing
+        _learn(part, residual, patches, count, allocation.step)
+    return share
+
+
+def _residual(part: FeedbackMap, patches: Tensor, response: Tensor | None) -> Tensor:
+    """What V does not predict of the response to the noise, (groups, rows * positions, units)."""
+    found, transposed = part.map.forward_map, part.map.transposed
+    if response is not None:
+        return response - patches @ found.matrix(transposed).mT
+    assert isinstance(part.layer.weight, Tensor)
+    return patches @ found.matrix(part.layer.weight - transposed).mT
+
+
+def _learn(part: FeedbackMap, residual: Tensor, patches: Tensor, count: int, step: Tensor) -> None:
+    """Change V by what is left over: of `count` rows of white noise by this step, then of those of shaped noise."""
+    weighted = patches[:, :count] * step  # V changes by its product with the residual
     _, units, inputs = part.map.forward_map.matrix(part.map.transposed).shape
     few = patches.shape[1] * (inputs + units) < 3 * inputs * units
     add = _add_by_rows if few else _add_by_matrices
-    add(part, left, weighted, residual[:, count:], patches[:, count:])
-    return share
+    add(part, residual[:, :count], weighted, residual[:, count:], patches[:, count:])
 
 
 # Two ways to the same change of V: by white noise, and by noise that is far from white, for which no fixed step is
@@ -121,14 +129,3 @@ def _expected_power(part: FeedbackMap, allocation: Allocation) -> Tensor:
     """Of the response to the white noise, for a map whose weight is known."""
     assert isinstance(part.layer.weight, Tensor)
     return allocation.equations * torch.linalg.vector_norm(part.layer.weight).square()
-
-
-def _residual(part: FeedbackMap, eps: Tensor, patches: Tensor) -> tuple[Tensor, Tensor | None]:
-    """What V does not predict of the response, (groups, rows * positions, units); the response if it was measured."""
-    layer, found, transposed = part.layer, part.map.forward_map, part.map.transposed
-    if part.known:
-        assert isinstance(layer.weight, Tensor)
-        return patches @ found.matrix(layer.weight - transposed).mT, None
-    with torch.autocast(eps.device.type, enabled=False):  # bfloat16 would not hold these differences
-        _, response = response_to(part, eps)
-        return response - patches.to(transposed.dtype) @ found.matrix(transposed).mT, response

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from targetprop.feedback.delta import ByDeltaRule
+from targetprop.feedback.responses import ByDeltaRule
 
 if TYPE_CHECKING:
     from targetprop.layers.base import Style

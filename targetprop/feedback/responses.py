@@ -20,6 +20,8 @@ from torch import Tensor
 from targetprop.feedback.base import FeedbackLearning, FeedbackRule
 from targetprop.feedback.budget import (
     FEW,
+    MEASURING,
+    READING,
     Allocation,
     MapShape,
     Passes,
@@ -29,6 +31,7 @@ from targetprop.feedback.budget import (
     map_shape,
     warm_up,
 )
+from targetprop.feedback.delta import delta_rule
 from targetprop.network.linear_feedback import FeedbackMap, entering
 from targetprop.noise import Kind, NoiseKey
 from targetprop.utils.errors import UserError, is_number, require
@@ -59,9 +62,9 @@ class ByResponses(FeedbackRule):
             the first batch, one sample of each noise that a block gets in any case, and narrow maps (`HEAD_SHARE`).
         adaptive: False keeps every block at an equal share of the whole budget; True gives less to blocks that are
             well aligned.
-        reads_weights: False applies the forward layer to the noise and reads no weight. True computes what the
-            feedback fails to predict of the response as one product with W - V^T, where a layer is known: the same
-            numbers but for rounding, and faster.
+        reads_weights: False applies the forward map to the noise, and what learns sees its response. True computes
+            what the feedback fails to predict of the response as one product with W - V^T, where a layer is known: the
+            same numbers but for rounding, and faster.
 
     """
 
@@ -115,6 +118,18 @@ class ByResponses(FeedbackRule):
         """In words, how a map learns."""
 
 
+@dataclass(frozen=True)
+class ByDeltaRule(ByResponses):
+    """Feedback weights follow the forward weights by the delta rule."""
+
+    @property
+    def passes(self) -> Passes:
+        return READING if self.reads_weights else MEASURING
+
+    def update(self, part: FeedbackMap, noise: MapNoise, allocation: Allocation, repetition: int | None) -> Tensor:
+        return delta_rule(part, noise.white(), noise.shaped(), allocation, reads_weights=self.reads_weights)
+
+
 @dataclass
 class Shapes:
     """What a plan needs to know of the network on batches of one shape."""
@@ -146,10 +161,8 @@ class ResponseLearning(FeedbackLearning):
 
     @property
     def maps(self) -> dict[int, tuple[FeedbackMap, ...]]:
-        """The linear maps of the blocks that have any, known as far as the rule may read weights."""
-        reads = self.rule.reads_weights
-        fed = {block: pair.maps for block, pair in self.network.fed.items() if pair.maps}
-        return {block: tuple(each if reads else each.measured() for each in maps) for block, maps in fed.items()}
+        """The linear maps of the blocks that have any."""
+        return {block: pair.maps for block, pair in self.network.fed.items() if pair.maps}
 
     @property
     def plan(self) -> Hashable:

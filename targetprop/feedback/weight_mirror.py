@@ -56,10 +56,12 @@ class WeightMirror(ByResponses):
         return "weight mirror"
 
     def update(self, part: FeedbackMap, noise: MapNoise, allocation: Allocation, repetition: int | None) -> Tensor:
+        found, transposed = part.map.forward_map, part.map.transposed
         eps = noise.white()
-        transposed, found = part.map.transposed, part.map.forward_map
-        eps, response = response_to(part, eps)
-        correlation = response.mT @ where_noise_enters(part).patches(eps) / allocation.counts.clamp_min(1)
-        rate = self.rate if repetition is None else 1 / (repetition + 1)
-        transposed.lerp_(found.from_matrix(correlation.to(transposed.dtype)), rate)
+        with torch.autocast(eps.device.type, enabled=False):
+            eps = eps.to(transposed.dtype)
+            patches = where_noise_enters(part).patches(eps)
+            correlation = response_to(part, eps, patches).mT @ patches / allocation.counts.clamp_min(1)
+            rate = self.rate if repetition is None else 1 / (repetition + 1)
+            transposed.lerp_(found.from_matrix(correlation), rate)
         return torch.zeros((), device=eps.device)

@@ -24,6 +24,7 @@ from targetprop.layers.base import (
     add_rule,
     register,
 )
+from targetprop.layers.turning import turning
 from targetprop.utils.errors import UserError
 from targetprop.utils.precision import wide
 
@@ -44,6 +45,8 @@ class Elementwise(LayerRule[nn.Module]):
         matched: the feedback of the style "matched", where there is one.
         is_matched: whether there is one with the settings of this layer.
         commutes_with_max_pool: whether the layer is strictly increasing and maps zero to zero.
+        turns: whether it falls to one minimum and rises from there, with a slope of one in the end: then there is a
+            feedback of the style "matched" all the same (`turning.py`).
     """
 
     any_memory_order = True
@@ -55,12 +58,14 @@ class Elementwise(LayerRule[nn.Module]):
         matched: Matched | None = None,
         is_matched: Callable[[Any], bool] = lambda layer: True,
         commutes_with_max_pool: Callable[[Any], bool] = lambda layer: False,
+        turns: bool = False,
     ) -> None:
         self.slope = slope
         self.keeps = keeps
         self.matched = matched
         self.is_matched = is_matched
         self.commutes = commutes_with_max_pool
+        self.turns = turns
 
     def facts(self, layer: nn.Module) -> Facts:
         return Facts(commutes_with_max_pool=self.commutes(layer))
@@ -75,12 +80,14 @@ class Elementwise(LayerRule[nn.Module]):
         return self.slope(layer, delta, context)
 
     def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
-        if style in ("published", "lee"):
+        if style in ("published", "adjoint", "lee"):
             return ActivationFeedback(layer)
         if style == "map":
             return IgnoredFeedback()
         if style == "matched" and self.matched is not None and self.is_matched(layer):
             return MatchedFeedback(layer, self, self.matched)
+        if style == "matched" and self.turns:
+            return TurningFeedback(layer, self)
         return AdjointFeedback(layer, self) if style == "linear" else GainedFeedback(layer, self)
 
     def output(self, layer: nn.Module, kept: Tensor) -> Tensor:
@@ -115,6 +122,11 @@ class CarryingFeedback(FeedbackLayer):
         self._layer = (layer, rule)  # no submodule: an activation's parameters are the block's
 
     @property
+    def name(self) -> str:
+        """Of the activation's type."""
+        return type(self._layer[0]).__name__
+
+    @property
     def carries(self) -> bool:
         return True
 
@@ -145,6 +157,26 @@ class MatchedFeedback(CarryingFeedback):
     def between(self, y: Tensor, difference: Tensor, context: Tensor) -> Tensor:
         layer = self._layer[0]
         return self._function(layer, y + difference) - self._function(layer, y)
+
+
+class TurningFeedback(CarryingFeedback):
+    """The matched function of an activation that turns, on the side of its minimum where the clean pass was.
+
+    As a function of y alone, without a clean pass, it is that of the rising side.
+    """
+
+    def __init__(self, layer: nn.Module, rule: Elementwise) -> None:
+        super().__init__(layer, rule)
+        self._function = turning(layer.forward, lambda u: rule.slope(layer, torch.ones_like(u), u))
+
+    def decode(self, y: Tensor, context: Context) -> Tensor:
+        if isinstance(context, Graph):
+            return context.vjp(y)
+        zero = torch.zeros_like(y)
+        return self._function.between(zero, y, zero.bool())
+
+    def between(self, y: Tensor, difference: Tensor, context: Tensor) -> Tensor:
+        return self._function.between(y, difference, context < self._function.turn)
 
 
 class AgainFeedback(CarryingFeedback):
@@ -197,12 +229,13 @@ def register_elementwise(
     matched: Matched | None = None,
     is_matched: Callable[[Any], bool] = lambda layer: True,
     commutes_with_max_pool: Callable[[Any], bool] = lambda layer: False,
+    turns: bool = False,
 ) -> None:
     """Register activations, with the arguments of `Elementwise`.
 
     >>> register_elementwise(nn.SiLU, slope=lambda layer, delta, x: aten.silu_backward(delta, x), keeps="input")
     """
-    add_rule(Elementwise(slope, keeps, matched, is_matched, commutes_with_max_pool), *types)
+    add_rule(Elementwise(slope, keeps, matched, is_matched, commutes_with_max_pool, turns), *types)
 
 
 SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
@@ -344,13 +377,14 @@ register_elementwise(
 )
 register_elementwise(nn.Hardsigmoid, slope=lambda layer, delta, x: aten.hardsigmoid_backward(delta, x), keeps="input")
 register_elementwise(nn.Hardswish, slope=lambda layer, delta, x: aten.hardswish_backward(delta, x), keeps="input")
-register_elementwise(nn.Mish, slope=lambda layer, delta, x: aten.mish_backward(delta, x), keeps="input")
+register_elementwise(nn.Mish, slope=lambda layer, delta, x: aten.mish_backward(delta, x), keeps="input", turns=True)
 register_elementwise(
     nn.GELU,
     slope=lambda layer, delta, x: aten.gelu_backward(delta, x, approximate=layer.approximate),
     keeps="input",
+    turns=True,
 )
-register_elementwise(nn.SiLU, slope=lambda layer, delta, x: aten.silu_backward(delta, x), keeps="input")
+register_elementwise(nn.SiLU, slope=lambda layer, delta, x: aten.silu_backward(delta, x), keeps="input", turns=True)
 
 
 class ActivationRule(LayerRule[nn.Module]):
@@ -363,7 +397,7 @@ class ActivationRule(LayerRule[nn.Module]):
         """What the activation put out in the pass of which this was kept."""
 
     def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
-        if style in ("published", "lee"):
+        if style in ("published", "adjoint", "lee"):
             return ActivationFeedback(layer)
         if style == "map":
             return IgnoredFeedback()

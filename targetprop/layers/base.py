@@ -30,9 +30,12 @@ from targetprop.utils.errors import UserError
 
 Context = Any
 """What a rule keeps of one pass of its layer; its type is the rule's own business."""
-Style = Literal["published", "matched", "gained", "linear", "lee", "map"]
+Style = Literal["published", "adjoint", "matched", "gained", "linear", "lee", "map"]
 STYLES: Mapping[Style, str] = {
-    "published": "an activation's feedback is the same activation again",
+    "published": "as in the published L-DRL code: the same activation again, un-pooling that overwrites, averages that "
+    "are copied, a batch norm of its own that learns",
+    "adjoint": "an activation's feedback is the same activation again; all else without weights is its transposed "
+    "Jacobian on the clean batch",
     "matched": "an activation's feedback has, at every y, the slope that the transposed Jacobian needs",
     "gained": "an activation's feedback is the same activation again, times a gain for each channel",
     "linear": "an activation's feedback multiplies y by the activation's slope on the clean batch",
@@ -40,6 +43,11 @@ STYLES: Mapping[Style, str] = {
     "map": "an activation has no part in the feedback: the map alone",
 }
 """Styles of feedback layers, and what they are.
+
+"published" is what the code of Ernoult et al. 2022 does (https://github.com/ernoult/scalingDTP), layer by layer, and
+where that code knows no such layer the transposed Jacobian; feedback weights have a bias where the layer has one. The
+transposed Jacobian differs from it where windows of pooling overlap, where pooling averages, and for normalisation:
+"adjoint" has it there, too.
 
 The published feedback of an activation has, at y = act(u), the slope act'(y); the transposed Jacobian of the block
 needs act'(u): 1 + y for ELU below zero (the published one has e^y), 1 - y^2 for tanh. "matched" and "linear" have it;
@@ -51,6 +59,8 @@ CARRYING: frozenset[Style] = frozenset({"matched", "gained", "linear"})
 that pass and at that output plus the difference (in "linear", its slope is taken there); layers that are linear given
 the batch's masks, indices and statistics are their transposed Jacobians.
 """
+WITH_JACOBIANS: frozenset[Style] = CARRYING | {"adjoint"}
+"""Styles in which normalisation, and a layer of which nothing is known, have their transposed Jacobian."""
 L = TypeVar("L", bound=nn.Module)
 
 
@@ -197,6 +207,25 @@ class AdjointFeedback(FeedbackLayer):
             return context.vjp(y)
         layer, rule = self._layer
         return rule.vjp(layer, y, context)
+
+
+class UnweightedFeedback(FeedbackLayer):
+    """Feedback without weights that is linear, and not the layer's transposed Jacobian.
+
+    Args:
+        function: of (y, the context that the layer's rule keeps).
+    """
+
+    def __init__(self, function: Callable[[Tensor, Context], Tensor]) -> None:
+        super().__init__()
+        self._function = function
+
+    @property
+    def is_linear(self) -> bool:
+        return True
+
+    def decode(self, y: Tensor, context: Context) -> Tensor:
+        return self._function(y, context.known if isinstance(context, Graph) else context)
 
 
 class IgnoredFeedback(FeedbackLayer):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from targetprop.layers.base import Context, Facts, LayerRule, Style, register, sizes, transpose
 from targetprop.layers.linear_map import LinearMap
-from targetprop.layers.maps import MapFeedback
+from targetprop.layers.maps import MapFeedback, has_bias
 from targetprop.utils.precision import wide
 
 Convolutional = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -285,7 +285,7 @@ class ConvolutionFeedback(SpatialFeedback):
     Stride, padding, dilation and groups are the layer's.
     """
 
-    def __init__(self, layer: Convolutional) -> None:
+    def __init__(self, layer: Convolutional, *, bias: bool = True) -> None:
         super().__init__()
         self.forward_map = spatial_map(layer)
         conv = self.forward_map.inner if isinstance(self.forward_map, PaddedConvolution) else self.forward_map
@@ -298,13 +298,20 @@ class ConvolutionFeedback(SpatialFeedback):
             padding=conv.padding,
             groups=conv.groups,
             dilation=conv.dilation,
+            bias=bias,
         )
+
+    def add_bias(self) -> None:
+        """Give it a bias if it has none, initialised as torch's own."""
+        if self.bias is None:
+            channels, bound = self.weight.shape[1] * self.forward_map.groups, self.weight[0].numel() ** -0.5
+            self.map.bias = nn.Parameter(self.weight.new_empty(channels).uniform_(-bound, bound))
 
 
 class TransposedConvolutionFeedback(SpatialFeedback):
     """Convolution with a kernel of its own (in, out / groups, *kernel), initialised as torch's own."""
 
-    def __init__(self, layer: Transposed) -> None:
+    def __init__(self, layer: Transposed, *, bias: bool = True) -> None:
         super().__init__()
         self.forward_map = conv = TransposedConvolution.of(layer)
         self.map = CONVOLUTIONS[conv.dims](
@@ -315,6 +322,7 @@ class TransposedConvolutionFeedback(SpatialFeedback):
             padding=conv.padding,
             groups=conv.groups,
             dilation=conv.dilation,
+            bias=bias,
         )
 
 
@@ -331,7 +339,7 @@ class ConvolutionRule(LayerRule[Convolutional]):
         return spatial_map(layer)
 
     def feedback(self, layer: Convolutional, style: Style) -> MapFeedback:
-        return ConvolutionFeedback(layer)
+        return ConvolutionFeedback(layer, bias=has_bias(layer, style))
 
 
 @register(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -347,7 +355,7 @@ class TransposedConvolutionRule(LayerRule[Transposed]):
         return TransposedConvolution.of(layer)
 
     def feedback(self, layer: Transposed, style: Style) -> MapFeedback:
-        return TransposedConvolutionFeedback(layer)
+        return TransposedConvolutionFeedback(layer, bias=has_bias(layer, style))
 
 
 def spatial_map(layer: Convolutional) -> SpatialMap:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from targetprop.layers.base import Context, LayerRule, Style, register
 from targetprop.layers.linear_map import LinearMap
-from targetprop.layers.maps import MapFeedback
+from targetprop.layers.maps import MapFeedback, has_bias
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Dense(LinearMap):
 class DenseFeedback(MapFeedback):
     """y V^T + c, with V (in, out) and c (in,) of its own, initialised as `nn.Linear` does."""
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: nn.Linear, *, bias: bool = True) -> None:
         super().__init__()
         self.forward_map = Dense()
-        self.map = nn.Linear(layer.out_features, layer.in_features)
+        self.map = nn.Linear(layer.out_features, layer.in_features, bias)
         self.map.weight.data = self.map.weight.data.t().contiguous().t()  # in memory as the forward weight
 
     def affine(self, y: Tensor, context: Context, bias: Tensor | None) -> Tensor:
@@ -62,4 +62,4 @@ class LinearRule(LayerRule[nn.Linear]):
         return Dense()
 
     def feedback(self, layer: nn.Linear, style: Style) -> MapFeedback:
-        return DenseFeedback(layer)
+        return DenseFeedback(layer, bias=has_bias(layer, style))

@@ -16,8 +16,8 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from targetprop.layers.base import (
-    CARRYING,
     RULES,
+    WITH_JACOBIANS,
     AdjointFeedback,
     Altered,
     Context,
@@ -106,7 +106,7 @@ class Opaque(LayerRule[nn.Module]):
             raise UserError(f"a hook on {name} as a whole is not seen: hook the layers in it instead.")
         if self.known is not None and (style not in ("matched", "gained") or has_matrix(layer)):
             return self.known.feedback(layer, style)
-        if style in CARRYING and not has_matrix(layer):
+        if style in WITH_JACOBIANS and not has_matrix(layer):
             return AdjointFeedback(layer, self)
         known = ", ".join(sorted(kind.__name__ for kind in RULES))
         raise UserError(

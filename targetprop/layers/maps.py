@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from targetprop.layers.base import Altered, Context, FeedbackLayer
+from targetprop.layers.base import Altered, Context, FeedbackLayer, Style
 from targetprop.layers.linear_map import LinearMap
 
 
@@ -71,6 +71,11 @@ class MapFeedback(FeedbackLayer):
     @abstractmethod
     def correlate(self, x: Tensor, y: Tensor) -> Tensor:
         """Gradient of <x, V y> for V, in its weight's shape; x (batch, *input), y (batch, *layer output)."""
+
+
+def has_bias(layer: nn.Module, style: Style) -> bool:
+    """Whether the feedback weights of a layer have a bias: as published, where the layer has one; else always."""
+    return style != "published" or layer.bias is not None
 
 
 def _unaltered(context: Context) -> Context:

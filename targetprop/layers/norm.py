@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from targetprop.layers.base import (
-    CARRYING,
+    WITH_JACOBIANS,
     AdjointFeedback,
     Context,
     Facts,
@@ -43,13 +43,34 @@ class NormContext(NamedTuple):
 
 
 class NormRule(LayerRule[nn.Module]):
-    """The published feedback leaves normalisation out; in other styles it is the transposed Jacobian."""
+    """The feedback is the transposed Jacobian, or leaves normalisation out.
+
+    It is left out in the style "published", too, whose code knows no norm but that of a batch.
+    """
 
     any_memory_order = True
     has_gains_only = True
 
     def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
-        return AdjointFeedback(layer, self) if style in CARRYING else IgnoredFeedback()
+        return AdjointFeedback(layer, self) if style in WITH_JACOBIANS else IgnoredFeedback()
+
+
+class BatchNormFeedback(FeedbackLayer):
+    """The published feedback of a batch norm: a new one of the same size, whose gain and bias are feedback weights.
+
+    It normalises whatever it is given by the statistics of just that, so it is not linear. The published code builds
+    it and then stops at once, where it measures the angle between forward and feedback weights; so there is no
+    published training with it, and none of its numbers were ever tuned. The running statistics that it would keep are
+    read by no training step, and are left out.
+    """
+
+    def __init__(self, layer: BatchNorm) -> None:
+        super().__init__()
+        kind = next(each for each in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d) if isinstance(layer, each))
+        self.norm = kind(layer.num_features, layer.eps, affine=layer.affine, track_running_stats=False)
+
+    def decode(self, y: Tensor, context: Context) -> Tensor:
+        return self.norm(y)
 
 
 @register(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -81,6 +102,9 @@ class BatchNormRule(NormRule):
 
     def vjp(self, layer: BatchNorm, delta: Tensor, context: NormContext) -> Tensor:  # type: ignore[override]
         return self.gradients(layer, delta, context)[0]
+
+    def feedback(self, layer: BatchNorm, style: Style) -> FeedbackLayer:  # type: ignore[override]
+        return BatchNormFeedback(layer) if style == "published" else super().feedback(layer, style)
 
     def gradients(  # type: ignore[override]
         self, layer: BatchNorm, delta: Tensor, context: NormContext
@@ -133,8 +157,10 @@ class LayerNormRule(OfEachSample):
 class GroupNormRule(OfEachSample):
     """Wu and He, "Group Normalization", 2018, https://arxiv.org/abs/1803.08494."""
 
-    # Torch's own backward of it crashes on channels last, where the input asks for no gradient (torch 2.13, CPU).
-    any_memory_order = False
+    # It is given contiguous tensors: torch's own backward of it crashes on channels last, where the input asks for no
+    # gradient (torch 2.13, CPU). What comes before and after it keeps its order.
+    def apply(self, layer: nn.Module, x: Tensor) -> Tensor:
+        return layer(x.contiguous())
 
     def run(self, layer: nn.Module, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
         return super().run(layer, x.contiguous(), clean)

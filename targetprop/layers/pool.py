@@ -1,18 +1,33 @@
 """Pooling. Un-pooling by the transposed Jacobian: each value goes to where it came from, and what meets adds up.
 
+The published feedback is another one. Un-pooling overwrites: where windows share their maximum, the last of them (in
+the order of their rows and columns) is heard alone. And average pooling is undone by adaptive average pooling to the
+size of the input, which copies a mean to every position of its window, undivided.
+
 In one dimension torch pools maxima as in two, of which the first has the size 1, and so does the way back.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import cached_property, partial
 from typing import Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from targetprop.layers.base import Context, Facts, LayerRule, LinearByAutograd, register, sizes
+from targetprop.layers.base import (
+    Context,
+    Facts,
+    FeedbackLayer,
+    LayerRule,
+    LinearByAutograd,
+    Style,
+    UnweightedFeedback,
+    register,
+    sizes,
+)
 from targetprop.utils.errors import UserError
 
 aten = torch.ops.aten
@@ -32,8 +47,26 @@ def spatial_dims(pool: nn.Module) -> int:
     return next(dims for kind, dims in SPATIAL.items() if isinstance(pool, kind))
 
 
+class Maxima(tuple[Tensor, torch.Size]):
+    """The context of pooling: indices of the maxima in each channel, and the per-sample shape of the input."""
+
+    @cached_property
+    def winners(self) -> Tensor:
+        """Which windows are the last, in the order of rows and columns, to have their maximum where it is.
+
+        Torch's own un-pooling leaves it to the order of its threads whose value stays; here it is a maximum of numbers.
+        """
+        indices, shape = self
+        places = indices.flatten(2)
+        windows = torch.arange(places.shape[2], device=places.device).expand_as(places)
+        nobody = places.new_full((*places.shape[:2], shape[1:].numel()), -1)
+        last = nobody.scatter_reduce(2, places, windows, "amax")
+        in_order = torch.empty_like(indices, dtype=torch.bool)  # of memory
+        return in_order.copy_((last.gather(2, places) == windows).view(indices.shape))
+
+
 class OfMaxima(LayerRule[P], Generic[P]):
-    """Pooling of maxima; the context is (indices of the maxima, per-sample shape of the input)."""
+    """Pooling of maxima; the context is `Maxima`."""
 
     any_memory_order = True
 
@@ -47,7 +80,7 @@ class OfMaxima(LayerRule[P], Generic[P]):
 
     def run(self, layer: P, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
         y, indices = self.with_indices(layer, x)
-        return y, (indices, x.shape[1:])
+        return y, Maxima((indices, x.shape[1:]))
 
     @abstractmethod
     def with_indices(self, layer: P, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,6 +92,19 @@ class OfMaxima(LayerRule[P], Generic[P]):
             return self.scatter(layer, delta, indices, shape)
         below = self.scatter(layer, delta.unsqueeze(-2), indices.unsqueeze(-2), torch.Size((*shape[:-1], 1, shape[-1])))
         return below.squeeze(-2)
+
+    def may_overlap(self, layer: P) -> bool:
+        """Whether two windows can share their maximum."""
+        return True
+
+    def feedback(self, layer: P, style: Style) -> FeedbackLayer:
+        if style == "published" and self.may_overlap(layer):
+            return UnweightedFeedback(partial(self.overwrite, layer))
+        return super().feedback(layer, style)
+
+    def overwrite(self, layer: P, y: Tensor, context: Maxima) -> Tensor:
+        """Un-pooling as published: of values y (batch, channels, ...) that meet, that of the last window stays."""
+        return self.vjp(layer, torch.where(context.winners, y, 0), context)
 
     @abstractmethod
     def scatter(self, layer: P, delta: Tensor, indices: Tensor, shape: torch.Size) -> Tensor:
@@ -74,6 +120,9 @@ class MaxPoolRule(OfMaxima[MaxPool]):
         return pool(
             x, layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode, return_indices=True
         )
+
+    def may_overlap(self, layer: MaxPool) -> bool:
+        return overlaps(layer)
 
     def scatter(self, layer: MaxPool, delta: Tensor, indices: Tensor, shape: torch.Size) -> Tensor:
         dims = spatial_dims(layer)
@@ -111,6 +160,15 @@ class AveragePoolRule(LinearByAutograd):
 
     def facts(self, layer: nn.Module) -> Facts:
         return Facts(linear=True, dims=2 + spatial_dims(layer))
+
+    def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
+        return UnweightedFeedback(copy_up) if style == "published" else super().feedback(layer, style)
+
+
+def copy_up(y: Tensor, shape: torch.Size) -> Tensor:
+    """The published feedback of average pooling: y (batch, channels, ...) pooled to the input's per-sample shape."""
+    pool: Any = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[len(shape) - 1]
+    return pool(y, shape[1:])
 
 
 def overlaps(pool: MaxPool) -> bool:

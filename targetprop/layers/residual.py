@@ -6,10 +6,11 @@ skip inside. The feedback sends y back through the feedback of both branches and
 
     G(y) = B(y) + S(y)
 
-with feedback weights of its own for every convolution; a skip without layers is its own feedback. In the published
-style the feedback of the branches is the published one. In the styles "linear", "matched" and "gained" a difference
-goes down both branches along the clean pass: adjoints of the batch norms, maps without bias, and inner activations that
-have targets of their own, as if the block were cut there: what they put out in the clean pass, plus the difference.
+with feedback weights of its own for every convolution; a skip without layers is its own feedback. In the styles
+"published" and "adjoint" the feedback of the branches is in that style, too. In the styles "linear", "matched" and
+"gained" a difference goes down both branches along the clean pass: adjoints of the batch norms, maps without bias, and
+inner activations that have targets of their own, as if the block were cut there: what they put out in the clean pass,
+plus the difference.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ class ResidualRule(BranchedRule[Residual]):
         return body + skip, (body_context, skip_context)
 
     def feedback(self, layer: Residual, style: Style) -> ResidualFeedback:
-        style = style if style in CARRYING else "published" if style == "published" else "linear"
+        style = "linear" if style in ("lee", "map") else style
         feedback = ResidualFeedback(
             *(rule.feedback(b, style) for rule, b in zip(self.branches, layer.branches, strict=True))
         )

@@ -9,20 +9,23 @@ from typing import TYPE_CHECKING
 import torch
 
 from targetprop.network.passes import StoredPass
-from targetprop.targets import LayerwiseTargets, OutputSignal
+from targetprop.noise import GaussianNoise
+from targetprop.targets import LayerwiseTargets, OutputSignal, TargetRule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
-    from targetprop.learner import Learner
+    from targetprop.network.network import PairedNetwork
 
 SMALLER = 100
 """By what beta is divided for comparison."""
 
 
-def nonlinearity(learner: Learner, x: Tensor, loss: Callable[[Tensor], Tensor]) -> list[Tensor] | None:
+def nonlinearity(
+    network: PairedNetwork, targets: TargetRule, x: Tensor, loss: Callable[[Tensor], Tensor]
+) -> list[Tensor] | None:
     """How far the target of every block is from a linear function of the output's error.
 
     With d(b) the difference of a block's target to its output at the step size b of the output target,
@@ -33,21 +36,21 @@ def nonlinearity(learner: Learner, x: Tensor, loss: Callable[[Tensor], Tensor]) 
     weights are: the update is then b times backprop with other weights, and b is a second name for the learning rate.
     It is zero, too, for the blocks above which there is no activation: for the output block, and mostly the one below.
 
-    Everything is computed in float64 on a copy; the learner stays as it is. No feedback learns here.
+    Everything is computed in float64 on a copy of the network. No feedback learns here.
 
     Args:
+        targets: the rule by which the network is trained, with its beta.
         x: a batch, (batch, ...).
         loss: one value per sample of the output, (batch,), or their mean.
 
     Returns:
         A scalar for each block, in forward order; None for a rule whose targets have no such step size.
     """
-    targets = learner.algorithm.targets
     if not isinstance(targets, LayerwiseTargets):
         return None
-    network = deepcopy(learner.network).double()
+    network = deepcopy(network).double()
     with torch.random.fork_rng([x.device] if x.is_cuda else []), torch.enable_grad():
-        seen = StoredPass(network, x.double(), learner.noise, learner.steps)
+        seen = StoredPass(network, x.double(), GaussianNoise(0), 0)
         output = seen.output.requires_grad_()
         (gradient,) = torch.autograd.grad(loss(output).mean(), output)
     signal = OutputSignal(gradient * len(x))

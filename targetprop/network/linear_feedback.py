@@ -8,7 +8,7 @@ G(t) - G(s) = P V (a(t) - a(s)).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
@@ -35,10 +35,7 @@ class FeedbackMap(Protocol):
 
     @property
     def known(self) -> bool:
-        """Whether the forward layer is its linear map and nothing else runs with it, and its weight may be read."""
-
-    def measured(self) -> FeedbackMap:
-        """The same for a rule that reads no forward weight."""
+        """Whether the forward layer is its linear map and nothing else runs with it."""
 
     def map_input(self, x: Tensor, context: Context) -> Tensor:
         """The input of the forward layer for an input x of the block, which had this context."""
@@ -68,9 +65,6 @@ class ChainMap:
     def layer(self) -> nn.Module:
         """The forward layer that `map` is the feedback of."""
         return self.rule.layers[self.position]
-
-    def measured(self) -> ChainMap:
-        return replace(self, known=False)
 
     def map_input(self, x: Tensor, context: Context) -> Tensor:
         """The input of the forward map for an input x of the block: x through the layers before it."""
@@ -137,9 +131,6 @@ class BranchMap:
     index: int
     known: bool
 
-    def measured(self) -> BranchMap:
-        return replace(self, known=False)
-
     def map_input(self, x: Tensor, context: Context) -> Tensor:
         """The input of the map in the pass of this context."""
         return context[self.position][self.branch].inputs[self.index]
@@ -158,12 +149,19 @@ def entering(part: FeedbackMap, x: Tensor) -> Tensor:
     return part.map.forward_map.before_core(x) if part.known else x
 
 
-def response_to(part: FeedbackMap, eps: Tensor) -> tuple[Tensor, Tensor]:
-    """The noise in the type of V, and the response of the forward layer to it, (groups, rows * positions, units)."""
-    with torch.autocast(eps.device.type, enabled=False):
-        eps = eps.to(part.map.transposed.dtype)
-        y = part.layer(torch.cat((eps, torch.zeros_like(eps[:1]))))
-        return eps, part.map.forward_map.rows(y[:-1] - y[-1:])
+def response_to(part: FeedbackMap, eps: Tensor, patches: Tensor) -> Tensor:
+    """What the forward map makes of noise where it enters, (groups, rows * positions, units).
+
+    Args:
+        eps: the noise, (rows, *input), in the type of V.
+        patches: what every unit sees of it.
+    """
+    found, layer = part.map.forward_map, part.layer
+    if part.known:
+        assert isinstance(layer.weight, Tensor)
+        return patches @ found.matrix(layer.weight).mT
+    y = layer(torch.cat((eps, torch.zeros_like(eps[:1]))))
+    return found.rows(y[:-1] - y[-1:])
 
 
 def linear_part(rule: object, feedback: FeedbackLayer | None) -> tuple[LinearPart | None, str]:
@@ -183,9 +181,11 @@ def linear_part(rule: object, feedback: FeedbackLayer | None) -> tuple[LinearPar
         return None, f"the feedback of {name} " + (
             f"has {maps} linear maps" if maps > 1 else "is not known to be linear"
         )
-    for each, layer in zip(rule.rules[:position], rule.layers[:position], strict=True):
+    for each, layer, below in zip(rule.rules[:position], rule.layers[:position], parts[:position], strict=True):
         if not each.facts(layer).linear:
             return None, f"{type(layer).__name__} stands before its linear map"
+        if not isinstance(below, AdjointFeedback):
+            return None, f"the feedback of {type(layer).__name__} is not its transpose"
     return LinearPart(rule, parts, position, _is_known(rule, position)), ""
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from targetprop.layers.base import FeedbackLayer, Style
+from targetprop.layers.conv import ConvolutionFeedback
 from targetprop.layers.lookup import Opaque, is_hooked, not_in_place, rule_of
 from targetprop.layers.sequence import BranchedRule, FeedbackChain, feedback_of, leaves
 from targetprop.network.blocks import cut, opened, pool_first
@@ -25,6 +26,21 @@ FeedbackBuilder = Callable[[Sequence[nn.Sequential], int, Style], FeedbackLayer 
 def layer_by_layer(blocks: Sequence[nn.Sequential], number: int, style: Style) -> FeedbackLayer | None:
     """The feedback of difference target propagation: every block but the first has one, to its input space."""
     return feedback_of(blocks[number], style) if number else None
+
+
+def with_convolution_biases(blocks: Sequence[nn.Sequential], number: int, style: Style) -> FeedbackLayer | None:
+    """As `layer_by_layer`, and the feedback of every convolution has a bias, whether or not the convolution has one.
+
+    That is how https://github.com/amoudgl/distributed-dtp does it; https://github.com/ernoult/scalingDTP, and so the
+    style "published", has a bias in the feedback where there is one in the forward layer.
+
+    >>> network = PairedNetwork.of(model, "published", with_convolution_biases)
+    """
+    feedback = layer_by_layer(blocks, number, style)
+    for each in [] if feedback is None else feedback.modules():
+        if isinstance(each, ConvolutionFeedback):
+            each.add_bias()
+    return feedback
 
 
 class PairedNetwork(nn.Module):
@@ -154,13 +170,13 @@ class PairedNetwork(nn.Module):
         """Put kernels into that memory order, too, where all layers take it.
 
         Beside a layer that may not forward kernels stay as they are: they set the memory order of what the
-        network gives when its owner calls it, and that layer may use `view`.
+        network gives when its owner calls it, and that layer may use `view`. So do frozen ones: see `GroupNormRule`.
         """
         foreign = any(not rule_of(each).any_memory_order for pair in self.pairs for each in _layers(pair.block))
         for pair in self.pairs:
             for module in (None if foreign else pair.block, pair.feedback):
                 for parameter in () if module is None else module.parameters():
-                    if parameter.dim() == 4:
+                    if parameter.dim() == 4 and (parameter.requires_grad or module is pair.feedback):
                         parameter.data = parameter.data.to(memory_format=torch.channels_last)
 
     @property

@@ -382,8 +382,8 @@ def test_single_images_train_where_the_network_takes_them_or_none_comes(
 @pytest.mark.slow
 def test_a_single_image_of_one_of_several_groups_is_refused(compose: Compose) -> None:
     groups = ("trainer=layer_parallel", "trainer.processes=1", "trainer.data_parallel=2", "trainer.threads=1")
-    settings = (*QUICK[1:], "model=layer_parallel_dtp", "network=norm_vgg", "network.hparams.channels=[4,4,4]")
-    settings += ("datamodule.batch_size=4", "datamodule.drop_last=false", "trainer.limit_train_batches=1.0")
+    settings = [*QUICK[1:], "model=layer_parallel_dtp", "network=norm_vgg", "network.hparams.channels=[4,4,4]"]
+    settings += ["datamodule.batch_size=4", "datamodule.drop_last=false", "trainer.limit_train_batches=1.0"]
     with pytest.raises(UserError, match=r"^datamodule.drop_last: .* one image for one of 2 groups, .*batch_size"):
         train(compose(*settings, *groups))
 

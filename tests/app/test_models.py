@@ -24,7 +24,7 @@ from targetprop.feedback.losses import l_drl, reconstruction
 
 Compose = Callable[..., DictConfig]
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-BY_ALGORITHM = [name for name in MODELS if "algorithm" in check_overrides([f"model={name}"]).model]
+BY_ALGORITHM = [name for name in MODELS if check_overrides([f"model={name}"]).model.get("algorithm")]
 
 
 def settings(model: str, network: str = "simple_vgg") -> tuple[DictConfig, dict[str, Any]]:
@@ -88,6 +88,24 @@ def test_parallel_dtp_is_one_shot_with_adam_and_without_schedule() -> None:
     assert check_overrides(["model=parallel_dtp", "scheduler=cosine"]).scheduler.T_max == 85
 
 
+@pytest.mark.parametrize(
+    ("chosen", "style"),
+    [
+        (["network=simple_vgg"], "published"),
+        (["network=lenet"], "published"),
+        *(([f"network={each}"], "adjoint") for each in ("norm_vgg", "resnet18", "resnet34", "resnet_small")),
+        (["network=resnet18", "model=tp"], "adjoint"),
+        (["network=resnet18", "model.hparams.style=published"], "published"),
+        (["network=norm_vgg", "model=lee_dtp"], "lee"),
+        (["network=resnet18", "model=kolen_pollack"], "linear"),
+    ],
+)
+def test_networks_with_batch_norm_have_adjoint_feedback_unless_the_model_needs_another(
+    chosen: list[str], style: str
+) -> None:
+    assert check_overrides(chosen).model.hparams.style == style
+
+
 @pytest.mark.parametrize("model", ["baseline", "vanilla_baseline"])
 def test_a_baseline_is_backprop(model: str) -> None:
     assert settings(model)[0].model == settings("backprop")[0].model
@@ -127,7 +145,7 @@ def test_a_model_is_its_algorithm(compose: Compose, model: str, targets: type, l
     assert (type(algorithm.targets), algorithm.feedback.loss) == (targets, loss)
 
 
-@pytest.mark.parametrize("model", [name for name in MODELS if name != "as_printed"])
+@pytest.mark.parametrize("model", [name for name in MODELS if name not in ("as_printed", "own")])
 def test_a_model_trains_the_default_network(compose: Compose, model: str) -> None:
     config = compose(f"model={model}", "callbacks=none", "logger=none")
     config.network.hparams.channels = [4, 6]
@@ -173,6 +191,22 @@ def test_an_algorithm_of_ones_own_is_trained_by_its_import_path(compose: Compose
     )
     with pytest.raises(UserError, match=r"^model\.algorithm: .*my_rules"):
         build(compose("model.algorithm=my_rules.YOURS"))
+
+
+def test_the_model_own_keeps_the_numbers_of_an_algorithm(
+    compose: Compose, own: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="targetprop.app.models")
+    assert built(compose("model=own", "model.algorithm=my_rules.MINE")).algorithm == own.MINE
+    assert not caplog.messages
+    changed = built(compose("model=own", "model.algorithm=my_rules.MINE", "+model.hparams.beta=0.3")).algorithm
+    assert changed == own.MINE.with_numbers(beta=0.3)
+    caplog.clear()
+    built(compose("model=dtp", "model.algorithm=my_rules.MINE"))
+    (said,) = caplog.messages
+    assert said.startswith("my_rules.MINE trains with the configuration's ")
+    assert "noise" in said
+    assert "model=own" in said
 
 
 def test_a_rule_is_told_labels_and_loss(compose: Compose, own: Any) -> None:

@@ -44,6 +44,8 @@ COMMANDS = {
         for data in ("cifar10", "imagenet32")
         for kind in ("baseline", "dtp", "distributed_dtp")
     },
+    **{f"reproduce=cifar10_simple_vgg_scaling{kind}": VGG for kind in ("", "_baseline", "_parallel")},
+    "reproduce=cifar10_simple_vgg_legacy": VGG,
     "reproduce=cifar10_lenet_dtp": "network.hparams.channels=[4,8]",
     "reproduce=cifar10_mlp_as_printed": "",
     "reproduce=cifar10_mlp_dtp": "",

@@ -4,12 +4,14 @@
     python tests/commands/same_weights.py ../before .
 
 Both trees train from their own configuration, each in a process of its own, with one thread and with two; the table
-shows for each algorithm and network whether all weights, forward and feedback, are equal.
+shows for each algorithm and network whether all weights, forward and feedback, are equal. Difference target
+propagation on resnet18 differs on purpose, which is shown and not counted.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import subprocess
 import sys
@@ -29,6 +31,8 @@ NETWORKS = {
     "resnet18": ((3, 16, 16), ["network.hparams.channels=[8,8,16,16]", "network.hparams.blocks=[1,1,1,1]"]),
 }
 """Shape of the images, and overrides."""
+ADJOINT = "model.hparams.style=adjoint"
+"""What the first edition called the published style, but for its batch norm, which had no feedback."""
 
 NUMBERS = [
     "model.hparams.beta=0.7",
@@ -38,21 +42,31 @@ NUMBERS = [
     "model.hparams.b_optim.momentum=0.9",
 ]
 """Of rules whose own numbers on some of these networks do not fit, or have changed since."""
+NOISE, RATE = "model.hparams.noise=0.2", "model.hparams.b_optim.lr=1e-4"
+"""Of L-DRL: the first edition had rounded the published numbers of lenet."""
 FIRST, SECOND = 0, 1
 ALGORITHMS: dict[str, tuple[list[str], list[str]]] = {
-    "dtp": (["model=dtp"], ["model=dtp"]),
-    "dtp, autograd": (["model=dtp", "feedback=textbook"], ["model=dtp", "model.hparams.gradient=autograd"]),
-    "layer_parallel_dtp": (["model=layer_parallel_dtp"], ["model=layer_parallel_dtp"]),
-    "parallel_dtp": (["model=parallel_dtp"], ["model=parallel_dtp"]),
-    "vanilla_dtp": (["model=vanilla_dtp", *NUMBERS], ["model=vanilla_dtp", *NUMBERS]),
+    "dtp": (["model=dtp", NOISE, RATE], ["model=dtp", NOISE, RATE, ADJOINT]),
+    "dtp, autograd": (
+        ["model=dtp", NOISE, RATE, "feedback=textbook"],
+        ["model=dtp", NOISE, RATE, "model.hparams.gradient=autograd", ADJOINT],
+    ),
+    "layer_parallel_dtp": (
+        ["model=layer_parallel_dtp", NOISE, RATE],
+        ["model=layer_parallel_dtp", NOISE, RATE, ADJOINT],
+    ),
+    "parallel_dtp": (["model=parallel_dtp", NOISE], ["model=parallel_dtp", NOISE, ADJOINT]),
+    "vanilla_dtp": (["model=vanilla_dtp", *NUMBERS], ["model=vanilla_dtp", *NUMBERS, ADJOINT]),
     "lee_dtp": (["model=lee_dtp", *NUMBERS], ["model=lee_dtp", *NUMBERS]),
-    "tp": (["model=tp", *NUMBERS], ["model=tp", *NUMBERS]),
+    "tp": (["model=tp", *NUMBERS], ["model=tp", *NUMBERS, ADJOINT]),
     "kolen_pollack": (["model=dtp", "feedback=kolen_pollack"], ["model=kolen_pollack"]),
-    "fixed_dtp": (["model=dtp", "model.hparams.feedback_training_iterations=0"], ["model=fixed_dtp"]),
+    "fixed_dtp": (["model=dtp", "model.hparams.feedback_training_iterations=0"], ["model=fixed_dtp", ADJOINT]),
     "delta_mirror": (["model=amortised_dtp"], ["model=delta_mirror"]),
     "backprop": (["model=backprop"], ["model=backprop"]),
 }
 """Overrides of the first edition (the `feedback` group), and of the second."""
+MEANT = {(name, "resnet18") for name, (_, second) in ALGORITHMS.items() if ADJOINT in second}
+"""Those that differ on purpose: their batch norm has feedback now."""
 
 
 def train(overrides: Sequence[str], shape: tuple[int, ...], rate: float) -> list[torch.Tensor]:
@@ -61,14 +75,10 @@ def train(overrides: Sequence[str], shape: tuple[int, ...], rate: float) -> list
 
     import targetprop
 
-    try:
-        from targetprop.app.run import build_module
-
-        conf = Path(targetprop.__file__).parent / "app" / "conf"
-    except ModuleNotFoundError:
-        from targetprop.training.run import build_module
-
-        conf = Path(targetprop.__file__).parent / "conf"
+    package = Path(targetprop.__file__).parent
+    app = "app" if (package / "app").is_dir() else "training"
+    build_module = importlib.import_module(f"targetprop.{app}.run").build_module
+    conf = package / "app" / "conf" if app == "app" else package / "conf"
     with hydra.initialize_config_dir(str(conf), version_base="1.3"):
         config = hydra.compose("config", [*overrides, "scheduler=none", f"model.hparams.f_optim.lr={rate}"])
     torch.manual_seed(0)
@@ -129,7 +139,8 @@ def main() -> None:
         print(f"{threads} thread{'s' * (threads > 1)}".ljust(22), *(name.ljust(12) for name in NETWORKS))
         for name in ALGORITHMS:
             found = [compared(first[f"{name}/{network}"], second[f"{name}/{network}"]) for network in NETWORKS]
-            differing += sum(each != "equal" for each in found)
+            meant = [(name, network) in MEANT for network in NETWORKS]
+            differing += sum(each != "equal" and not wanted for each, wanted in zip(found, meant, strict=True))
             print(name.ljust(22), *(each.ljust(12) for each in found), flush=True)
     sys.exit(f"{differing} differ" if differing else 0)
 

@@ -83,8 +83,9 @@ def test_one_warning_names_all_files_with_other_checksums(
     published_md5(monkeypatch, cifar_files)
     changed = dict.fromkeys(("data_batch_2", "data_batch_4"), cifar_files["data_batch_1"])
     with pytest.warns(UserWarning, match="checksums of data_batch_2, data_batch_4 are") as record:
-        cifar10.load(write_cifar({**cifar_files, **changed}), download=False)
+        splits = cifar10.load(write_cifar({**cifar_files, **changed}), download=False)
     assert len(record) == 1
+    assert splits.note == "CIFAR-10: data_batch_2, data_batch_4 are not the published files"
 
 
 def test_no_warning_for_published_files(
@@ -93,7 +94,7 @@ def test_no_warning_for_published_files(
     published_md5(monkeypatch, cifar_files)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        cifar10.load(str(write_cifar(cifar_files)), download=False)
+        assert not cifar10.load(str(write_cifar(cifar_files)), download=False).note
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from torch import nn
 
 from targetprop import Learner, PairedNetwork, Residual, rule_of
 from targetprop.feedback.closed_form import l_drl_gradient
-from targetprop.feedback.losses import Draw, l_drl
+from targetprop.feedback.losses import l_drl
 from targetprop.measure.alignment import feedback_angles
-from targetprop.noise import Kind
+from targetprop.noise import Draw, Kind
 
 CONVOLUTIONS = convolutions()
 

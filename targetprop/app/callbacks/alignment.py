@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 import torch
@@ -11,9 +13,18 @@ from torch import Tensor
 
 from targetprop.app.callbacks.measurements import Measurements
 from targetprop.execution.parallel import distributed_of, grid_of
+from targetprop.layers.activation import CarryingFeedback
 from targetprop.learner import Trainable
 from targetprop.measure.alignment import angle, backprop_gradients, block_gradients, feedback_angles, norm_ratio
 from targetprop.utils.errors import UserError, require_whole
+
+if TYPE_CHECKING:
+    from targetprop.network.network import PairedNetwork
+
+log = logging.getLogger(__name__)
+
+SUITED = 15.0
+"""Degrees between update and backprop's gradient on the first batch, up to which nothing is said."""
 
 
 class Alignment(Measurements):
@@ -76,8 +87,29 @@ class Alignment(Measurements):
                 values[f"feedback_angle/block{n}"] = float(torch.stack(angles).mean())
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
+        if not self.rows:
+            for line in unsuited(learner.network, [values[f"angle/block{n}"] for n, _ in enumerate(updates, 1)]):
+                log.warning(line)
         epoch = trainer.global_step / max(1, int(trainer.num_training_batches))
         self.rows.append({"step": trainer.global_step, "epoch": epoch, **values})
+
+
+def unsuited(network: PairedNetwork, angles: Sequence[float]) -> list[str]:
+    """A line for each activation through which targets come down far from where backprop's errors would.
+
+    Args:
+        angles: of every block's update to backprop's gradient, degrees.
+    """
+    lines = []
+    for number, pair in network.fed.items():
+        carrying = [each.name for each in pair.modules() if isinstance(each, CarryingFeedback)]
+        if carrying and angles[number - 1] > SUITED:
+            lines.append(
+                f"Block {pair.name}: through {' and '.join(dict.fromkeys(carrying))} targets come down "
+                f"{angles[number - 1]:.0f} degrees from backprop's gradient, on the first batch. Activations that "
+                "suit: ELU, tanh, sigmoid, softplus; or a smaller beta."
+            )
+    return lines
 
 
 def _random_state(device: torch.device) -> list[Tensor]:

@@ -23,12 +23,15 @@ class Result:
     per_class: list[float]
 
 
-def results_table(results: dict[str, Result], classes: Sequence[str]) -> Table:
+def results_table(results: dict[str, Result], classes: Sequence[str], note: str = "") -> Table:
     """A column for each part of the data ("validation", "test"), rows for top-1, top-5 and each class.
 
     Of more than `MOST_CLASSES` only those that are best and worst on the last part are shown.
+
+    Args:
+        note: to stand below the table.
     """
-    table = Table(title="Accuracy (%)", title_justify="left")
+    table = Table(title="Accuracy (%)", title_justify="left", caption=note or None, caption_justify="left")
     table.add_column("")
     for part in results:
         table.add_column(part, justify="right")

@@ -1,0 +1,68 @@
+"""Whether what trains is target propagation, in one number for each block, logged through the run."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, cast
+
+import lightning as L
+from torch import Tensor
+
+from targetprop.app.callbacks.measurements import Measurements
+from targetprop.execution.parallel import grid_of
+from targetprop.learner import Learner
+from targetprop.measure.genuineness import nonlinearity
+
+if TYPE_CHECKING:
+    from targetprop.app.module import Classifier
+
+log = logging.getLogger(__name__)
+
+NOTHING = 1e-6
+"""Below it targets are a linear function of the output's error."""
+
+
+class Genuineness(Measurements):
+    """Logs on the first batch of each epoch, for block n = 1, 2, ..., `nonlinearity/block{n}` (see `nonlinearity`).
+
+    It is zero of mirrors and of feedback alignment, which form no target, and of blocks below no activation.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._batch: tuple[Tensor, Tensor] | None = None
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the first batch of an epoch."""
+        grid = grid_of(pl_module.learner)
+        first_process = grid is None or (grid.row, grid.column) == (0, 0)
+        if batch_idx == 0 and first_process and isinstance(pl_module.learner, Learner):
+            self._batch = batch
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
+        """Measure with the feedback that has learned on this batch."""
+        if self._batch is None:
+            return
+        (x, y), self._batch = self._batch, None
+        module = cast("Classifier", pl_module)
+        learner = cast(Learner, module.learner)
+        found = nonlinearity(learner.network, learner.algorithm.targets, x, lambda output: module.loss(output, y))
+        if found is None:
+            return
+        module.nonlinearity = [float(each) for each in found]
+        values = {f"nonlinearity/block{n}": each for n, each in enumerate(module.nonlinearity, start=1)}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
+        if not self.rows:
+            log.info(verdict(module.nonlinearity))
+        self.rows.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **values})
+
+
+def verdict(numbers: list[float]) -> str:
+    """In words, what the numbers of all blocks say."""
+    if max(numbers) < NOTHING:
+        return "Targets are linear in the output's error: backprop with other weights, no target propagation."
+    shown = ", ".join(f"{each:.3f}" for each in numbers)
+    return f"How far targets are from linear in the output's error, block by block: {shown}."

@@ -1,0 +1,83 @@
+"""What `import targetprop` offers."""
+
+from targetprop.algorithms import (
+    ALGORITHMS,
+    AMORTISED_DTP,
+    DELTA_MIRROR,
+    DTP,
+    FEEDBACK_ALIGNMENT,
+    FIXED_DTP,
+    KOLEN_POLLACK,
+    LEE_DTP,
+    PARALLEL_DTP,
+    TP,
+    VANILLA_DTP,
+    WEIGHT_MIRROR,
+    Algorithm,
+)
+from targetprop.feedback.amortised import Amortised
+from targetprop.feedback.base import FeedbackLearning, FeedbackRule, OptimizerSpec
+from targetprop.feedback.by_loss import ByLoss
+from targetprop.feedback.delta_mirror import DeltaMirror
+from targetprop.feedback.fixed import Fixed
+from targetprop.feedback.kolen_pollack import KolenPollack
+from targetprop.feedback.weight_mirror import WeightMirror
+from targetprop.layers.activation import register_elementwise
+from targetprop.layers.base import FeedbackLayer, LayerRule, register
+from targetprop.layers.lookup import rule_of
+from targetprop.layers.residual import Residual
+from targetprop.layers.shape import Reshape
+from targetprop.learner import Learner, Trainable, explain
+from targetprop.network.network import PairedNetwork
+from targetprop.network.pair import Pair, Trace
+from targetprop.network.passes import Pass
+from targetprop.step import Step
+from targetprop.targets import DifferenceTargets, OutputSignal, PlainTargets, TargetRule
+from targetprop.utils.errors import UserError
+from targetprop.version import __version__
+
+__all__ = [
+    "ALGORITHMS",
+    "AMORTISED_DTP",
+    "DELTA_MIRROR",
+    "DTP",
+    "FEEDBACK_ALIGNMENT",
+    "FIXED_DTP",
+    "KOLEN_POLLACK",
+    "LEE_DTP",
+    "PARALLEL_DTP",
+    "TP",
+    "VANILLA_DTP",
+    "WEIGHT_MIRROR",
+    "Algorithm",
+    "Amortised",
+    "ByLoss",
+    "DeltaMirror",
+    "DifferenceTargets",
+    "FeedbackLayer",
+    "FeedbackLearning",
+    "FeedbackRule",
+    "Fixed",
+    "KolenPollack",
+    "LayerRule",
+    "Learner",
+    "OptimizerSpec",
+    "OutputSignal",
+    "Pair",
+    "PairedNetwork",
+    "Pass",
+    "PlainTargets",
+    "Reshape",
+    "Residual",
+    "Step",
+    "TargetRule",
+    "Trace",
+    "Trainable",
+    "UserError",
+    "WeightMirror",
+    "__version__",
+    "explain",
+    "register",
+    "register_elementwise",
+    "rule_of",
+]
