@@ -12,7 +12,7 @@ from cases import random_batch
 from minimiser import Minimiser, OutputNoise, Twin, as_rows, left_side, product_gain, right_sides
 from targetprop import PairedNetwork, Trace
 from targetprop.feedback.losses import l_drl
-from tracking import GOALS, Case, compare, scaled, settle
+from tracking import GOALS, Case, Style, compare, scaled, settle
 
 VGG, AVERAGE = (Case("vgg", "elu", pool, seed=1, epochs=0) for pool in ("max", "average"))
 MLP = Case("mlp", "elu", "none", seed=1, epochs=0)
@@ -33,7 +33,7 @@ def within_sampling_error(difference: Tensor, estimates: Tensor, allowed: float 
 
 @pytest.mark.parametrize("style", ["matched", "gained"])
 @pytest.mark.parametrize("case", [VGG, AVERAGE, MLP], ids=["max", "average", "mlp"])
-def test_feedback_tracks_the_minimiser(case: Case, style: str) -> None:
+def test_feedback_tracks_the_minimiser(case: Case, style: Style) -> None:
     """Within 3 degrees and 5 % of the norm, at small noise that leaves the maxima of pooling in their places."""
     settled = settle(case.build(), style, *random_batch(16, CPU), 10)
     generator = torch.Generator().manual_seed(0)
@@ -51,7 +51,7 @@ def test_feedback_tracks_the_minimiser(case: Case, style: str) -> None:
 
 
 @pytest.mark.parametrize(("case", "style"), [(VGG, "gained"), (VGG, "matched"), (AVERAGE, "gained"), (MLP, "gained")])
-def test_left_side_is_that_of_draws(case: Case, style: str) -> None:
+def test_left_side_is_that_of_draws(case: Case, style: Style) -> None:
     settled = settle(case.build(), style, *random_batch(8, CPU), 1)
     generator = torch.Generator().manual_seed(0)
     block, sigma = 2, 0.4
