@@ -95,6 +95,17 @@ def test_cost_alignment(run: Run, tmp_path: Path) -> None:
     assert picture.stat().st_size > 1000
 
 
+def test_tracking(run: Run, tmp_path: Path) -> None:
+    tables = tmp_path / "tracking.md"
+    small = ["--quick", "--networks", "mlp", "--activations", "elu", "--sigmas", "0.05", "--epochs", "0", "1"]
+    record = run("tracking", *small, "--batch", "16", "--markdown", str(tables))
+    columns = record["columns"].split(",")
+    rows = [dict(zip(columns, line.split(","), strict=True)) for line in record["rows"]]
+    assert len(rows) == 2 * 3 * 2  # epochs, blocks and styles
+    assert all(0 <= float(row["weights angle"]) < 5 and abs(float(row["weights norm"])) < 10 for row in rows)
+    assert tables.read_text().count("| mlp | none | elu | 0 | matched | held | 0.05 |") == 5
+
+
 def test_cost_alignment_says_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     with pytest.raises(SystemExit, match=r"CIFAR-10.*DATA_DIR"):
