@@ -46,6 +46,14 @@ def nonlinearity(
     Returns:
         A scalar for each block, in forward order; None for a rule whose targets have no such step size.
     """
+    found = nonlinear_power(network, targets, x, loss)
+    return None if found is None else list(ratio(found))
+
+
+def nonlinear_power(
+    network: PairedNetwork, targets: TargetRule, x: Tensor, loss: Callable[[Tensor], Tensor]
+) -> Tensor | None:
+    """Squares of the numerator and of the denominator of `nonlinearity`, (blocks, 2), which add up over batches."""
     if not isinstance(targets, LayerwiseTargets):
         return None
     network = deepcopy(network).double()
@@ -58,9 +66,11 @@ def nonlinearity(
         at_beta, at_less = (
             dict(replace(targets, beta=beta).sweep(seen, signal)) for beta in (targets.beta, targets.beta / SMALLER)
         )
-        return [_distance(at_beta[n], SMALLER * at_less[n]) for n in range(len(network.pairs))]
+        pairs = [(at_beta[n] - SMALLER * at_less[n], at_beta[n]) for n in range(len(network.pairs))]
+        return torch.stack([torch.stack([each.square().sum() for each in pair]) for pair in pairs])
 
 
-def _distance(difference: Tensor, linear: Tensor) -> Tensor:
-    power = torch.linalg.vector_norm(difference)
-    return torch.where(power > 0, torch.linalg.vector_norm(difference - linear) / power, 0.0)
+def ratio(power: Tensor) -> Tensor:
+    """Of what `nonlinear_power` gave, `nonlinearity` of each block, (blocks,); zero where nothing comes down."""
+    nonlinear, whole = power.unbind(1)
+    return torch.where(whole > 0, (nonlinear / whole).sqrt(), 0.0)

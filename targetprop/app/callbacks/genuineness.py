@@ -9,9 +9,9 @@ import lightning as L
 from torch import Tensor
 
 from targetprop.app.callbacks.measurements import Measurements
-from targetprop.execution.parallel import grid_of
+from targetprop.execution.parallel import distributed_of, grid_of
 from targetprop.learner import Learner
-from targetprop.measure.genuineness import nonlinearity
+from targetprop.measure.genuineness import nonlinear_power, ratio
 
 if TYPE_CHECKING:
     from targetprop.app.module import Classifier
@@ -37,8 +37,8 @@ class Genuineness(Measurements):
     ) -> None:
         """Keep the first batch of an epoch."""
         grid = grid_of(pl_module.learner)
-        first_process = grid is None or (grid.row, grid.column) == (0, 0)
-        if batch_idx == 0 and first_process and isinstance(pl_module.learner, Learner):
+        first_of_group = grid is None or grid.column == 0  # each measures on its own batch
+        if batch_idx == 0 and first_of_group and isinstance(pl_module.learner, Learner):
             self._batch = batch
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
@@ -48,10 +48,12 @@ class Genuineness(Measurements):
         (x, y), self._batch = self._batch, None
         module = cast("Classifier", pl_module)
         learner = cast(Learner, module.learner)
-        found = nonlinearity(learner.network, learner.algorithm.targets, x, lambda output: module.loss(output, y))
+        found = nonlinear_power(learner.network, learner.algorithm.targets, x, lambda output: module.loss(output, y))
         if found is None:
             return
-        module.nonlinearity = [float(each) for each in found]
+        if distributed := distributed_of(learner):
+            distributed.average_over_rows([found])
+        module.nonlinearity = ratio(found).tolist()
         values = {f"nonlinearity/block{n}": each for n, each in enumerate(module.nonlinearity, start=1)}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
