@@ -1,7 +1,7 @@
 """A short while with a GPU: its tests, its step times, and training runs that go on where the last session stopped.
 
     python benchmarks/gpu_session.py pack runs/carried --data A B --unpacker FILE --runs runs/gpu    # here, beforehand
-    python benchmarks/gpu_session.py tests runs/carried OUT     # there, each within its --limit of seconds
+    python benchmarks/gpu_session.py tests runs/carried OUT     # there, each within its --limit of seconds; or keep
     python benchmarks/gpu_session.py times runs/carried OUT
     python benchmarks/gpu_session.py train runs/carried OUT
     python benchmarks/gpu_session.py collect OUT runs/gpu       # here, afterwards
@@ -266,7 +266,7 @@ def commit() -> str:
     return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
-# tests, times, train: there.
+# keep, tests, times, train: there.
 
 
 def add_stage(made: argparse.ArgumentParser, limit: float) -> None:
@@ -285,8 +285,8 @@ class Store:
         self.folder = folder.resolve()
         self.runs = self.folder / "runs"
         self.runs.mkdir(parents=True, exist_ok=True)
-        for folder in numbered(carried):
-            for path in folder.iterdir():
+        for each in numbered(carried):
+            for path in each.iterdir():
                 shutil.copy(path, self.folder / path.name)
         manifest = self.folder / MANIFEST
         self.manifest: dict[str, Any] = json.loads(manifest.read_text()) if manifest.is_file() else {"md5": {}}
@@ -299,12 +299,16 @@ class Store:
         paths = [str(self.folder / "site"), str(ROOT), os.environ.get("PYTHONPATH", "")]
         return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
 
+    def missing(self) -> list[str]:
+        """What has not arrived, or not as it was packed."""
+        paths = {name: self.folder / name for name in self.manifest["md5"]}
+        here = {name: md5(path.read_bytes()) for name, path in paths.items() if path.is_file()}
+        return [name for name, packed in self.manifest["md5"].items() if here.get(name) != packed]
+
     def complete(self) -> None:
         """Refuse to go on without all that was packed; then put the earlier runs in their place, once."""
-        for name, expected in self.manifest["md5"].items():
-            path = self.folder / name
-            if not path.is_file() or md5(path.read_bytes()) != expected:
-                raise RuntimeError(f"{name} has not arrived, or not as it was packed")
+        if missing := self.missing():
+            raise RuntimeError(f"{', '.join(missing)} has not arrived, or not as it was packed")
         if (self.folder / f"{STATE}.0").is_file() and not any(self.runs.iterdir()):
             untar(joined(self.folder, STATE), self.runs)
 
@@ -371,6 +375,16 @@ def limited(command: Sequence[str], options: argparse.Namespace, store: Store) -
     return {**failure, "said": said.read_text()[-4000:]}
 
 
+def add_keep(made: argparse.ArgumentParser) -> None:
+    """Only keep what has arrived: for calls between the first and the last."""
+    add_stage(made, limit=60.0)
+
+
+def keep(options: argparse.Namespace, store: Store) -> dict[str, Any]:
+    """Every stage does it before it begins."""
+    return {"missing": store.missing()}
+
+
 def add_tests(made: argparse.ArgumentParser) -> None:
     """Run the tests that need a GPU."""
     add_stage(made, limit=150.0)
@@ -435,7 +449,8 @@ class Work:
     def begin(self, run: Run) -> None:
         """Start it, in its next leg."""
         command = run.command(self.options, self.data)
-        self.runs[run.folder.name] = {"command": command[2:], "epochs_before": epochs_of(run.folder)}
+        settings = [each for each in command[2:] if str(self.store.folder) not in each]  # records are committed
+        self.runs[run.folder.name] = {"settings": settings, "epochs_before": epochs_of(run.folder)}
         leg = run.next_leg
         leg.mkdir(parents=True)
         with (leg / "said.txt").open("wb") as said:
@@ -463,8 +478,11 @@ class Work:
     def _end(self, name: str, state: str) -> None:
         run, _, start = self.active.pop(name)
         facts = {"state": state, "seconds": time.monotonic() - start, "epochs": epochs_of(run.folder)}
+        leg = numbered(run.folder)[-1]
         if is_finished(run.folder):
-            facts |= {"results": json.loads((numbered(run.folder)[-1] / "results.json").read_text())}
+            facts |= {"results": json.loads((leg / "results.json").read_text())}
+        elif state != "stopped":
+            facts |= {"said": (leg / "said.txt").read_text()[-2000:]}
         self.runs[name] |= facts
 
 
@@ -510,6 +528,7 @@ def collect(options: argparse.Namespace) -> None:
 
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None]]] = {
     "pack": (add_pack, pack),
+    "keep": (add_keep, at_stage("keep", keep)),
     "tests": (add_tests, at_stage("tests", tests)),
     "times": (add_times, at_stage("times", times)),
     "train": (add_train, at_stage("train", train)),

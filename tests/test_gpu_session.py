@@ -89,6 +89,8 @@ def test_runs_stop_come_home_and_go_on(
     with pytest.raises(SystemExit):
         session.main(["train", str(carried), str(out), *first, *wanted])
     assert "has not arrived" in record(out, "train")["error"]
+    session.main(["keep", str(carried), str(out), *first, "--device", "cpu"])
+    assert len(record(out, "keep")["missing"]) == 1
     (tmp_path / "later").rename(latest)
     with pytest.raises(SystemExit):  # backprop fails, and the other one goes on without it
         session.main(["train", str(carried), str(out), *first, *wanted, "--limit", "6"])
@@ -156,14 +158,16 @@ def test_the_whole_session_with_a_tiny_network(session: ModuleType, tmp_path: Pa
     assert json.loads((out / "gpu.json").read_text())["failed"] == []
 
     runs = ["--runs", "backprop:1", "dtp:1", "amortised_dtp:1", "--jobs", "3", "--setting", "scheduler=cosine"]
+    runs += ["--rate", "0.01"]
     session.main(["train", *there, *stores[0], *runs, "--limit", "100", "--override", "trainer.max_epochs=9999"])
     states = record(out, "train")["runs"]
     assert all(run["state"] == "stopped" and run["epochs"] > 0 for run in states.values()), states
     session.main(["collect", str(out), str(home)])
     session.main(["pack", str(carried), "--runs", str(home)])
-    last = 1 + max(run["epochs"] for run in states.values())
-    session.main(["train", *there, *stores[1], *runs, "--override", f"trainer.max_epochs={last}"])
-    for name, run in record(out, "train")["runs"].items():
-        assert (run["state"], run["epochs_before"]) == ("finished", states[name]["epochs"])
-        assert len(run["results"]["epoch_seconds"]) == last
+    for name, before in states.items():
+        longer = ["--runs", name.replace("_1", ":1"), "--override", f"trainer.max_epochs={before['epochs'] + 1}"]
+        session.main(["train", *there, *stores[1], *runs, *longer])
+        run = record(out, "train")["runs"][name]
+        assert (run["state"], run["epochs_before"]) == ("finished", before["epochs"])
+        assert len(run["results"]["epoch_seconds"]) == before["epochs"] + 1
         assert run["results"]["places"] == [{"epochs": 0, "device": "CPU", "cuda_graph": False}]
