@@ -224,7 +224,7 @@ class Learner(nn.Module):
             if not (self.learning.takes_narrow_types(number) and pair.carries_differences):
                 raise UserError(
                     f"the feedback of block {pair.name} needs differences of nearly equal numbers, which bfloat16 does "
-                    "not hold: use the algorithm 'delta_mirror', or train without autocast, in float32.",
+                    "not hold: use the algorithm 'amortised_dtp', or train without autocast, in float32.",
                     key="autocast",
                 )
         return autocast

@@ -174,7 +174,7 @@ def test_a_network_that_is_compiled_in_place_works() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["DTP", "dpt", "", "delta mirror", "amortised_dtp", 3, None, DifferenceTargets(), Fixed, ["dtp"], b"dtp"]
+    "given", ["DTP", "dpt", "", "delta mirror", 3, None, DifferenceTargets(), Fixed, ["dtp"], b"dtp"]
 )
 def test_what_is_no_algorithm_is_refused(given: Any) -> None:
     with pytest.raises(UserError, match=r"^algorithm: ") as caught:
@@ -896,7 +896,7 @@ def train_step(learner: Learner) -> None:
     optimizer.zero_grad()
 
 
-LEARNING = [name for name in NAMES if name != "fixed_dtp"]
+LEARNING = [name for name in NAMES if name not in ("fixed_dtp", "feedback_alignment")]
 
 
 def _of_its_own_state(learner: Learner, name: str) -> Learner:

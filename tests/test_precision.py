@@ -176,7 +176,7 @@ def test_one_context_around_many_steps_sees_the_weights_change(recompute: bool) 
 
 def test_what_is_unsound_in_low_precision_is_refused() -> None:
     x = torch.randn(4, 3, 16, 16)
-    with bfloat16, pytest.raises(UserError, match=r"^autocast: .* block 2 .* 'delta_mirror'"):
+    with bfloat16, pytest.raises(UserError, match=r"^autocast: .* block 2 .* 'amortised_dtp'"):
         Learner(nn.Sequential(*NETWORKS["mlp"]()), DTP)(x)
     with torch.autocast("cpu", torch.float16), pytest.raises(UserError, match="expected bfloat16"):
         Learner(nn.Sequential(*NETWORKS["mlp"]()), DELTA_MIRROR)(x)

@@ -69,6 +69,7 @@ def run(config: DictConfig) -> float | None:
         said = one_line(error)
         log.error("Error: %s", said)  # into run.log, where the run has one
         if isinstance(error, DivergenceError) and HydraConfig.get().mode == RunMode.MULTIRUN:
+            print(f"Error: {said}", flush=True)
             return 0.0  # the sweep goes on: a network of infinite weights gets nothing right
         sys.exit(f"Error: {said}")
 
