@@ -435,7 +435,8 @@ def train(options: argparse.Namespace, store: Store) -> dict[str, Any]:
     home.bring()
     failed = [name for name, run in work.runs.items() if run["state"].startswith("failed")]
     failure = {"error": f"{', '.join(failed)} failed"} if failed else {}
-    return {**failure, "setting": [*options.setting, *options.override], "runs": work.runs, **home.facts}
+    facts = {"setting": [*options.setting, *options.override], "not_begun": [run.folder.name for run in waiting]}
+    return {**failure, **facts, "runs": work.runs, **home.facts}
 
 
 class Work:
