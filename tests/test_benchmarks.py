@@ -64,6 +64,24 @@ def test_published_settings_fit_every_network(run: Run, network: str) -> None:
         cases.learner_of(network, mode, torch.device("cpu"))
 
 
+@pytest.mark.usefixtures("_cifar")
+def test_epoch_cost(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = importlib.import_module("epoch_cost")
+    monkeypatch.setattr(script, "apart", lambda network, options, arguments: script.measured(network, options))
+    sizes = ["--networks", "tiny", "--batch", "12", "--epochs", "2", "--stretch", "2", "--profiled", "3"]
+    (row,) = run("epoch_cost", *sizes, "--processes", "2")["rows"]
+    assert positive(row["ratio"], *row["step_seconds"].values())
+    first, _ = row["processes"]
+    assert len(first["epoch_ratios"]) == 2
+    assert positive(*first["first_step"].values(), *first["losses"].values(), *first["efforts"])
+    strict, amortised = row["parts"].values()
+    assert list(strict) == ["forward", "optimiser", "backward, loss and the rest"]
+    assert set(amortised) == {
+        "forward", "feedback learning", "carrying targets", "forward gradients", "optimiser", "loss and the rest"
+    }  # fmt: skip
+    assert positive(*strict.values(), *amortised.values())
+
+
 def test_scaling(run: Run, tmp_path: Path) -> None:
     sizes = ["--batch", "2", "4", "--width", "0.1", "--depth", "1", "2", "--thread-counts", "1", "--base-batch", "2"]
     modes = ["--modes", "no feedback learning"]

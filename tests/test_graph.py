@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
 from targetprop import (
+    AMORTISED_DTP,
     DELTA_MIRROR,
     DTP,
     FIXED_DTP,
@@ -33,8 +34,7 @@ from targetprop.execution.grid import Grid
 from targetprop.execution.parallel import distribute
 from targetprop.execution.schedule import SideBySide
 from targetprop.feedback.by_loss import ByLossLearning
-from targetprop.feedback.delta_mirror import DeltaMirror
-from targetprop.feedback.responses import EVERY
+from targetprop.feedback.responses import EVERY, ByResponses
 from targetprop.noise import NoiseKey, StepNoise
 
 Batch = tuple[Tensor, Tensor]
@@ -100,6 +100,8 @@ def assert_equal(learner: Learner, other: Learner) -> None:
 
 FEW = DTP.with_numbers(feedback_training_iterations=2)
 ALGORITHMS = {
+    "amortised_dtp": AMORTISED_DTP,
+    "amortised_dtp, gained": AMORTISED_DTP.with_numbers(style="gained"),
     "delta_mirror": DELTA_MIRROR,
     "closed_form": FEW,
     "autograd": FEW.with_numbers(gradient="autograd"),
@@ -117,7 +119,7 @@ def test_replayed_steps_are_the_eager_ones(algorithm: Algorithm, tapes: Tapes) -
     for ours, theirs in zip(steps, eager_steps, strict=True):
         assert torch.equal(ours.feedback_losses, theirs.feedback_losses)
         assert torch.equal(ours.local_losses, theirs.local_losses)
-    plans = 3 if isinstance(algorithm.feedback, DeltaMirror) else 1
+    plans = 3 if isinstance(algorithm.feedback, ByResponses) else 1
     assert len(tapes) == plans, "a graph for each plan"
     assert sum(tape.replays for tape in tapes) == len(data) - 1 - plans, "the first step, and each of a plan, are eager"
 
@@ -205,6 +207,34 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(tapes: Tapes) -> None:
     graphed(step, optimizer, data[4:])
     graphed(GraphedStep(resumed, F.cross_entropy, graph=tapes), again, data[4:])
     assert_equal(resumed, learner)
+
+
+@pytest.mark.parametrize("algorithm", [AMORTISED_DTP, FEW], ids=["amortised_dtp", "closed_form"])
+def test_a_run_made_without_graphs_goes_on_with_them(algorithm: Algorithm, tapes: Tapes) -> None:
+    """And back again: what is saved is the same."""
+    data = batches(8)
+    learners = Learner(network(), algorithm), Learner(network(), algorithm)
+    optimizers = [sgd(learner) for learner in learners]
+    for x, y in data[:4]:  # with the noise of an eager run
+        learners[0].backward(F.cross_entropy(learners[0](x), y))
+        optimizers[0].step()
+        optimizers[0].zero_grad()
+    learners[1].load_state_dict(copy.deepcopy(learners[0].state_dict()))
+    optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
+    noise = StepNoise(0, torch.device("cpu"))
+    learners[0].noise = noise
+    for x, y in data[4:]:
+        noise.start(learners[0].steps)
+        learners[0].backward(F.cross_entropy(learners[0](x), y))
+        optimizers[0].step()
+        optimizers[0].zero_grad()
+    graphed(GraphedStep(learners[1], F.cross_entropy, graph=tapes), optimizers[1], data[4:])
+    assert_equal(*learners)
+    assert sum(tape.replays for tape in tapes) == 3
+    back = Learner(network(), algorithm)
+    back.load_state_dict(copy.deepcopy(learners[1].state_dict()))
+    x, y = data[0]
+    back.backward(F.cross_entropy(back(x), y))
 
 
 def test_rates_that_change_are_part_of_what_is_recorded(tapes: Tapes) -> None:
@@ -343,7 +373,7 @@ def test_a_step_does_not_wait_for_the_device(algorithm: Algorithm) -> None:
             optimizer.zero_grad()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     ("algorithm", "dtype"), [*((algorithm, None) for algorithm in ALGORITHMS.values()), (DELTA_MIRROR, torch.bfloat16)]
 )
@@ -370,7 +400,7 @@ def test_cuda_graphs_train_as_eager_steps_do(algorithm: Algorithm, dtype: torch.
     assert any(recording is not None for recording in step.recordings.values())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_replays_on_a_gpu_draw_new_noise_every_step_and_the_same_for_the_same_step() -> None:
     device = torch.device("cuda", torch.cuda.current_device())
     learner = Learner(network().to(device), FEW)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from targetprop.app.flat import flat
 from targetprop.utils.errors import UserError
 from targetprop.version import __version__
 
+log = logging.getLogger(__name__)
+Place = dict[str, Any]
+
 KEY = "targetprop"
 """Where the record stands in a checkpoint."""
 
 PLACES = ("output_dir", "data_dir", "datamodule.data_dir", "ckpt_path", "hydra", "trainer.default_root_dir")
 PARTS = ("train", "test", "callbacks", "logger")
-DEVICES = ("trainer._target_", "trainer.gpus", "trainer.threads", "trainer.processes", "datamodule.num_workers")
+DEVICES = (
+    "trainer._target_", "trainer.gpus", "trainer.cuda_graph", "trainer.threads", "trainer.processes",
+    "datamodule.num_workers",
+)  # fmt: skip
 LENGTHS = tuple(f"trainer.{name}" for name in ("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time"))
 OBSERVED = (
     "datamodule.download", "datamodule.eval_batch_size", "trainer.barebones", "trainer.check_val_every_n_epoch",
@@ -33,9 +40,29 @@ UNSAID: dict[str, Any] = {"trainer.accumulate_grad_batches": 1, "trainer.data_pa
 """What settings are that are not there, unless they are null."""
 
 
-def record_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a run with this plain configuration."""
-    return {"version": __version__, "config": dict(config)}
+def record_of(config: Mapping[str, Any], places: Sequence[Place] = ()) -> dict[str, Any]:
+    """The record of a run with this plain configuration, which has been in these places."""
+    return {"version": __version__, "config": dict(config), "places": list(places)}
+
+
+def with_place(places: Sequence[Place], epochs: int, device: str, *, cuda_graph: bool) -> list[Place]:
+    """The places of a run that goes on after so many epochs, on this device; a run that moves is told so.
+
+    Args:
+        places: where it has been: what each is, and "epochs", how many the run had behind it when it came there.
+    """
+    here: Place = {"device": device, "cuda_graph": cuda_graph}
+    before = {key: places[-1][key] for key in here} if places else here
+    if places and before == here:
+        return list(places)
+    if before != here:
+        message = "The run moves from %s to %s: the rest is not, to the last bit, what it would have been there."
+        log.warning(message, _named(before), _named(here))
+    return [*places, {"epochs": epochs, **here}]
+
+
+def _named(place: Place) -> str:
+    return f"{place['device']}{' with CUDA graphs' if place['cuda_graph'] else ''}"
 
 
 def refuse_other_settings(record: Mapping[str, Any], config: Mapping[str, Any]) -> None:

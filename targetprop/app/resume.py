@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
 
-from targetprop.app.record import KEY, refuse_other_settings
+from targetprop.app.record import KEY, Place, refuse_other_settings
 from targetprop.utils.errors import UserError, prefixed
 from targetprop.version import __version__
 
@@ -20,8 +20,22 @@ STATE = {"callbacks": Mapping, "loops": Mapping, "optimizer_states": list, "lr_s
 """What a run needs to go on, beside the weights."""
 
 
-def start(config: Mapping[str, Any], module: L.LightningModule) -> str | None:
-    """The checkpoint that a run with this plain configuration goes on from, if it does.
+class Start(NamedTuple):
+    """What a run goes on from.
+
+    Attributes:
+        path: of the checkpoint; None of a run that begins, or only evaluates.
+        epochs: that it has behind it.
+        places: where it has been (see `record.with_place`).
+    """
+
+    path: str | None = None
+    epochs: int = 0
+    places: Sequence[Place] = ()
+
+
+def start(config: Mapping[str, Any], module: L.LightningModule) -> Start:
+    """What a run with this plain configuration goes on from.
 
     Of one that is only evaluated the weights are loaded into `module`: the trainer would want all the rest, too.
 
@@ -30,19 +44,18 @@ def start(config: Mapping[str, Any], module: L.LightningModule) -> str | None:
     """
     path = config["ckpt_path"]
     if path is None:
-        return None
+        return Start()
     saved = _load(str(path))
-    if config["train"]:
-        _check_resume(path, saved, config)
+    epochs = _check_resume(path, saved, config) if config["train"] else 0
     _check_state(path, saved["state_dict"], module)
     if config["train"]:
-        return str(path)
+        return Start(str(path), epochs, saved[KEY].get("places", ()))
     log.info("Evaluating %s", path)
     if config["trainer"].get("precision") == "64-true":
         module.double()  # as the trainer will: before it, so that no digit is lost
     with prefixed("ckpt_path"):
         module.load_state_dict(saved["state_dict"])
-    return None
+    return Start()
 
 
 def _load(path: str) -> dict[str, Any]:
@@ -74,7 +87,8 @@ def _record(saved: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return record if isinstance(record, Mapping) and isinstance(record.get("config"), Mapping) else None
 
 
-def _check_resume(path: str, saved: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def _check_resume(path: str, saved: Mapping[str, Any], config: Mapping[str, Any]) -> int:
+    """The epochs that the checkpoint has behind it."""
     record = _record(saved)
     lacking = [name for name, kind in STATE.items() if not isinstance(saved.get(name), kind)]
     if record is None or lacking:
@@ -87,10 +101,10 @@ def _check_resume(path: str, saved: Mapping[str, Any], config: Mapping[str, Any]
     if record.get("version") != __version__:
         message = "%s was written by version %s of targetprop, and this is %s: the rest of the run may differ."
         log.warning(message, path, record.get("version"), __version__)
-    _check_epoch(path, saved["loops"], config["trainer"].get("max_epochs"))
+    return _check_epoch(path, saved["loops"], config["trainer"].get("max_epochs"))
 
 
-def _check_epoch(path: str, loops: Mapping[str, Any], max_epochs: int | None) -> None:
+def _check_epoch(path: str, loops: Mapping[str, Any], max_epochs: int | None) -> int:
     """Refuse what was written within an epoch, whose order of images would begin anew, or after the last one."""
     try:
         epochs = loops["fit_loop"]["epoch_progress"]["current"]
@@ -107,6 +121,7 @@ def _check_epoch(path: str, loops: Mapping[str, Any], max_epochs: int | None) ->
     if max_epochs not in (None, -1) and done > max_epochs:
         message = f"expected {done} or more, the epochs that {path} has behind it, got {max_epochs}"
         raise UserError(message, key="trainer.max_epochs")
+    return done
 
 
 def _check_state(path: str, saved: Mapping[str, Any], module: L.LightningModule) -> None:

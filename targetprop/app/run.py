@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -25,7 +26,7 @@ from targetprop.app.objects import build, build_members, call, plain, refuse_unk
 from targetprop.app.optimizers import forward_optimizer
 from targetprop.app.places import placed
 from targetprop.app.processes import check_gpus, is_started, join, launch, rank, usable_gpus, world_size
-from targetprop.app.record import record_of
+from targetprop.app.record import Place, record_of, with_place
 from targetprop.app.report.table import Result, results_table, times_line
 from targetprop.app.report.tree import config_tree
 from targetprop.app.threads import cpu_threads, multiply_adds
@@ -118,7 +119,8 @@ def _work(config: DictConfig, module: Classifier, datamodule: ImageDataModule) -
 def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, threads: int) -> dict[str, float]:
     trainer: L.Trainer = build(config.trainer, callbacks=_callbacks(config), logger=build_members(config, "logger"))
     start = resume.start(plain(config), module)
-    module.record = record_of(plain(config))
+    places = _places(config, trainer, start)
+    module.record = record_of(plain(config), places)
     console = Console(quiet=rank() > 0)
     console.print(config_tree(config, GROUPS))
     _keep_config(config)
@@ -126,15 +128,15 @@ def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, th
     if config.train:
         log.info("Training into %s, CPU threads: %d", config.output_dir, threads)
         try:
-            trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
+            trainer.fit(module, datamodule=datamodule, ckpt_path=start.path, weights_only=True)
         except MisconfigurationException as error:  # of a callback's setting, which shows while it works
             raise UserError(str(error)) from error
     # Read before evaluation, which restores the callbacks of the best checkpoint.
     history = find_callback(trainer, History)
     seconds = [row["seconds"] for row in history.epochs] if history else []
-    facts = {"epoch_seconds": seconds, "threads": threads, "nonlinearity": module.nonlinearity}
+    facts = {"epoch_seconds": seconds, "threads": threads, "places": places, "nonlinearity": module.nonlinearity}
     facts |= {"note": datamodule.note} if datamodule.note else {}
-    evaluated = checkpoints.best(trainer) if config.train else start
+    evaluated = checkpoints.best(trainer) if config.train else start.path
     results = evaluate(trainer, module, datamodule, evaluated) if config.test else {}
     if results:
         console.print(results_table(results, datamodule.classes, datamodule.note))
@@ -142,6 +144,13 @@ def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, th
         console.print(times_line(seconds))
     _keep_results(Path(config.output_dir), results, facts)
     return {f"{part}/accuracy": result.accuracy for part, result in results.items()}
+
+
+def _places(config: DictConfig, trainer: L.Trainer, start: resume.Start) -> list[Place]:
+    """Where the run has been, and is from now on."""
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return with_place(start.places, start.epochs, name, cuda_graph=bool(config.trainer.get("cuda_graph")))
 
 
 def _check_start(config: DictConfig) -> None:

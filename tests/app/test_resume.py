@@ -80,6 +80,44 @@ def test_same_seed_gives_the_same_run_and_another_seed_another(
     assert not torch.equal(first[name], third[name])
 
 
+def test_a_run_may_move_and_says_where_it_has_been(
+    compose: Callable[..., DictConfig], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """To another device, or to graphs and back: here from a checkpoint that says it was made on a GPU."""
+    train(compose("trainer.max_epochs=2", "scheduler=cosine"))
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    saved = torch.load(checkpoint, weights_only=True)
+    here = {"epochs": 0, "device": "CPU", "cuda_graph": False}
+    assert saved["targetprop"]["places"] == [here]
+    elsewhere = {"epochs": 0, "device": "Some GPU", "cuda_graph": True}
+    saved["targetprop"]["places"] = [elsewhere]
+    saved["targetprop"]["config"]["trainer"]["cuda_graph"] = True
+    torch.save(saved, checkpoint)
+    train(compose("trainer.max_epochs=3", "scheduler=cosine", f"ckpt_path='{checkpoint}'", output="moved"))
+    assert "moves from Some GPU with CUDA graphs to CPU" in caplog.text
+    results = json.loads((tmp_path / "moved" / "results.json").read_text())
+    assert results["places"] == [elsewhere, {**here, "epochs": 2}]
+    assert load_last(tmp_path / "moved")["targetprop"]["places"] == results["places"]
+    caplog.clear()
+    again = tmp_path / "moved" / "checkpoints" / "last.ckpt"
+    train(compose("trainer.max_epochs=4", "scheduler=cosine", f"ckpt_path='{again}'", output="stayed"))
+    assert "moves" not in caplog.text
+    assert load_last(tmp_path / "stayed")["targetprop"]["places"] == results["places"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("model", ["amortised_dtp", "dtp"])
+def test_a_run_moves_to_a_gpu_and_back(compose: Callable[..., DictConfig], tmp_path: Path, model: str) -> None:
+    places = (("cpu", "0", "false"), ("graphs", "1", "true"), ("back", "0", "false"))
+    start: list[str] = []
+    for epochs, (output, gpus, graph) in enumerate(places, start=1):
+        there = [f"trainer.gpus={gpus}", f"trainer.cuda_graph={graph}", f"trainer.max_epochs={epochs}"]
+        train(compose(f"model={model}", "scheduler=cosine", *there, *start, output=output))
+        start = [f"ckpt_path='{tmp_path / output / 'checkpoints' / 'last.ckpt'}'"]
+    been = load_last(tmp_path / "back")["targetprop"]["places"]
+    assert [(each["epochs"], each["cuda_graph"]) for each in been] == [(0, False), (1, True), (2, False)]
+
+
 def load_last(run: Path) -> dict[str, Any]:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)
 

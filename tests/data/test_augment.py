@@ -80,7 +80,7 @@ def test_no_augmentation_leaves_images_alone() -> None:
     assert Augmentation()(images, generator()) is images
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_gpu_gives_the_same_images() -> None:
     images = batch((64, 3, 32, 32))
     augment = Augmentation(flip=0.5, crop=4)
