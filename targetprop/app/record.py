@@ -13,7 +13,7 @@ KEY = "targetprop"
 """Where the record stands in a checkpoint."""
 
 PLACES = ("output_dir", "data_dir", "datamodule.data_dir", "ckpt_path", "hydra", "trainer.default_root_dir")
-PARTS = ("train", "test", "callbacks", "logger")
+PARTS = ("train", "test", "views", "callbacks", "logger")
 DEVICES = ("trainer._target_", "trainer.gpus", "trainer.threads", "trainer.processes", "datamodule.num_workers")
 LENGTHS = tuple(f"trainer.{name}" for name in ("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time"))
 OBSERVED = (
