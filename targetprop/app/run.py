@@ -242,7 +242,7 @@ def evaluate(
 ) -> dict[str, Result]:
     """Accuracies of a checkpoint, or of the last weights, on validation (if there is any) and test set.
 
-    With views there are those of the mean over them as well, as "validation, mirror" beside "validation".
+    With views there are those of the mean over them as well, as "validation_mirror" beside "validation".
     """
     module.views = None if views is None else VIEWS[views]
     if checkpoint:
@@ -253,7 +253,7 @@ def evaluate(
             continue
         measured = run(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
         if measured and f"{key}/accuracy" in measured[0]:  # not where the number of batches is limited to 0
-            for name, place in {part: key, f"{part}, {views}": f"{key}_views"}.items():
+            for name, place in {part: key, f"{part}_{views}": f"{key}_views"}.items():
                 if place in module.per_class:
                     accuracy, top5 = (measured[0][f"{place}/{metric}"] for metric in ("accuracy", "top5"))
                     results[name] = Result(accuracy, top5, module.per_class[place])

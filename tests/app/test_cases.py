@@ -282,6 +282,8 @@ def by(name: str, **numbers: object) -> list[str]:
     [
         (by("OneCycleLR", max_lr=0.1, total_steps=6), 5, 4e-7),
         (by("OneCycleLR", max_lr=0.1, epochs=2, steps_per_epoch=3), 5, 4e-7),
+        (by("OneCycleLR", max_lr=0.1, epochs=2, steps_per_epoch="null"), 5, 4e-7),
+        (["scheduler=one_cycle"], 5, 0.0004),
         (by("OneCycleLR", max_lr=0.1, total_steps=12), 6, None),
         (by("CyclicLR", base_lr=0.01, max_lr=0.1, step_size_up=3), 6, 0.01),
         (by("ExponentialLR", gamma=0.5), 2, 0.01),
@@ -322,6 +324,7 @@ def test_a_batch_that_is_only_added_up_is_no_step_of_a_schedule(compose: Compose
     [
         (by("OneCycleLR", max_lr=0.1, total_steps=5), r"^scheduler.total_steps: expected 6 or more.*got 5"),
         (by("OneCycleLR", max_lr=0.1), "^scheduler: .*total_steps"),
+        (["scheduler=one_cycle", "scheduler.epochs=2", "trainer.max_epochs=-1"], r"^scheduler.steps_per_epoch: "),
         (by("CyclicLR", base_lr=0.01), "^scheduler: .*max_lr"),
     ],
 )
