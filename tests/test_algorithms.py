@@ -209,11 +209,12 @@ def test_every_number_can_be_set_and_only_those() -> None:
     for algorithm in ALGORITHMS.values():
         assert algorithm.with_numbers(**algorithm.numbers) == algorithm
         assert "loss" not in algorithm.numbers
-    of_responses = {"beta", "output_follows_loss", "budget"}
+    targets = {"beta", "output_follows_loss", "divide_by_beta"}
+    of_responses = {*targets, "budget"}
     assert set(DELTA_MIRROR.numbers) == {*of_responses, "adaptive", "reads_weights"}
     assert set(AMORTISED_DTP.numbers) == {*of_responses, "adaptive", "reads_weights", "style"}
     assert set(WEIGHT_MIRROR.numbers) == {*of_responses, "rate"}
-    assert set(FIXED_DTP.numbers) == {"beta", "output_follows_loss", "init_symmetric_weights", "style"}
+    assert set(FIXED_DTP.numbers) == {*targets, "init_symmetric_weights", "style"}
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,7 @@ def test_every_number_can_be_set_and_only_those() -> None:
         (DTP, "noise_sample", "Did you mean 'noise_samples' or 'noise'"),
         (DTP, "loss", "Valid: b_optim, beta, .*, style"),
         (DTP, "budget", "Valid: b_optim"),
-        (DELTA_MIRROR, "noise", "Valid: adaptive, beta, budget, output_follows_loss, reads_weights"),
+        (DELTA_MIRROR, "noise", "Valid: adaptive, beta, budget, divide_by_beta, output_follows_loss, reads_weights"),
         (DELTA_MIRROR, "style", "Valid: adaptive"),
         (FIXED_DTP, "b_optim", "Valid: beta"),
     ],
