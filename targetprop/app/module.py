@@ -184,8 +184,8 @@ class Classifier(L.LightningModule):
         optimizer = self.f_optim.build(self.learner.optimizer_parameters())
         if self.scheduler is None:
             return optimizer
+        make = with_length(self.scheduler, self.trainer.estimated_stepping_batches, self.trainer.max_epochs)
         try:
-            make = with_length(self.scheduler, self.trainer.estimated_stepping_batches, self.trainer.max_epochs)
             scheduler = make(optimizer)
         except (TypeError, ValueError, ArithmeticError) as error:
             raise UserError(str(error), key="scheduler") from error
