@@ -44,7 +44,7 @@ ORDER = (
 """Rooms, from the ground up."""
 ONLY: Mapping[str, tuple[str, ...]] = {
     "data": ("data", "utils"),
-    "models": ("models", "utils", "layers.residual"),
+    "models": ("models", "utils", "layers.residual", "layers.fixed"),
 }
 """Rooms that may import nothing else, whatever stands below them."""
 WORDS = re.compile(r"\bhparams|\b(?:trainer|datamodule)\.\w")

@@ -145,7 +145,7 @@ class Learner(nn.Module):
     ) -> Step:
         """Train the feedback on this batch, then add every block's local gradient to the `.grad` of its parameters.
 
-        The gradients approximate beta times those of `loss.backward()`; a forward optimiser may follow.
+        The gradients approximate `update_scale` times those of `loss.backward()`; a forward optimiser may follow.
 
         Args:
             loss: computed from the output of the latest call: one value per sample (batch,), or their mean.
@@ -212,7 +212,7 @@ class Learner(nn.Module):
             if block in self.network.fed_numbers:
                 record.feedback_losses[block] = self.learning.learn(seen, block)
             record.add(block, seen.trace(block).y.detach(), difference)
-            local.add_gradients(seen, block, difference)
+            local.add_gradients(seen, block, difference, self.algorithm.targets.weight(block, len(self.network.pairs)))
         step = record.step(len(self.network.pairs), self.network.fed_numbers, seen.x)
         self.learning.after_sweep(seen, step.local_losses)
         return step

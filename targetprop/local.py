@@ -29,7 +29,7 @@ def local_loss(difference: Tensor) -> Tensor:
     return power / (2 * len(difference))
 
 
-def add_gradients(seen: Pass, block: int, difference: Tensor) -> None:
+def add_gradients(seen: Pass, block: int, difference: Tensor, weight: float = 1.0) -> None:
     """Add the gradients of a block's local loss, its target held fixed, to the `.grad` of the block's parameters.
 
     By the rules of its layers where they are known, else by autograd; if the network's input asks for a gradient, the
@@ -37,8 +37,9 @@ def add_gradients(seen: Pass, block: int, difference: Tensor) -> None:
 
     Args:
         difference: t^n - s^n, (batch, *output of the block).
+        weight: of the local loss.
     """
-    trace, scale = seen.trace(block), -1 / len(difference)
+    trace, scale = seen.trace(block), -weight / len(difference)
     if trace.chain is not None and not trace.y.requires_grad:
         seen.at_map[block] = _add_by_rules(trace.chain, trace, difference, scale)
     elif trace.y.requires_grad:

@@ -50,6 +50,10 @@ class TargetRule(ABC):
         """What updates are times backprop's gradient, about; None where there is nothing to compare."""
         return None
 
+    def weight(self, block: int, blocks: int) -> float:
+        """What the local loss of block number `block`, from 0, of so many is multiplied by."""
+        return 1.0
+
     @abstractmethod
     def needs_feedback(self, block: int, blocks: int) -> bool:
         """Whether block number `block`, from 0, of so many carries a target by feedback."""
@@ -78,15 +82,18 @@ class LayerwiseTargets(TargetRule):
         beta: step size of the output target.
         output_follows_loss: whether the output block follows the loss itself; the first target is then one below,
             t^{N-1} = s^{N-1} - beta dL/ds^{N-1}, as in Lee et al. 2015.
+        divide_by_beta: whether local losses are ||F(s) - t||^2 / (2 beta), whose gradients are as large as backprop's:
+            the same optimiser then fits both, and another beta is not another learning rate and weight decay.
     """
 
     beta: float = 0.7
     output_follows_loss: bool = False
+    divide_by_beta: bool = False
 
     def __post_init__(self) -> None:
         require(is_number(self.beta) and self.beta > 0, "beta", "a number above 0", self.beta)
-        follows = self.output_follows_loss
-        require(isinstance(follows, bool), "output_follows_loss", "true or false", follows)
+        for key in ("output_follows_loss", "divide_by_beta"):
+            require(isinstance(getattr(self, key), bool), key, "true or false", getattr(self, key))
 
     @property
     def scope(self) -> Scope:
@@ -94,7 +101,11 @@ class LayerwiseTargets(TargetRule):
 
     @property
     def update_scale(self) -> float:
-        return self.beta
+        return 1.0 if self.divide_by_beta else self.beta
+
+    def weight(self, block: int, blocks: int) -> float:
+        by_targets = not (self.output_follows_loss and block == blocks - 1)
+        return 1 / self.beta if self.divide_by_beta and by_targets else 1.0
 
     def needs_feedback(self, block: int, blocks: int) -> bool:
         return 0 < block < blocks - self.output_follows_loss

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from targetprop import Algorithm, DifferenceTargets, Fixed, Learner, UserError
+from targetprop.layers.fixed import Scale, Whitening
 
 Make = Callable[[], nn.Module]
 Case = tuple[Make, tuple[int, ...]]
@@ -121,6 +122,8 @@ def shapes() -> list[Case]:
         (made(nn.Flatten, 1, 2), IMAGES[2]),
         (made(nn.Unflatten, 1, (2, 2)), IMAGES[2]),
         (made(nn.Identity), (3,)),
+        (made(Scale, 0.3), (3,)),
+        (made(Whitening, 4, 2), IMAGES[2]),
     ]
     return cases
 

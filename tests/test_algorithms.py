@@ -151,11 +151,24 @@ def test_optimizer_is_built_with_its_numbers(kind: str) -> None:
         assert optimizer.defaults.get("momentum", 0.0) == momentum
 
 
-@pytest.mark.parametrize("value", ["loss", None, 1])
-def test_what_the_output_follows_is_refused_by_key(value: Any) -> None:
+def test_nesterov_is_for_sgd_with_momentum() -> None:
+    parameters = [nn.Parameter(torch.zeros(2))]
+    for wanted in (True, False):
+        assert OptimizerSpec(momentum=0.9, nesterov=wanted).build(parameters).defaults["nesterov"] is wanted
+    for numbers in ({}, {"type": "adam"}, {"type": "rmsprop", "momentum": 0.9}):
+        with pytest.raises(UserError, match=r"^nesterov: only sgd with momentum looks ahead"):
+            OptimizerSpec(nesterov=True, **numbers)
     with pytest.raises(UserError) as refusal:
-        LEE_DTP.with_numbers(output_follows_loss=value)
-    assert_refused(refusal, "output_follows_loss", value)
+        OptimizerSpec(momentum=0.9, nesterov=1)  # type: ignore[arg-type]
+    assert_refused(refusal, "nesterov", 1)
+
+
+@pytest.mark.parametrize("key", ["output_follows_loss", "divide_by_beta"])
+@pytest.mark.parametrize("value", ["loss", None, 1])
+def test_what_targets_are_like_is_refused_by_key(key: str, value: Any) -> None:
+    with pytest.raises(UserError) as refusal:
+        LEE_DTP.with_numbers(**{key: value})
+    assert_refused(refusal, key, value)
 
 
 def test_algorithms_are_values() -> None:
@@ -196,11 +209,12 @@ def test_every_number_can_be_set_and_only_those() -> None:
     for algorithm in ALGORITHMS.values():
         assert algorithm.with_numbers(**algorithm.numbers) == algorithm
         assert "loss" not in algorithm.numbers
-    of_responses = {"beta", "output_follows_loss", "budget"}
+    targets = {"beta", "output_follows_loss", "divide_by_beta"}
+    of_responses = {*targets, "budget"}
     assert set(DELTA_MIRROR.numbers) == {*of_responses, "adaptive", "reads_weights"}
     assert set(AMORTISED_DTP.numbers) == {*of_responses, "adaptive", "reads_weights", "style"}
     assert set(WEIGHT_MIRROR.numbers) == {*of_responses, "rate"}
-    assert set(FIXED_DTP.numbers) == {"beta", "output_follows_loss", "init_symmetric_weights", "style"}
+    assert set(FIXED_DTP.numbers) == {*targets, "init_symmetric_weights", "style"}
 
 
 @pytest.mark.parametrize(
@@ -210,7 +224,7 @@ def test_every_number_can_be_set_and_only_those() -> None:
         (DTP, "noise_sample", "Did you mean 'noise_samples' or 'noise'"),
         (DTP, "loss", "Valid: b_optim, beta, .*, style"),
         (DTP, "budget", "Valid: b_optim"),
-        (DELTA_MIRROR, "noise", "Valid: adaptive, beta, budget, output_follows_loss, reads_weights"),
+        (DELTA_MIRROR, "noise", "Valid: adaptive, beta, budget, divide_by_beta, output_follows_loss, reads_weights"),
         (DELTA_MIRROR, "style", "Valid: adaptive"),
         (FIXED_DTP, "b_optim", "Valid: beta"),
     ],

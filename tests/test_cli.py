@@ -17,6 +17,9 @@ from targetprop.utils.errors import UserError
 PUBLISHED = ["model=dtp", "network=simple_vgg", "datamodule=cifar10", "trainer=default", "scheduler=cosine"]
 
 
+SGD = {"type": "sgd", "momentum": 0.9, "nesterov": False}
+
+
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     call = [sys.executable, "-m", "targetprop", *arguments]
     return subprocess.run(call, cwd=cwd, capture_output=True, text=True, timeout=300)
@@ -28,14 +31,15 @@ def test_the_published_command_has_the_published_settings() -> None:
     assert hparams == {
         "beta": 0.7,
         "output_follows_loss": False,
+        "divide_by_beta": False,
         "feedback_training_iterations": [20, 30, 35, 55, 20],
         "noise": [0.4, 0.4, 0.2, 0.2, 0.08],
         "noise_samples": 1,
         "init_symmetric_weights": False,
         "gradient": "closed_form",
         "style": "published",
-        "b_optim": {"type": "sgd", "lr": [1e-4, 3.5e-4, 8e-3, 8e-3, 0.18], "momentum": 0.9, "weight_decay": 0.0},
-        "f_optim": {"type": "sgd", "lr": 0.08, "momentum": 0.9, "weight_decay": 1e-4},
+        "b_optim": {**SGD, "lr": [1e-4, 3.5e-4, 8e-3, 8e-3, 0.18], "weight_decay": 0.0},
+        "f_optim": {**SGD, "lr": 0.08, "weight_decay": 1e-4},
     }
     assert config.network.hparams.channels == [128, 128, 256, 256, 512]
     assert (config.scheduler.T_max, config.scheduler.eta_min) == (85, 1e-5)

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from targetprop import PairedNetwork, Residual, UserError
-from targetprop.models import lenet, mlp, norm_vgg, resnet, simple_vgg
+from targetprop.layers.fixed import Scale, Whitening
+from targetprop.models import lenet, mlp, norm_vgg, resnet, simple_vgg, whitened_vgg
 from targetprop.models.activations import ACTIVATIONS
 
 Network = Callable[..., nn.Sequential]
@@ -54,6 +55,35 @@ def test_resnets_of_other_builds_are_refused(options: dict[str, Any], message: s
         resnet((3, 32, 32), 10, **options)
 
 
+def test_whitened_vgg_is_built_as_described() -> None:
+    model = whitened_vgg((3, 32, 32), 10)
+    (whitening,) = (m for m in model.modules() if isinstance(m, Whitening))
+    (scale,) = (m for m in model.modules() if isinstance(m, Scale))
+    assert tuple(whitening.weight.shape) == (24, 3, 2, 2)
+    assert scale.factor == 1 / 9
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert [m.out_channels for m in convolutions] == [64, 64, 256, 256, 256, 256]
+    assert all(m.bias is None for m in convolutions)
+    kinds = [[type(layer) for layer in block] for block in model]  # type: ignore[attr-defined]
+    assert kinds[0] == [Whitening, nn.ELU, nn.Conv2d, nn.MaxPool2d, nn.BatchNorm2d, nn.ELU]
+    assert kinds[1] == [nn.Conv2d, nn.BatchNorm2d, nn.ELU]
+    assert kinds[2] == [nn.Conv2d, nn.MaxPool2d, nn.BatchNorm2d, nn.ELU]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": ()}, "channels: expected at least one stage"),
+        ({"depth": 0}, "depth: expected a whole number, 1 or more"),
+        ({"patch": 0.5}, "patch: expected a whole number, 1 or more"),
+        ({"logit_scale": 0}, "logit_scale: expected a number above 0"),
+    ],
+)
+def test_whitened_vggs_of_other_builds_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
+        whitened_vgg((3, 32, 32), 10, **options)
+
+
 def test_lenet_pools_with_overlap() -> None:
     model = lenet((1, 28, 28), 10)
     pools = [m for m in model.modules() if isinstance(m, nn.MaxPool2d)]
@@ -71,6 +101,8 @@ def test_lenet_pools_with_overlap() -> None:
         (simple_vgg, {"channels": (4, 5)}, 3),
         (lenet, {"channels": (4, 5), "hidden": 6}, 4),
         (norm_vgg, {"channels": (4, 5, 6)}, 4),
+        (whitened_vgg, {"channels": (4, 5)}, 5),
+        (whitened_vgg, {"channels": (4,), "depth": 3, "patch": 3}, 4),
         (mlp, {"hidden": (6, 5)}, 3),
         (resnet, {"channels": (4, 5), "blocks": (1, 2)}, 5),
         (resnet, {"channels": (4,), "blocks": (1,), "norm": False}, 3),
@@ -97,7 +129,7 @@ def test_image_too_small_for_simple_vgg_names_the_block() -> None:
         simple_vgg((1, 8, 8), 10)
 
 
-@pytest.mark.parametrize("network", [simple_vgg, norm_vgg, lenet, mlp, resnet])
+@pytest.mark.parametrize("network", [simple_vgg, norm_vgg, lenet, mlp, resnet, whitened_vgg])
 def test_unknown_activation_is_answered_with_the_nearest_name(network: Network) -> None:
     with pytest.raises(
         UserError, match=r"activation: unknown value 'leakyrelu'\. Did you mean 'leaky_relu'.*Valid: celu, elu"

@@ -17,6 +17,7 @@ from targetprop import (
     VANILLA_DTP,
     Algorithm,
     ByLoss,
+    DifferenceTargets,
     Fixed,
     Learner,
     OptimizerSpec,
@@ -101,6 +102,13 @@ def angles(learner: Learner, x: Tensor, y: Tensor) -> list[float]:
     """Between the updates of target propagation and backprop, block by block."""
     ours = target_propagation(learner, x, y)
     return [degrees(a, b) for a, b in zip(ours, backprop(learner.network, x, y), strict=True)]
+
+
+class Unknown(nn.Module):
+    """A layer without a rule."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
 
 
 class JacobianPair(Pair):
@@ -252,6 +260,25 @@ def test_output_block_follows_the_loss_and_the_first_target_is_one_below(
     assert learner.update_scale is not None
     expected = below - learner.update_scale * torch.autograd.grad(loss, below)[0]
     torch.testing.assert_close(step.targets[-2], expected.detach())
+
+
+@pytest.mark.parametrize("beta", [0.1, 3.0])
+@pytest.mark.parametrize("follows", [False, True])
+@pytest.mark.parametrize("known", [False, True])
+def test_local_losses_divided_by_beta_have_gradients_as_large_as_those_of_backprop(
+    beta: float, follows: bool, known: bool
+) -> None:
+    """Of exact feedback the very same: the optimiser of backprop fits, weight decay included."""
+    net = vgg("tanh").double()
+    if not known:  # by autograd, then
+        net[0].append(Unknown())  # type: ignore[operator]
+    x, y = torch.randn(6, *IMAGE).double(), torch.arange(6) % CLASSES
+    expected = torch.autograd.grad(F.cross_entropy(net(x), y), list(net.parameters()))
+    targets = DifferenceTargets(beta, output_follows_loss=follows, divide_by_beta=True)
+    learner = Learner(net, Algorithm(targets, Fixed(init_symmetric_weights=True, style="linear")))
+    assert learner.update_scale == 1
+    learner.backward(F.cross_entropy(learner(x), y))
+    torch.testing.assert_close([p.grad for p in net.parameters()], list(expected))
 
 
 def test_of_two_blocks_that_follow_the_loss_both_follow_backprop() -> None:

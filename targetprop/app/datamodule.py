@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from targetprop.data import Augmentation, BatchLoader, Images, Selection, Splits
+from targetprop.data import Augmentation, BatchLoader, Images, Selection, Splits, normalize
 from targetprop.data.keyed import Stream, keyed_generator
 from targetprop.data.split import stratified_split
 from targetprop.utils.errors import is_number, prefixed, require, require_whole
@@ -104,6 +104,14 @@ class ImageDataModule(L.LightningDataModule):
     def num_classes(self) -> int:
         """How many classes there are."""
         return len(self.classes)
+
+    def sample(self, count: int) -> Tensor:
+        """So many training images as batches have them but not augmented, chosen by `seed`; all if there are fewer."""
+        images = self._images("train")
+        chosen = torch.randperm(len(images), generator=keyed_generator(self.seed, Stream.SAMPLE))[:count]
+        pixels, _ = images.take(chosen.to(images.device))
+        mean, std = (torch.tensor(each, device=images.device) for each in (self.mean, self.std))
+        return normalize(pixels, mean, std)
 
     def prepare_data(self) -> None:
         """Load the data, downloading it if need be: Lightning has one process do this before all others."""

@@ -15,12 +15,13 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from targetprop.app.record import KEY as RECORD
-from targetprop.app.schedule import counts_steps, has_ended, refuse_plateau, refuse_short
+from targetprop.app.schedule import counts_steps, has_ended, refuse_plateau, refuse_short, with_length
 from targetprop.app.single import refuse_single_images
 from targetprop.data.loader import BatchLoader
 from targetprop.utils.errors import UserError
 
 if TYPE_CHECKING:
+    from targetprop.data.views import Views
     from targetprop.execution.graph import GraphedStep, Outcome
     from targetprop.execution.grid import Grid
     from targetprop.feedback.base import OptimizerSpec
@@ -50,6 +51,7 @@ class Classifier(L.LightningModule):
         record: what every checkpoint keeps of the run, in plain types (see `record`).
         multiply_adds: of one image's forward pass, where they were counted.
         nonlinearity: of every block's targets, as last measured (see `measure.nonlinearity`).
+        views: by which evaluations are made a second time, on the mean of the logits of all views.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Classifier(L.LightningModule):
         self.record: Mapping[str, Any] = {}
         self.multiply_adds = 0
         self.nonlinearity: list[float] = []
+        self.views: Views | None = None
         self._labels: Tensor | None = None  # of the batch, between training_step and backward
         self._outcome: Outcome | None = None  # of a graph, between training_step and backward
         self.last_step: Step | None = None
@@ -80,6 +83,7 @@ class Classifier(L.LightningModule):
         self.train_accuracy: Metric = MulticlassAccuracy(count, average="micro", validate_args=False, **ALONE)
         self.val_metrics = _eval_metrics(count)
         self.test_metrics = _eval_metrics(count)
+        self.view_metrics = _eval_metrics(count)
         self.per_class: dict[str, list[float]] = {}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,9 +163,19 @@ class Classifier(L.LightningModule):
 
     def _evaluate(self, metrics: MetricCollection, batch: Batch) -> None:
         x, y = batch
-        metrics.update(self.learner(x), y)
+        if self.views is None:
+            metrics.update(self.learner(x), y)
+            return
+        logits = [self.learner(view) for view in self.views(x)]
+        metrics.update(logits[0], y)
+        self.view_metrics.update(torch.stack(logits).mean(0), y)
 
     def _log_evaluation(self, part: str, metrics: MetricCollection) -> None:
+        self._log_metrics(part, metrics)
+        if self.views is not None:
+            self._log_metrics(f"{part}_views", self.view_metrics)
+
+    def _log_metrics(self, part: str, metrics: MetricCollection) -> None:
         values = metrics.compute()
         metrics.reset()
         self.per_class[part] = values.pop("per_class").tolist()
@@ -172,8 +186,9 @@ class Classifier(L.LightningModule):
         optimizer = self.f_optim.build(self.learner.optimizer_parameters())
         if self.scheduler is None:
             return optimizer
+        make = with_length(self.scheduler, self.trainer.estimated_stepping_batches, self.trainer.max_epochs)
         try:
-            scheduler = self.scheduler(optimizer)
+            scheduler = make(optimizer)
         except (TypeError, ValueError, ArithmeticError) as error:
             raise UserError(str(error), key="scheduler") from error
         refuse_plateau(scheduler)

@@ -17,7 +17,7 @@ KEY = "targetprop"
 """Where the record stands in a checkpoint."""
 
 PLACES = ("output_dir", "data_dir", "datamodule.data_dir", "ckpt_path", "hydra", "trainer.default_root_dir")
-PARTS = ("train", "test", "callbacks", "logger")
+PARTS = ("train", "test", "views", "callbacks", "logger")
 DEVICES = (
     "trainer._target_", "trainer.gpus", "trainer.cuda_graph", "trainer.threads", "trainer.processes",
     "datamodule.num_workers",

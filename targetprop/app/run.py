@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from torch import Tensor, nn
 
 from targetprop.app import checkpoints, resume
 from targetprop.app.callbacks.checkpoint import BestCheckpoint
@@ -30,10 +33,12 @@ from targetprop.app.record import Place, record_of, with_place
 from targetprop.app.report.table import Result, results_table, times_line
 from targetprop.app.report.tree import config_tree
 from targetprop.app.threads import cpu_threads, multiply_adds
+from targetprop.data.views import VIEWS
 from targetprop.execution.graph import GraphedStep
 from targetprop.execution.memory import keep_freed_memory
+from targetprop.layers.fixed import Whitening
 from targetprop.learner import Learner, Trainable
-from targetprop.utils.errors import UserError, prefixed, require, require_whole
+from targetprop.utils.errors import UserError, is_number, prefixed, require, require_whole, unknown
 from targetprop.utils.files import whole_file, write_text
 
 if TYPE_CHECKING:
@@ -41,9 +46,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PLAIN = ("seed", "data_dir", "train", "test", "ckpt_path", "output_dir")
+PLAIN = ("seed", "data_dir", "train", "test", "views", "ckpt_path", "output_dir")
 """What is set beside the groups."""
 GROUPS = ("model", "network", "datamodule", "trainer", "scheduler", "callbacks", "logger")
+
+CROSS_ENTROPY = "torch.nn.functional.cross_entropy"
+SAMPLE = 2000
+"""Training images whose statistics a network may be made from."""
 
 
 def train(config: DictConfig) -> dict[str, float]:
@@ -137,7 +146,7 @@ def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, th
     facts = {"epoch_seconds": seconds, "threads": threads, "places": places, "nonlinearity": module.nonlinearity}
     facts |= {"note": datamodule.note} if datamodule.note else {}
     evaluated = checkpoints.best(trainer) if config.train else start.path
-    results = evaluate(trainer, module, datamodule, evaluated) if config.test else {}
+    results = evaluate(trainer, module, datamodule, evaluated, config.views) if config.test else {}
     if results:
         console.print(results_table(results, datamodule.classes, datamodule.note))
     if seconds:
@@ -159,6 +168,8 @@ def _check_start(config: DictConfig) -> None:
         require(isinstance(config[key], bool), key, "true or false", config[key])
     require_whole("seed", config.seed, least=0)
     require(config.seed < 2**32, "seed", "a number below 2**32", config.seed)
+    if config.views is not None and config.views not in VIEWS:
+        raise unknown("views", config.views, VIEWS)
     if not config.train and config.ckpt_path is None:
         raise UserError("train=false evaluates a checkpoint: say which.", key="ckpt_path")
 
@@ -185,14 +196,15 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
     with prefixed("datamodule"):
         shape, classes = datamodule.image_shape, datamodule.classes
     network = call("network.hparams", config.network, shape, len(classes))
+    _show_images(network, datamodule)
     work = multiply_adds(network, shape)  # before there is a learner, which minds who runs its network
     model = plain(config.model)
     with prefixed("model"):
         taken = inspect.signature(get_method(model["_target_"])).parameters
         own = [name for name in taken if name not in ("network", "seed")]
-        refuse_unknown(model, ["_target_", "loss", *own])
+        refuse_unknown(model, ["_target_", "loss", "label_smoothing", *own])
+        loss = _loss(model.pop("loss", CROSS_ENTROPY), model.pop("label_smoothing", 0.0))
     hparams = model.pop("hparams")
-    loss = get_method(model.pop("loss", "torch.nn.functional.cross_entropy"))
     f_optim = forward_optimizer(hparams)
     learner: Trainable = get_method(model.pop("_target_"))(network, hparams, seed=config.seed, **model)
     scheduler = _scheduler(config)
@@ -203,6 +215,25 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
     made = Classifier(learner, f_optim, classes, scheduler, graphed, loss)
     made.multiply_adds = work
     return made
+
+
+def _loss(path: str, label_smoothing: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss at an import path, on labels of which this share is spread over all classes."""
+    loss: Callable[..., Tensor] = get_method(path)
+    fits = is_number(label_smoothing) and 0 <= label_smoothing < 1
+    require(fits, "label_smoothing", "a number in [0, 1)", label_smoothing)
+    if label_smoothing == 0:
+        return loss
+    if "label_smoothing" not in inspect.signature(loss).parameters:
+        raise UserError(f"{path} has none; set it to 0.", key="label_smoothing")
+    return partial(loss, label_smoothing=label_smoothing)
+
+
+def _show_images(network: nn.Module, datamodule: ImageDataModule) -> None:
+    """Give layers that are made from statistics of training images some of them."""
+    for layer in network.modules():
+        if isinstance(layer, Whitening):
+            layer.fit(datamodule.sample(SAMPLE))
 
 
 def _scheduler(config: DictConfig) -> Any:
@@ -216,9 +247,13 @@ def _scheduler(config: DictConfig) -> Any:
 
 
 def evaluate(
-    trainer: L.Trainer, module: Classifier, datamodule: ImageDataModule, checkpoint: str | None
+    trainer: L.Trainer, module: Classifier, datamodule: ImageDataModule, checkpoint: str | None, views: str | None
 ) -> dict[str, Result]:
-    """Accuracies of a checkpoint, or of the last weights, on validation (if there is any) and test set."""
+    """Accuracies of a checkpoint, or of the last weights, on validation (if there is any) and test set.
+
+    With views there are those of the mean over them as well, as "validation_mirror" beside "validation".
+    """
+    module.views = None if views is None else VIEWS[views]
     if checkpoint:
         log.info("Evaluating %s", checkpoint)
     results = {}
@@ -227,8 +262,10 @@ def evaluate(
             continue
         measured = run(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
         if measured and f"{key}/accuracy" in measured[0]:  # not where the number of batches is limited to 0
-            metrics = measured[0]
-            results[part] = Result(metrics[f"{key}/accuracy"], metrics[f"{key}/top5"], module.per_class[key])
+            for name, place in {part: key, f"{part}_{views}": f"{key}_views"}.items():
+                if place in module.per_class:
+                    accuracy, top5 = (measured[0][f"{place}/{metric}"] for metric in ("accuracy", "top5"))
+                    results[name] = Result(accuracy, top5, module.per_class[place])
     return results
 
 

@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from targetprop.utils.errors import UserError
+
+MakeScheduler = Callable[[Optimizer], LRScheduler]
+LENGTH = "steps_per_epoch"
+
+
+def with_length(make: MakeScheduler, steps: float, epochs: int | None) -> MakeScheduler:
+    """The same, with the steps of an epoch of this run where a schedule's `steps_per_epoch` was left null.
+
+    Args:
+        steps: of the run.
+        epochs: of the run.
+
+    Raises:
+        UserError: it was, and the run has no number of epochs.
+    """
+    if not (isinstance(make, partial) and LENGTH in make.keywords and make.keywords[LENGTH] is None):
+        return make
+    if epochs is None or epochs < 1:
+        message = "expected a number of steps, since trainer.max_epochs gives the run no length, got null"
+        raise UserError(message, key=f"scheduler.{LENGTH}")
+    return partial(make, **{LENGTH: round(steps / epochs)})
 
 
 def counts_steps(scheduler: LRScheduler) -> bool:

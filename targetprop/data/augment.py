@@ -7,11 +7,12 @@ on a GPU sees exactly the images that a run on the CPU sees.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from targetprop.utils.errors import is_number, require, require_whole
+from targetprop.utils.errors import is_number, require, require_whole, unknown
 
 
 def random_flip(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
@@ -20,17 +21,32 @@ def random_flip(images: Tensor, probability: float, generator: torch.Generator) 
     return torch.where(chosen.to(images.device, non_blocking=True), images.flip(-1), images)
 
 
-def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+def _at_edge(places: Tensor, last: int) -> Tensor:
+    return places.clamp_(0, last)
+
+
+def _reflected(places: Tensor, last: int) -> Tensor:
+    return last - (last - places.abs()).abs()
+
+
+BORDERS = {"edge": _at_edge, "reflect": _reflected}
+"""Where in a row of pixels 0..last to find those of a padded one."""
+
+
+def random_crop(
+    images: Tensor, padding: int, generator: torch.Generator, border: Literal["edge", "reflect"] = "edge"
+) -> Tensor:
     """A random H x W window of each image (N, C, H, W) after `padding` pixels are added at all four sides.
 
-    Padding repeats the image's edge. Each image has its own window, all (2 padding + 1)^2 are equally likely.
+    Padding repeats the image's edge, or reflects the image at its edge, which must then be longer than `padding`. Each
+    image has its own window, all (2 padding + 1)^2 are equally likely.
     """
     count, channels, height, width = images.shape
     shifts = torch.randint(-padding, padding + 1, (2, count, 1), generator=generator)
     down, right = shifts.to(images.device, non_blocking=True)
-    # Repeating the edge is the same as reading the nearest pixel there is: nothing need really be padded.
-    rows = (torch.arange(height, device=images.device) + down).clamp_(0, height - 1)
-    columns = (torch.arange(width, device=images.device) + right).clamp_(0, width - 1)
+    # Padding is the same as reading the pixel that it copies: nothing need really be padded.
+    rows = BORDERS[border](torch.arange(height, device=images.device) + down, height - 1)
+    columns = BORDERS[border](torch.arange(width, device=images.device) + right, width - 1)
     pixels = rows[:, :, None] * width + columns[:, None, :]
     wanted = pixels.view(count, 1, -1).expand(-1, channels, -1)
     return images.flatten(2).gather(2, wanted).view_as(images)
@@ -56,25 +72,48 @@ class Augmentation:
     """How training images vary.
 
     Args:
-        flip: the probability, in [0, 1], that an image is mirrored.
+        flip: the probability, in [0, 1], that an image is mirrored; or "alternate": every image is mirrored in every
+            second epoch, which is the first one for half of them.
         crop: how many pixels, 0 or more, are added at every side before an image is cropped.
+        border: what they are: "edge" repeats the image's edge, "reflect" reflects the image there.
 
     Raises:
         UserError: a value is out of its range.
     """
 
-    flip: float = 0.0
+    flip: float | Literal["alternate"] = 0.0
     crop: int = 0
+    border: Literal["edge", "reflect"] = "edge"
 
     def __post_init__(self) -> None:
-        probable = is_number(self.flip) and 0 <= self.flip <= 1
-        require(probable, "flip", "a number in [0, 1]", self.flip)
+        fits = self.alternates or (is_number(self.flip) and 0 <= self.flip <= 1)
+        require(fits, "flip", "a number in [0, 1] or 'alternate'", self.flip)
         require_whole("crop", self.crop, least=0)
+        if self.border not in BORDERS:
+            raise unknown("border", self.border, BORDERS)
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augmented images, as images (N, C, H, W) and of their dtype."""
-        if self.flip:
+    @property
+    def alternates(self) -> bool:
+        """Whether it depends on the epoch which images are mirrored."""
+        return self.flip == "alternate"
+
+    def __call__(self, images: Tensor, generator: torch.Generator, mirrored: Tensor | None = None) -> Tensor:
+        """Augmented images, as images (N, C, H, W) and of their dtype.
+
+        Args:
+            mirrored: which of them are mirrored, bool (N,), where flips alternate.
+
+        Raises:
+            UserError: a reflected border is as wide as the images.
+        """
+        if mirrored is not None:
+            images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
+        elif self.flip:
+            assert not isinstance(self.flip, str)
             images = random_flip(images, self.flip, generator)
+        if self.border == "reflect":
+            size = min(images.shape[2:])
+            require(self.crop < size, "crop", f"less than {size}, the size of the images that are reflected", self.crop)
         if self.crop:
-            images = random_crop(images, self.crop, generator)
+            images = random_crop(images, self.crop, generator, self.border)
         return images

@@ -14,6 +14,8 @@ class Stream(IntEnum):
     SPLIT = 1
     ORDER = 2
     AUGMENT = 3
+    SAMPLE = 4
+    FLIP = 5
 
 
 def keyed_generator(seed: int, stream: Stream, *place: int) -> torch.Generator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -113,14 +114,21 @@ class BatchLoader:
         for batch in range(len(self)):
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             pixels, labels = self.images.take(chosen)
-            yield self._inputs(pixels, epoch, batch), labels[self.part]
+            yield self._inputs(pixels, chosen, epoch, batch), labels[self.part]
 
     def _order(self, epoch: int) -> Tensor:
         if not self.shuffle:
             return torch.arange(len(self.images))
         return torch.randperm(len(self.images), generator=keyed_generator(self.seed, Stream.ORDER, epoch))
 
-    def _inputs(self, pixels: Tensor, epoch: int, batch: int) -> Tensor:
+    @cached_property
+    def _mirrored_first(self) -> Tensor:
+        """Which images are mirrored in epoch 0 where flips alternate."""
+        coins = torch.rand(len(self.images), generator=keyed_generator(self.seed, Stream.FLIP)) < 0.5
+        return coins.to(self.images.device)
+
+    def _inputs(self, pixels: Tensor, chosen: Tensor, epoch: int, batch: int) -> Tensor:
         if self.augmentation is not None:
-            pixels = self.augmentation(pixels, keyed_generator(self.seed, Stream.AUGMENT, epoch, batch))
+            mirrored = self._mirrored_first[chosen] ^ bool(epoch % 2) if self.augmentation.alternates else None
+            pixels = self.augmentation(pixels, keyed_generator(self.seed, Stream.AUGMENT, epoch, batch), mirrored)
         return normalize(pixels[self.part], self._mean, self._std)

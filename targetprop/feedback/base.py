@@ -163,6 +163,7 @@ class OptimizerSpec:
         lr: learning rate; for the feedback one number for all blocks, or one for each block with feedback.
         momentum: for sgd and rmsprop.
         weight_decay: coefficient of the L2 penalty (decoupled for adamw).
+        nesterov: for sgd with momentum, whether it looks ahead (Nesterov's momentum).
 
     Raises:
         UserError: a value that is no such number.
@@ -172,6 +173,7 @@ class OptimizerSpec:
     lr: float | Sequence[float] = 0.1
     momentum: float = 0.0
     weight_decay: float = 0.0
+    nesterov: bool = False
 
     def __post_init__(self) -> None:
         if self.type not in OPTIMIZERS:
@@ -184,12 +186,17 @@ class OptimizerSpec:
         require(self.momentum < 1, "momentum", "a number in [0, 1)", self.momentum)
         if self.momentum and self.type not in ("sgd", "rmsprop"):
             raise UserError(f"{self.type} has none, set momentum=0; got {self.momentum}.", key="momentum")
+        require(isinstance(self.nesterov, bool), "nesterov", "true or false", self.nesterov)
+        if self.nesterov and not (self.type == "sgd" and self.momentum):
+            raise UserError("only sgd with momentum looks ahead; set it to false.", key="nesterov")
 
     def build(self, parameters: Iterable[Tensor], lr: float | None = None) -> torch.optim.Optimizer:
         """The torch optimiser, with `lr` in place of its own rate if given (the rate of one block)."""
         options: dict[str, Any] = {"lr": self.lr if lr is None else lr, "weight_decay": self.weight_decay}
         if self.type in ("sgd", "rmsprop"):
             options["momentum"] = self.momentum
+        if self.nesterov:
+            options["nesterov"] = True
         return OPTIMIZERS[self.type](parameters, **options)
 
 

@@ -5,5 +5,6 @@ from targetprop.models.mlp import mlp
 from targetprop.models.norm_vgg import norm_vgg
 from targetprop.models.resnet import resnet
 from targetprop.models.simple_vgg import simple_vgg
+from targetprop.models.whitened_vgg import whitened_vgg
 
-__all__ = ["lenet", "mlp", "norm_vgg", "resnet", "simple_vgg"]
+__all__ = ["lenet", "mlp", "norm_vgg", "resnet", "simple_vgg", "whitened_vgg"]

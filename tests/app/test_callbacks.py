@@ -68,8 +68,9 @@ def test_feedback_angle_compares_weights_in_the_forward_layout() -> None:
     assert float(feedback_angles(net.pairs[1])[0]) == pytest.approx(0, abs=0.05)
 
 
-def test_the_logged_angle_is_that_of_update_and_gradient(compose: Compose, tmp_path: Path) -> None:
-    train(compose("callbacks.alignment.every_n_steps=2"))
+@pytest.mark.parametrize("loss", [[], ["+model.label_smoothing=0.3"]])
+def test_the_logged_angle_is_that_of_update_and_gradient(compose: Compose, tmp_path: Path, loss: list[str]) -> None:
+    train(compose("callbacks.alignment.every_n_steps=2", *loss))
     rows = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=False)["callbacks"]["Alignment"][
         "rows"
     ]

@@ -282,6 +282,8 @@ def by(name: str, **numbers: object) -> list[str]:
     [
         (by("OneCycleLR", max_lr=0.1, total_steps=6), 5, 4e-7),
         (by("OneCycleLR", max_lr=0.1, epochs=2, steps_per_epoch=3), 5, 4e-7),
+        (by("OneCycleLR", max_lr=0.1, epochs=2, steps_per_epoch="null"), 5, 4e-7),
+        (["scheduler=one_cycle"], 5, 0.0004),
         (by("OneCycleLR", max_lr=0.1, total_steps=12), 6, None),
         (by("CyclicLR", base_lr=0.01, max_lr=0.1, step_size_up=3), 6, 0.01),
         (by("ExponentialLR", gamma=0.5), 2, 0.01),
@@ -303,6 +305,11 @@ def test_a_schedule_is_stepped_as_often_as_it_counts(
     resumed = trained(compose(*settings, "trainer.max_epochs=2", f"ckpt_path='{middle}'", output="resumed"))
     assert_same_weights(resumed, whole)
     assert resumed["optimizer_states"][0]["param_groups"] == whole["optimizer_states"][0]["param_groups"]
+
+
+def test_steps_of_an_epoch_are_known_of_a_run_with_a_length_only(compose: Compose) -> None:
+    with pytest.raises(UserError, match=r"^scheduler.steps_per_epoch: expected a number of steps, .*got null"):
+        train(compose(*QUICK, "scheduler=one_cycle", "scheduler.epochs=2", "trainer.max_epochs=-1"))
 
 
 def test_schedules_made_of_one_that_counts_steps_count_steps(compose: Compose) -> None:

@@ -81,7 +81,7 @@ def test_untuned_models_differ_from_dtp_in_their_rule_and_forward_rate_alone(mod
 
 def test_parallel_dtp_is_one_shot_with_adam_and_without_schedule() -> None:
     config, hparams = settings("parallel_dtp")
-    adam = {"type": "adam", "lr": 3e-4, "momentum": 0.0, "weight_decay": 1e-4}
+    adam = {"type": "adam", "lr": 3e-4, "momentum": 0.0, "weight_decay": 1e-4, "nesterov": False}
     assert (hparams["f_optim"], hparams["b_optim"]) == (adam, adam)
     assert (hparams["feedback_training_iterations"], hparams["noise_samples"]) == (1, 10)
     assert config.scheduler == {}

@@ -58,6 +58,22 @@ def test_without_validation_the_last_weights_are_tested(compose: Compose, tmp_pa
     assert torch.load(kept, weights_only=False)["epoch"] == 1
 
 
+def test_views_stand_beside_the_plain_result(
+    compose: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = train(compose(output="plain"))
+    path = tmp_path / "plain" / "checkpoints" / "best.ckpt"
+    capsys.readouterr()
+    viewed = train(compose("train=false", f"ckpt_path='{path}'", "views=mirror", output="viewed"))
+    assert {key: viewed[key] for key in plain} == plain
+    assert set(viewed) == {*plain, "validation_mirror/accuracy", "test_mirror/accuracy"}
+    results = json.loads((tmp_path / "viewed" / "results.json").read_text())
+    assert results["test_mirror"]["accuracy"] == viewed["test_mirror/accuracy"]
+    assert results["test_mirror"] != results["test"], "mirrored digits are other digits"
+    assert results["test"] == json.loads((tmp_path / "plain" / "results.json").read_text())["test"]
+    assert "test_mirror" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_checkpoint_can_be_evaluated_alone(compose: Compose, tmp_path: Path) -> None:
     trained = train(compose(output="trained"))
     path = tmp_path / "trained" / "checkpoints" / "best.ckpt"
@@ -101,9 +117,9 @@ def test_backprop_trains_the_same_network_from_the_same_weights_on_the_same_batc
         ("network.hparams.channels=[-1,3]", ["network.hparams.channels", "-1"]),
         ("+network.hparams.foo=1", ["network.hparams.foo", "Valid: activation, channels"]),
         ("+model.hparams.nois=1", ["model.hparams.nois", "Did you mean 'noise'", "noise_samples"]),
-        ("+model.hparams.f_optim.nesterov=true", ["model.hparams.f_optim.nesterov", "Valid: lr, momentum"]),
+        ("+model.hparams.f_optim.dampening=0.1", ["model.hparams.f_optim.dampening", "Valid: lr, momentum"]),
         ("model.hparams.f_optim.lr=[0.1,0.2]", ["model.hparams.f_optim.lr", "one number"]),
-        ("+model.hparams.b_optim.nesterov=true", ["model.hparams.b_optim.nesterov", "Valid: lr, momentum"]),
+        ("+model.hparams.b_optim.dampening=0.1", ["model.hparams.b_optim.dampening", "Valid: lr, momentum"]),
         ("model.hparams.b_optim=3", ["model.hparams.b_optim", "an optimiser", "3"]),
         ("model.hparams.gradient=exact", ["model.hparams.gradient", "'exact'", "closed_form"]),
         ("model.hparams.style=publisht", ["model.hparams.style", "Did you mean 'published'"]),
@@ -114,6 +130,12 @@ def test_backprop_trains_the_same_network_from_the_same_weights_on_the_same_batc
         ("datamodule.std=[1,2]", ["datamodule.std", "one per channel"]),
         ("callbacks.alignment.every_n_steps=0", ["callbacks.alignment.every_n_steps", "0"]),
         ("datamodule=cifar10 datamodule.augmentation.flip=2", ["datamodule.augmentation.flip", "[0, 1]", "2"]),
+        ("+model.label_smoothing=1", ["model.label_smoothing", "[0, 1)", "1"]),
+        (
+            "+model.label_smoothing=0.1 +model.loss=torch.nn.functional.nll_loss",
+            ["model.label_smoothing", "torch.nn.functional.nll_loss has none"],
+        ),
+        ("views=mirrored", ["views", "'mirrored'", "Did you mean 'mirror'"]),
         ("seed=-1", ["seed", "-1"]),
         ("train=false", ["ckpt_path", "train=false"]),
         ("+trainer.no_such_option=1", ["trainer.no_such_option", "no such setting"]),

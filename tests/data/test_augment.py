@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -21,13 +22,17 @@ def batch(shape: tuple[int, ...], seed: int = 0) -> Tensor:
     return torch.randint(0, 256, shape, generator=generator(seed), dtype=torch.uint8)
 
 
-@given(SHAPES, st.integers(0, 5), SEEDS)
-def test_a_crop_is_a_window_of_the_padded_image(shape: tuple[int, ...], padding: int, seed: int) -> None:
+@pytest.mark.parametrize(("border", "mode"), [("edge", "replicate"), ("reflect", "reflect")])
+@given(shape=SHAPES, padding=st.integers(0, 5), seed=SEEDS)
+def test_a_crop_is_a_window_of_the_padded_image(
+    border: Literal["edge", "reflect"], mode: str, shape: tuple[int, ...], padding: int, seed: int
+) -> None:
     images = batch(shape, seed)
     height, width = shape[2:]
-    cropped = random_crop(images, padding, generator(seed))
+    padding = min(padding, height - 1, width - 1) if border == "reflect" else padding
+    cropped = random_crop(images, padding, generator(seed), border)
     assert cropped.dtype == torch.uint8
-    padded = torch.nn.functional.pad(images.float(), (padding,) * 4, mode="replicate").to(torch.uint8)
+    padded = torch.nn.functional.pad(images.float(), (padding,) * 4, mode=mode).to(torch.uint8)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, C, down, right, H, W)
     same = (windows == cropped[:, :, None, None]).all(-1).all(-1).all(1)
     assert same.flatten(1).any(1).all()
@@ -75,6 +80,13 @@ def test_the_generator_alone_decides(function: Callable[[Tensor, torch.Generator
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_images_are_wider_than_a_reflected_border() -> None:
+    augment = Augmentation(crop=4, border="reflect")
+    assert augment(batch((2, 1, 5, 6)), generator()).shape == (2, 1, 5, 6)
+    with pytest.raises(UserError, match=r"^crop: expected less than 4, .* got 4"):
+        augment(batch((2, 1, 5, 4)), generator())
+
+
 def test_no_augmentation_leaves_images_alone() -> None:
     images = batch((2, 1, 3, 3))
     assert Augmentation()(images, generator()) is images
@@ -104,11 +116,12 @@ def test_normalize_rounds_once() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"flip": 1.5}, r"flip: expected a number in \[0, 1\], got 1\.5"),
+        ({"flip": 1.5}, r"flip: expected a number in \[0, 1\] or 'alternate', got 1\.5"),
         ({"flip": -0.1}, r"got -0\.1"),
         ({"flip": "often"}, "got 'often'"),
         ({"crop": -1}, r"crop: expected a whole number, 0 or more, got -1"),
         ({"crop": 1.5}, r"got 1\.5"),
+        ({"border": "reflected"}, r"border: unknown value 'reflected'\. Did you mean 'reflect'"),
     ],
 )
 def test_values_out_of_range_are_refused(values: dict[str, float], message: str) -> None:

@@ -87,6 +87,19 @@ def test_only_training_images_are_augmented(make: Make) -> None:
     assert torch.equal(flipped, plain.flip(-1))
 
 
+def test_a_sample_is_of_training_images_as_they_are(make: Make) -> None:
+    data = make(val_fraction=0.25, augmentation=Augmentation(crop=2), seed=3)
+    sample = data.sample(40)
+    training = normalize(data.train_dataloader().images.pixels, torch.tensor([0.5, 0.4]), torch.tensor([0.2, 0.3]))
+    known = {image.numpy().tobytes() for image in training}
+    drawn = {image.numpy().tobytes() for image in sample}
+    assert len(drawn) == 40
+    assert drawn <= known
+    assert torch.equal(sample, make(val_fraction=0.25, seed=3).sample(40))
+    assert not torch.equal(sample, make(val_fraction=0.25, seed=4).sample(40))
+    assert len(data.sample(10_000)) == len(training)
+
+
 def test_without_a_fraction_there_is_no_validation(make: Make, splits: Splits) -> None:
     data = make()
     assert data.val_dataloader() == []

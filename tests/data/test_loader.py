@@ -134,6 +134,19 @@ def test_without_reshuffling_every_epoch_is_epoch_0(images: Images) -> None:
     assert equal(epoch(batches, 4), reference)
 
 
+def test_alternating_flips_show_every_image_both_ways_in_two_epochs() -> None:
+    pixels = torch.arange(2 * 64, dtype=torch.uint8).view(64, 1, 1, 2)
+    images = Images(pixels, torch.arange(64), ("",) * 64)
+    batches = BatchLoader(images, 16, [0], [1], shuffle=True, augmentation=Augmentation(flip="alternate"), seed=1)
+    turned = []
+    for number in (0, 1, 2):
+        x, y = (torch.cat(each) for each in zip(*epoch(batches, number), strict=True))
+        turned.append((x[:, 0, 0, 0] > x[:, 0, 0, 1])[y.argsort()])
+    assert torch.equal(turned[1], ~turned[0])
+    assert torch.equal(turned[2], turned[0])
+    assert 16 < int(turned[0].sum()) < 48
+
+
 def test_whole_numbers_serve_as_mean_and_std(images: Images) -> None:
     x, _ = next(iter(BatchLoader(images, 50, (0, 1), (1, 2))))
     assert torch.equal(x, normalize(images.pixels, torch.tensor([0.0, 1.0]), torch.tensor([1.0, 2.0])))

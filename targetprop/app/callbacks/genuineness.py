@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST = 128
+"""Images that are looked at: more would tell the same, and in float64 take longer than a step."""
 NOTHING = 1e-6
 """Below it targets are a linear function of the output's error."""
 
@@ -45,7 +47,7 @@ class Genuineness(Measurements):
         """Measure with the feedback that has learned on this batch."""
         if self._batch is None:
             return
-        (x, y), self._batch = self._batch, None
+        (x, y), self._batch = (each[:MOST] for each in self._batch), None
         module = cast("Classifier", pl_module)
         learner = cast(Learner, module.learner)
         found = nonlinear_power(learner.network, learner.algorithm.targets, x, lambda output: module.loss(output, y))
