@@ -23,18 +23,19 @@ PUBLISHED = shlex.split(
 
 
 def test_the_published_command_line_has_the_published_settings() -> None:
-    config = check_overrides(translate(PUBLISHED))
+    config, sgd = check_overrides(translate(PUBLISHED)), {"type": "sgd", "momentum": 0.9, "nesterov": False}
     assert OmegaConf.to_container(config.model.hparams, resolve=True) == {
         "beta": 0.7,
         "output_follows_loss": False,
+        "divide_by_beta": False,
         "feedback_training_iterations": [20, 30, 35, 55, 20],
         "noise": [0.4, 0.4, 0.2, 0.2, 0.08],
         "noise_samples": 1,
         "init_symmetric_weights": False,
         "gradient": "closed_form",
         "style": "published",
-        "b_optim": {"type": "sgd", "lr": [1e-4, 3.5e-4, 8e-3, 8e-3, 0.18], "momentum": 0.9, "weight_decay": 0.0},
-        "f_optim": {"type": "sgd", "lr": 0.08, "momentum": 0.9, "weight_decay": 1e-4},
+        "b_optim": {**sgd, "lr": [1e-4, 3.5e-4, 8e-3, 8e-3, 0.18], "weight_decay": 0.0},
+        "f_optim": {**sgd, "lr": 0.08, "weight_decay": 1e-4},
     }
     assert config.model.algorithm == "dtp"
     assert config.network.hparams == {"channels": [128, 128, 256, 256, 512], "activation": "elu"}
