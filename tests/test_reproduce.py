@@ -19,10 +19,10 @@ COSINE, STEP = {"T_max": 85, "eta_min": 1e-5}, {"step_size": 30, "gamma": 0.1}
 
 
 def sgd(rate: float | list[float], decay: float = 1e-4) -> dict[str, Any]:
-    return {"type": "sgd", "lr": rate, "momentum": 0.9, "weight_decay": decay}
+    return {"type": "sgd", "lr": rate, "momentum": 0.9, "weight_decay": decay, "nesterov": False}
 
 
-ADAM = {"type": "adam", "lr": 3e-4, "momentum": 0.0, "weight_decay": 1e-4}
+ADAM = {"type": "adam", "lr": 3e-4, "momentum": 0.0, "weight_decay": 1e-4, "nesterov": False}
 L_DRL = {
     "beta": 0.7,
     "feedback_training_iterations": [20, 30, 35, 55, 20],
