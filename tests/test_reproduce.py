@@ -99,7 +99,7 @@ def test_reproduce_has_the_published_settings(name: str) -> None:
         pytest.approx(published.constants[1], abs=1e-6),
     )
     assert (data["val_fraction"], data["batch_size"], data["drop_last"]) == (published.held_out, published.batch, False)
-    augmentation = {"_target_": "targetprop.data.Augmentation", "flip": 0.5, "crop": 4}
+    augmentation = {"_target_": "targetprop.data.Augmentation", "flip": 0.5, "crop": 4, "border": "edge"}
     assert (data["augmentation"], data["reshuffle"]) == (augmentation, True)
     assert (config.trainer.max_epochs, config.seed) == (90, 123)
     assert published.held_out == 0 or config.callbacks.best is None  # the last weights count
