@@ -18,4 +18,10 @@ def quiet_warnings() -> None:
         ".*Total length of `list` across ranks is zero.*",
     ):
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    # The trainer's: of every checkpoint that it is written as asked, and of a signal that it was heard.
+    for name in (
+        "utilities.rank_zero",
+        "trainer.connectors.checkpoint_connector",
+        "trainer.connectors.signal_connector",
+    ):
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from targetprop.app.checkpoint.find import FOLDER
 from targetprop.app.checkpoint.names import LAST, PREVIOUS
 from targetprop.app.errors import DivergenceError
+from targetprop.app.objects import plain
 from targetprop.app.processes import is_started
 
 log = logging.getLogger(__name__)
@@ -25,29 +26,46 @@ RATES = ("model.hparams.f_optim.lr", "model.hparams.b_optim.lr")
 
 
 def rewinding(work: Callable[[DictConfig], dict[str, float]], config: DictConfig) -> dict[str, float]:
-    """Run `work`, and again from its last checkpoint, or its start, with half the rates as long as it diverges.
+    """Run `work`, and again from its last checkpoint with half the rates as long as it diverges.
+
+    Where it diverges before the next checkpoint is reached, the last one was not good: the one before it is taken, and
+    then the start.
 
     Raises:
         DivergenceError: it diverges, and is not to go back, or has done so too often.
     """
+    places: list[dict[str, Any]] = []
+    reached = None
     for _ in range(MOST):
         try:
             return work(config)
         except DivergenceError as error:
             if config.on_divergence != REWIND or is_started():  # one of several processes ends with the others
                 raise
-            config = _slower(config)
-            start = config.ckpt_path or "the start"
-            log.warning("%s Going back to %s, with half the rates.", error, start)
+            newest = _newest(config)
+            if newest != reached or not places:
+                places, reached = _places(config), newest
+            config = _slower(config, places.pop(0))
+            log.warning("%s Going back to %s, with half the rates.", error, config.ckpt_path or "the start")
     return work(config)
 
 
-def _slower(config: DictConfig) -> DictConfig:
-    """The configuration of the run that goes on."""
-    slower: Any = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+def _places(config: DictConfig) -> list[dict[str, Any]]:
+    """Where a run may go back to, one after the other: settings that start it there."""
     folder = Path(config.output_dir) / FOLDER
-    if any((folder / name).is_file() for name in (LAST, PREVIOUS)):
-        slower.ckpt_path = "last"
+    kept = [{"ckpt_path": str(path)} for name in (LAST, PREVIOUS) if (path := folder / name).is_file()]
+    return [*kept, {"ckpt_path": None, "overwrite": True}]
+
+
+def _newest(config: DictConfig) -> int | None:
+    """By what a last checkpoint differs from another one; None if there is none."""
+    path = Path(config.output_dir) / FOLDER / LAST
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
+def _slower(config: DictConfig, place: dict[str, Any]) -> DictConfig:
+    """The configuration of the run that goes on."""
+    slower: Any = OmegaConf.create({**plain(config), **place})
     for key in RATES:
         rate = OmegaConf.select(slower, key)
         if rate is not None:

@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ from targetprop.app.checkpoint.record import Place, record_of, with_place
 from targetprop.app.checkpoint.running import go_on_logging
 from targetprop.app.folder import RESULTS, claim, free_name
 from targetprop.app.going_on import command
+from targetprop.app.loggers.journal import Journal
 from targetprop.app.module import Classifier
 from targetprop.app.objects import build, build_members, call, plain, refuse_unknown
 from targetprop.app.optimizers import forward_optimizer
@@ -178,7 +180,7 @@ def _work(config: DictConfig, module: Classifier, datamodule: ImageDataModule) -
 
 def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, around: Around) -> dict[str, float]:
     callbacks = [*_callbacks(config), StopOnSignal(around.signals)]
-    trainer: L.Trainer = build(config.trainer, callbacks=callbacks, logger=build_members(config, "logger"))
+    trainer: L.Trainer = build(config.trainer, callbacks=callbacks, logger=_loggers(config))
     folder, start = Path(config.output_dir), resume.start(plain(config), module)
     places = _places(config, trainer, start)
     module.record, module.start = record_of(plain(config), places, around.overrides), start
@@ -202,6 +204,12 @@ def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, ar
         console.print(times_line(seconds))
     _keep_results(folder, results, facts, trained=config.train)
     return {f"{part}/accuracy": result.accuracy for part, result in results.items()}
+
+
+def _loggers(config: DictConfig) -> list[Logger]:
+    """The loggers; of an evaluation without those whose files belong to the training."""
+    made = build_members(config, "logger")
+    return [each for each in made if config.train or not isinstance(each, Journal)]
 
 
 def _fit(trainer: L.Trainer, module: Classifier, datamodule: ImageDataModule, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import signal
@@ -23,6 +24,7 @@ from targetprop.app.callbacks.history import History
 from targetprop.app.cli import check_overrides
 from targetprop.app.quoting import quoted, refuse_unreadable
 from targetprop.app.run import train
+from targetprop.app.signals import Signals
 from targetprop.app.single import refuse_single_images
 from targetprop.data import BatchLoader, Images
 from targetprop.utils.errors import UserError
@@ -78,7 +80,7 @@ def test_a_batch_system_changes_nothing_in_a_run(
     for place in (tmp_path, tmp_path / "other"):  # as Lightning leaves it behind
         place.mkdir(exist_ok=True)
         (place / "hpc_ckpt_1.ckpt").write_bytes(last_of(preempted).read_bytes())
-    handlers = []
+    handlers: list[Any] = []
     start = History.on_train_epoch_start
 
     def look(self: History, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -89,7 +91,7 @@ def test_a_batch_system_changes_nothing_in_a_run(
     for name, value in job.items():
         monkeypatch.setenv(name, value)
     assert_same_weights(trained(compose(*QUICK, output="other")), wanted)
-    assert handlers == [signal.SIG_DFL]
+    assert [each.__self__.__class__ for each in handlers] == [Signals], "no handler of Lightning's"
     assert (tmp_path / "other/csv/metrics.csv").is_file(), "the run's only process writes"
     assert not list(tmp_path.glob("lightning*"))
 
@@ -126,57 +128,113 @@ def test_a_checkpoint_says_what_run_it_is_of(first: Path) -> None:
     assert record["config"]["output_dir"] == str(first.parents[1])
 
 
+ANOTHER_RUN = "with another one it would be another run: start one without ckpt_path."
+
+
 @pytest.mark.parametrize(
     ("override", "then", "now"),
     [
-        ("model.hparams.f_optim.lr=0.5", "0.04", "0.5"),
-        ("model.hparams.f_optim.weight_decay=0.5", "0.0001", "0.5"),
-        ("model.hparams.beta=0.5", "0.7", "0.5"),
         ("network.hparams.activation=relu", "elu", "relu"),
         ("network.hparams.channels=[4,8]", "[4, 6]", "[4, 8]"),
         ("seed=7", "123", "7"),
-        ("datamodule.batch_size=32", "128", "32"),
         ("datamodule.val_fraction=0.3", "0.1", "0.3"),
-        ("datamodule.drop_last=false", "true", "false"),
         ("datamodule.mean=[0.2]", "[0.305]", "[0.2]"),
         ("trainer.precision=64-true", "32-true", "64-true"),
-        ("trainer.limit_train_batches=1", "3", "1"),
-        ("+trainer.accumulate_grad_batches=2", "1", "2"),
-        ("+trainer.gradient_clip_val=1", "null", "1"),
-        ("scheduler=cosine", "null", "torch.optim.lr_scheduler.CosineAnnealingLR"),
+        ("model.algorithm=weight_mirror", "delta_mirror", "weight_mirror"),
+        ("model.hparams.f_optim.type=adam model.hparams.f_optim.momentum=0", "sgd", "adam"),
     ],
 )
-def test_a_run_goes_on_with_its_very_own_settings_only(
-    compose: Compose, first: Path, override: str, then: str, now: str
-) -> None:
-    settings = [each for each in QUICK if not (each == "scheduler=none" and override.startswith("scheduler="))]
-    key = "scheduler._target_" if "scheduler" in override else override.lstrip("+").partition("=")[0]
+def test_what_makes_another_run_is_refused(compose: Compose, first: Path, override: str, then: str, now: str) -> None:
     with pytest.raises(UserError) as caught:
-        train(compose(*settings, "trainer.max_epochs=2", override, f"ckpt_path='{first}'"))
+        train(compose(*QUICK, "trainer.max_epochs=2", *override.split(), f"ckpt_path='{first}'"))
+    key = override.partition("=")[0]
     said = str(caught.value)
-    assert (
-        said == f"{key}: the run was made with {then}, now it is {now}; a run goes on with its very own settings only."
-    )
+    assert said.endswith(f"the run was made with {then}, now it is {now}; {ANOTHER_RUN}")
+    assert said.startswith((f"{key}: ", "model.hparams"))
 
 
-def test_another_type_of_optimiser_is_another_run(compose: Compose, first: Path) -> None:
-    adam = ("model.hparams.f_optim.type=adam", "model.hparams.f_optim.momentum=0", "trainer.max_epochs=2")
-    with pytest.raises(UserError, match=r"^model\.hparams\.f_optim\.type: the run was made with sgd, now it is adam;"):
-        train(compose(*QUICK, *adam, f"ckpt_path='{first}'"))
+@pytest.mark.parametrize(
+    "override",
+    ["model.hparams.f_optim.lr=0.5", "model.hparams.f_optim.weight_decay=0.25", "model.hparams.f_optim.momentum=0.5",
+     "model.hparams.beta=0.5", "+trainer.gradient_clip_val=1", "datamodule.batch_size=32", "datamodule.drop_last=false",
+     "trainer.limit_train_batches=1", "+trainer.accumulate_grad_batches=3"],
+)  # fmt: skip
+def test_a_number_takes_effect_from_where_a_run_goes_on(
+    compose: Compose, first: Path, caplog: pytest.LogCaptureFixture, override: str
+) -> None:
+    """The epoch is what it would be had all of the run had that number, but for the weights that it begins with."""
+    caplog.set_level(logging.INFO)
+    settings = (*QUICK, "trainer.max_epochs=2")
+    changed = trained(compose(*settings, override, f"ckpt_path='{first}'", output="changed"))
+    key, _, value = override.lstrip("+").partition("=")
+    assert f"{key} " in caplog.text.partition("From here on: ")[2].splitlines()[0]
+    unchanged = trained(compose(*settings, f"ckpt_path='{first}'", output="unchanged"))
+    with pytest.raises(AssertionError):
+        assert_same_weights(changed, unchanged)
+    numbers = changed["optimizer_states"][0]["param_groups"][0]
+    if key.startswith("model.hparams.f_optim."):
+        assert numbers[key.rpartition(".")[2]] == float(value)
 
 
-def test_one_batch_is_not_all_batches(compose: Compose) -> None:
-    config = compose(*QUICK, "trainer.limit_train_batches=1", output="one")
+def test_rates_of_the_feedback_take_effect_too(compose: Compose) -> None:
+    settings = ("model=dtp", *QUICK)
+    config = compose(*settings, output="slow")
     train(config)
-    with pytest.raises(UserError, match=r"^trainer.limit_train_batches: the run was made with 1, now it is 1\.0;"):
-        train(compose(*QUICK, "trainer.limit_train_batches=1.0", f"ckpt_path='{last_of(config)}'"))
+    resumed = ("trainer.max_epochs=2", "model.hparams.b_optim.lr=[1e-5,2e-5]", f"ckpt_path='{last_of(config)}'")
+    saved = trained(compose(*settings, *resumed, output="other"))
+    blocks = saved["state_dict"]["learner._extra_state"]["feedback"]["blocks"]
+    assert [blocks[block]["param_groups"][0]["lr"] for block in (1, 2)] == [1e-5, 2e-5]
 
 
-def test_a_schedule_by_the_length_of_the_run_is_refused_at_another_length(compose: Compose) -> None:
-    config = compose(*QUICK[:-1], output="short")
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [
+        (["scheduler=none"], ["scheduler=cosine"]),
+        (["scheduler=cosine"], ["scheduler=none"]),
+        (["scheduler=cosine_to_end"], ["scheduler=cosine_to_end", "trainer.max_epochs=4"]),
+        (["scheduler=cosine"], ["scheduler=step", "scheduler.step_size=1"]),
+        (["scheduler=cosine"], ["scheduler=one_cycle"]),
+        (["scheduler=one_cycle"], ["scheduler=cosine"]),
+    ],
+)
+def test_a_schedule_takes_effect_as_if_it_had_been_that_of_the_whole_run(
+    compose: Compose, then: list[str], now: list[str]
+) -> None:
+    quick = [each for each in QUICK if not each.startswith("scheduler")]
+    config = compose(*quick, "trainer.max_epochs=2", *then, output="first")
     train(config)
-    with pytest.raises(UserError, match=r"^scheduler.T_max: the run was made with 1, now it is 2;"):
-        train(compose(*QUICK[:-1], "trainer.max_epochs=2", f"ckpt_path='{last_of(config)}'"))
+    went_on = ("trainer.max_epochs=3", *now)
+    resumed = trained(compose(*quick, *went_on, f"ckpt_path='{last_of(config)}'", output="resumed"))
+    whole = trained(compose(*quick, *went_on, output="whole"))
+    assert resumed["optimizer_states"][0]["param_groups"] == whole["optimizer_states"][0]["param_groups"]
+    for one, other in zip(resumed["lr_schedulers"], whole["lr_schedulers"], strict=True):
+        assert one["last_epoch"] == other["last_epoch"]
+
+
+def test_a_run_with_other_numbers_goes_on_exactly_too(compose: Compose) -> None:
+    """Its second stop is no other than its first: what changed once has no history to forget."""
+    quick = [each for each in QUICK if not each.startswith("scheduler")]
+    first = compose(*quick, "scheduler=cosine", output="first")
+    train(first)
+    faster = (*quick, "scheduler=cosine", "model.hparams.f_optim.lr=0.1")
+    whole = trained(compose(*faster, "trainer.max_epochs=3", f"ckpt_path='{last_of(first)}'", output="whole"))
+    second = compose(*faster, "trainer.max_epochs=2", f"ckpt_path='{last_of(first)}'", output="second")
+    train(second)
+    third = trained(compose(*faster, "trainer.max_epochs=3", f"ckpt_path='{last_of(second)}'", output="third"))
+    assert_same_weights(third, whole)
+    assert third["optimizer_states"][0]["param_groups"] == whole["optimizer_states"][0]["param_groups"]
+
+
+def test_images_of_an_epoch_do_not_change_within_it(compose: Compose, tmp_path: Path) -> None:
+    train(compose(*QUICK, EVERY_STEP % (tmp_path / "steps"), output="whole"))
+    with pytest.raises(UserError, match=r"^datamodule\.batch_size: .*end of an epoch only, and this is within one"):
+        train(compose(*QUICK, "datamodule.batch_size=32", f"ckpt_path='{tmp_path}/steps/2.ckpt'"))
+
+
+def test_one_batch_is_not_all_batches(compose: Compose, tmp_path: Path) -> None:
+    train(compose(*QUICK, EVERY_STEP % (tmp_path / "steps"), output="whole"))
+    with pytest.raises(UserError, match=r"^trainer.limit_train_batches: the run was made with 3, now it is 3\.0;"):
+        train(compose(*QUICK, "trainer.limit_train_batches=3.0", f"ckpt_path='{tmp_path}/steps/2.ckpt'"))
 
 
 def test_other_places_observers_devices_and_lengths_are_no_other_run(compose: Compose, first: Path) -> None:
@@ -231,7 +289,9 @@ def test_a_file_without_what_a_run_needs_is_refused_in_a_sentence(
 ) -> None:
     change, resumed, evaluated = CUT[cut]
     path = tmp_path / "cut.ckpt"
-    torch.save(change(torch.load(first, weights_only=True)), path)
+    saved = torch.load(first, weights_only=True)
+    saved["targetprop"]["sealed"] = False
+    torch.save(change(saved), path)
     with pytest.raises(UserError, match=f"^ckpt_path: .*{resumed}") as caught:
         train(compose(*QUICK, "trainer.max_epochs=2", f"ckpt_path='{path}'"))
     assert "\n" not in str(caught.value)
@@ -247,22 +307,19 @@ def test_a_file_without_what_a_run_needs_is_refused_in_a_sentence(
 # Within an epoch
 
 
-def test_a_run_goes_on_from_the_end_of_an_epoch_only(compose: Compose, tmp_path: Path) -> None:
-    settings = (*QUICK, "trainer.max_epochs=2")
-    whole = trained(compose(*settings, EVERY_STEP % (tmp_path / "steps"), output="whole"))
-    for step, epoch in ((1, 1), (2, 1), (3, 1), (5, 2)):  # after the third, validation and the epoch's end are to come
-        with pytest.raises(UserError, match=rf"^ckpt_path: .*{step}\.ckpt was written within epoch {epoch}, whose"):
-            train(compose(*settings, f"ckpt_path='{tmp_path}/steps/{step}.ckpt'"))
-    half = compose(*QUICK, output="half")
-    train(half)
-    assert_same_weights(trained(compose(*settings, f"ckpt_path='{last_of(half)}'")), whole)
-
-
 def test_a_checkpoint_of_a_run_that_ended_within_an_epoch_is_refused(compose: Compose) -> None:
     config = compose(*QUICK, "+trainer.max_steps=2", output="ended")
     train(config)
-    with pytest.raises(UserError, match="within epoch 1"):
+    with pytest.raises(UserError, match="ended within epoch 1"):
         train(compose(*QUICK, f"ckpt_path='{last_of(config)}'"))
+
+
+def test_a_checkpoint_between_two_steps_is_refused(compose: Compose, tmp_path: Path, first: Path) -> None:
+    saved = torch.load(first, weights_only=True)
+    saved["targetprop"].update(position={"epoch": 0, "batch": 1, "step": 0, "accumulated": 1}, sealed=False)
+    torch.save(saved, tmp_path / "half.ckpt")
+    with pytest.raises(UserError, match=r"half\.ckpt: it was written 1 batches after the last step"):
+        train(compose(*QUICK, "trainer.max_epochs=2", f"ckpt_path='{tmp_path / 'half.ckpt'}'"))
 
 
 # Schedules by steps
@@ -294,7 +351,7 @@ def test_a_schedule_is_stepped_as_often_as_it_counts(
     compose: Compose, scheduler: list[str], steps: int, rate: float | None
 ) -> None:
     settings = (*QUICK, *scheduler)
-    kept = ("callbacks.last.save_top_k=-1", "callbacks.last.filename='{epoch}'", "trainer.max_epochs=2")
+    kept = ("callbacks.best.save_top_k=-1", "callbacks.best.filename='{epoch}'", "trainer.max_epochs=2")
     config = compose(*settings, *kept, output="whole")
     train(config)
     middle, end = (Path(config.output_dir) / f"checkpoints/epoch={epoch}.ckpt" for epoch in (0, 1))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from omegaconf import DictConfig
@@ -31,10 +34,12 @@ WALL_CLOCK = ("seconds", "elapsed")
 MODELS = {
     "dtp": ["model=dtp"],
     "amortised": ["model=amortised_dtp"],
-    "backprop with dropout": ["model=backprop", "+network.hparams.dropout=0.2"],
+    "backprop": ["model=backprop"],
+    "kolen_pollack": ["model=kolen_pollack"],
+    "mixed precision": ["model=amortised_dtp", "trainer.precision=bf16-mixed"],
+    "adam": ["model=dtp", "model.hparams.b_optim.type=adam", "model.hparams.b_optim.momentum=0"],
     "batch norm": ["model=amortised_dtp", "network=norm_vgg"],
     "schedule by steps": ["model=amortised_dtp", "scheduler=one_cycle"],
-    "closed form": ["model=closed_form_dtp"],
 }
 
 
@@ -87,3 +92,108 @@ def assert_identical(a: Any, b: Any, where: str) -> None:
             assert_identical(x, y, f"{where}[{i}]")
     else:
         assert a == b, where
+
+
+# Ends of processes
+
+
+class EndedError(Exception):
+    """In place of a signal that nothing can catch."""
+
+
+class EndAt(L.Callback):
+    """Ends the process, as far as a test may, in a hook after so many steps; what is in memory is lost."""
+
+    def __init__(self, hook: str, step: int) -> None:
+        def end(trainer: L.Trainer, *others: Any) -> None:
+            if trainer.global_step == step and trainer.state.fn == "fit":
+                for logger in trainer.loggers:
+                    logger.__dict__.update(_waiting=[])
+                raise EndedError
+
+        setattr(self, hook, end)
+
+
+def resumed_in_place(compose: Compose, settings: Sequence[str], hook: str, step: int, output: str) -> None:
+    """End a run in this hook, after so many steps, and go on with it until it is done."""
+    end = f"+callbacks.end={{_target_:{__name__}.EndAt,hook:{hook},step:{step}}}"
+    every = "callbacks.last.every_n_steps=3"
+    with pytest.raises(EndedError):
+        train(compose(*settings, every, end, output=output))
+    train(compose(*settings, every, "ckpt_path=auto", output=output))
+
+
+@pytest.mark.parametrize(
+    ("hook", "step"),
+    [("on_train_batch_start", 2), ("on_train_batch_end", 4), ("on_validation_start", 4), ("on_validation_batch_end", 4),
+     ("on_train_epoch_start", 4), ("on_train_batch_start", 5), ("on_train_batch_end", 7), ("on_train_end", 8)],
+)  # fmt: skip
+def test_files_of_a_run_that_is_killed_and_goes_on_in_place_are_whole(
+    compose: Compose, tmp_path: Path, whole: Path, hook: str, step: int
+) -> None:
+    resumed_in_place(compose, (*QUICK, *MODELS["amortised"]), hook, step, "run")
+    assert_same_run(whole, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def whole(compose_once: Compose) -> Path:
+    """A run that nothing interrupts."""
+    config = compose_once(*QUICK, *MODELS["amortised"], output="whole")
+    train(config)
+    return Path(config.output_dir)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("more", [[], ["trainer.val_check_interval=2"], ["trainer.limit_val_batches=0"]])
+def test_every_model_goes_on_from_any_hook(compose: Compose, tmp_path: Path, name: str, more: list[str]) -> None:
+    more = [*more, "callbacks.best=null"] if "trainer.limit_val_batches=0" in more else more
+    settings = (*QUICK, *MODELS[name], *(f"+{each}" if "interval" in each else each for each in more))
+    train(compose(*settings, output="whole"))
+    for hook in ("on_train_batch_start", "on_train_batch_end"):
+        for step in (1, 3, 4, 6):
+            resumed_in_place(compose, settings, hook, step, f"{hook}_{step}")
+            assert_same_run(tmp_path / "whole", tmp_path / f"{hook}_{step}")
+
+
+class Signal(L.Callback):
+    """Sends this process a signal in a hook, after so many steps."""
+
+    def __init__(self, hook: str, step: int, number: int) -> None:
+        self.sent = False
+
+        def send(trainer: L.Trainer, *others: Any) -> None:
+            if trainer.global_step == step and not self.sent:
+                self.sent = True
+                os.kill(os.getpid(), number)
+
+        setattr(self, hook, send)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("hook", "step"), [("on_train_batch_start", 2), ("on_validation_batch_start", 4), ("on_train_epoch_end", 4)]
+)
+def test_a_signal_ends_a_run_with_a_checkpoint(
+    compose: Compose, tmp_path: Path, whole: Path, caplog: pytest.LogCaptureFixture, number: int, hook: str, step: int
+) -> None:
+    settings = (*QUICK, *MODELS["amortised"])
+    send = f"+callbacks.end={{_target_:{__name__}.Signal,hook:{hook},step:{step},number:{int(number)}}}"
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended:
+        train(compose(*settings, send))
+    assert ended.value.code == 128 + number
+    assert signal.getsignal(number) is before
+    assert f"ended by {signal.Signals(number).name}" in caplog.text
+    assert f"hydra.run.dir={tmp_path / 'run'} ckpt_path=last" in caplog.text
+    train(compose(*settings, "ckpt_path=last"))
+    assert_same_run(whole, tmp_path / "run")
+
+
+def test_a_signal_that_was_ignored_stays_ignored(compose: Compose) -> None:
+    send = f"+callbacks.end={{_target_:{__name__}.Signal,hook:on_train_batch_start,step:1,number:{int(signal.SIGHUP)}}}"
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert "test/accuracy" in train(compose(*QUICK, *MODELS["amortised"], send))
+    finally:
+        signal.signal(signal.SIGHUP, before)

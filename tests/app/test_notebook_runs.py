@@ -37,9 +37,8 @@ def test_as_printed_only_the_output_layer_moves_and_accuracy_is_understated(tmp_
     true, printed = column(tmp_path, "val/accuracy"), column(tmp_path, "val/accuracy_as_printed")
     assert printed[:3] == pytest.approx([each * 287 / 1024 for each in true[:3]], abs=1e-4)  # one batch, of 287 images
     assert column(tmp_path, "train/loss")[-1] < column(tmp_path, "train/loss")[0] < 0
-    (kept,) = (tmp_path / "checkpoints").iterdir()
-    checkpoint = torch.load(kept, weights_only=False)
-    assert kept.name == "last.ckpt"
+    assert {each.name for each in (tmp_path / "checkpoints").iterdir()} == {"last.ckpt", "previous.ckpt"}
+    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=False)
     assert checkpoint["global_step"] == 6  # of 1150 images, a full batch an epoch and the rest
     state = checkpoint["optimizer_states"][0]["state"]
     moments = [float(state[number]["square_avg"].abs().max()) for number in sorted(state)]

@@ -90,7 +90,7 @@ def test_a_run_may_move_and_says_where_it_has_been(
     here = {"epochs": 0, "device": "CPU", "cuda_graph": False}
     assert saved["targetprop"]["places"] == [here]
     elsewhere = {"epochs": 0, "device": "Some GPU", "cuda_graph": True}
-    saved["targetprop"]["places"] = [elsewhere]
+    saved["targetprop"].update(places=[elsewhere], sealed=False)
     saved["targetprop"]["config"]["trainer"]["cuda_graph"] = True
     torch.save(saved, checkpoint)
     train(compose("trainer.max_epochs=3", "scheduler=cosine", f"ckpt_path='{checkpoint}'", output="moved"))

@@ -45,6 +45,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_minutes = every_n_minutes
         self._saved_at = time.monotonic()
         self._saved_step = 0
+        self._last_is_good = True
 
     @property
     def path(self) -> Path | None:
@@ -52,8 +53,10 @@ class LastCheckpoint(Checkpoint):
         return next((path for name in (LAST, PREVIOUS) if (path := self.folder / name).is_file()), None)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count from here."""
+        """Count from here; a last checkpoint that the run did not go on from, but from the one before it, is bad."""
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+        went_on_from = None if trainer.ckpt_path is None else Path(trainer.ckpt_path).resolve()
+        self._last_is_good = went_on_from != (self.folder / PREVIOUS).resolve()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -73,9 +76,10 @@ class LastCheckpoint(Checkpoint):
         trainer.save_checkpoint(new)
         with or_told(self.folder / LAST):
             if trainer.is_global_zero and new.is_file():
-                if (last := self.folder / LAST).is_file():
+                if (last := self.folder / LAST).is_file() and self._last_is_good:
                     os.replace(last, self.folder / PREVIOUS)
                 os.replace(new, self.folder / LAST)
+                self._last_is_good = True
                 to_disk(self.folder)
 
     def _is_time(self, trainer: L.Trainer) -> bool:
@@ -111,7 +115,9 @@ class BestCheckpoint(ModelCheckpoint):
         kept = {old: _taken(path, own, trainer) for old, path in files.items() if _is_past(path, checkpoint)}
         best = kept.get(state["best_model_path"], "")
         if state["best_model_path"] and not best:
-            log.warning("The best checkpoint so far is not beside %s: the best from here on counts.", trainer.ckpt_path)
+            log.warning(
+                "The best checkpoint so far is no longer beside %s: the best from here on counts.", trainer.ckpt_path
+            )
             state.update(best_model_score=None, kth_value=None, kth_best_model_path="", best_k_models={})
         state.update(
             dirpath=str(own),
