@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import pickle
 import sys
 from collections.abc import Iterable, Sequence
@@ -27,7 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from targetprop.data.imagenet32 import CLASSES, SHAPE, TEST_FILE, TEST_FOLDERS, TRAIN_FILES, TRAIN_FOLDERS
+from targetprop.data.files import md5_of
+from targetprop.data.imagenet32 import CLASSES, SHAPE, SUMS_FILE, TEST_FILE, TEST_FOLDERS, TRAIN_FILES, TRAIN_FOLDERS
+from targetprop.data.pickles import MOST
+from targetprop.data.sums import read_sums, write_sums
 from targetprop.utils.errors import UserError, require
 from targetprop.utils.files import whole_file
 
@@ -71,6 +75,7 @@ def convert(source: Path, target: Path) -> None:
                 unreadable += broken
                 if not broken:
                     _write(part.file, rows, [labels[name.partition("/")[0]] for name in part.names])
+                    _list_sum(target, part.file)
     finally:
         pool.shutdown(cancel_futures=True)  # or an interrupted conversion would first read all that is left
     if unreadable:
@@ -84,6 +89,8 @@ def _class_names(source: Path) -> list[str]:
     require(fits, str(source / "train"), f"1 to {len(CLASSES)} folders, one for each class", len(train))
     others = sorted(set(val) - set(train))
     require(not others, str(source / "val"), "only folders that are in train as well", others)
+    for name in train:  # each is a line of classes.txt
+        require(name.isprintable(), str(source / "train"), "folders whose names can be printed", name)
     return train
 
 
@@ -124,6 +131,8 @@ def _list_classes(classes: Sequence[str], target: Path, parts: Sequence[Part]) -
     for part in parts:
         images = f"an image ({', '.join(sorted(SUFFIXES))}) for every file"
         require(bool(part.names), str(part.folder), images, f"none for {part.file.name}")
+        most = MOST // (2 * math.prod(SHAPE))  # so that the file can be read again
+        require(len(part.names) <= most, str(part.folder), f"at most {most:,} images a file", len(part.names))
     listed, text = target / LISTED, "".join(f"{name}\n" for name in classes).encode()
     placed = [part.file for part in parts if part.file.is_file()]
     if listed.is_file() and listed.read_bytes() != text:
@@ -163,6 +172,12 @@ def _write(path: Path, rows: NDArray[np.uint8], labels: list[int]) -> None:
     """A file of the published keys: 'mean' is that of its own images."""
     with whole_file(path) as partial, partial.open("wb") as file:
         pickle.dump({"data": rows, "labels": labels, "mean": rows.mean(axis=0)}, file, protocol=4)
+
+
+def _list_sum(target: Path, path: Path) -> None:
+    """Add the checksum of a file to the list, or replace it."""
+    sums = read_sums(target / SUMS_FILE)
+    write_sums(target / SUMS_FILE, {**sums, path.name: md5_of(path)})
 
 
 def _unreadable(messages: list[str]) -> UserError:
