@@ -4,8 +4,9 @@
 
 SOURCE holds train/CLASS/*.JPEG and val/CLASS/*.JPEG. TARGET gets Imagenet32_train/train_data_batch_1 to 10 and
 Imagenet32_val/val_data, so that data_dir=TARGET trains on them, and classes.txt, whose line k names the class of label
-k: classes are in alphabetical order (in the published files they are in another one). Each image is resized to 32x32
-by Pillow's BOX filter, without regard to its proportions, as the published ones were.
+k: classes are in alphabetical order (in the published files they are in another one). md5sums.txt holds their
+checksums, by which a file that is damaged later is noticed before it is used. Each image is resized to 32x32 by
+Pillow's BOX filter, without regard to its proportions, as the published ones were.
 
 Which images are in a file, and in what order, is determined by their names. A file that is there is kept, so that a
 conversion that was stopped goes on where it was when it is started again. A file is not written while one of its images
@@ -74,8 +75,7 @@ def convert(source: Path, target: Path) -> None:
                 rows, broken = _stack(progress.track(images, task_id=task, total=len(part.names)), len(part.names))
                 unreadable += broken
                 if not broken:
-                    _write(part.file, rows, [labels[name.partition("/")[0]] for name in part.names])
-                    _list_sum(target, part.file)
+                    _write(part.file, target, rows, [labels[name.partition("/")[0]] for name in part.names])
     finally:
         pool.shutdown(cancel_futures=True)  # or an interrupted conversion would first read all that is left
     if unreadable:
@@ -168,16 +168,13 @@ def _stack(images: Iterable[NDArray[np.uint8] | str], count: int) -> tuple[NDArr
     return rows.reshape(count, -1), broken
 
 
-def _write(path: Path, rows: NDArray[np.uint8], labels: list[int]) -> None:
-    """A file of the published keys: 'mean' is that of its own images."""
-    with whole_file(path) as partial, partial.open("wb") as file:
-        pickle.dump({"data": rows, "labels": labels, "mean": rows.mean(axis=0)}, file, protocol=4)
-
-
-def _list_sum(target: Path, path: Path) -> None:
-    """Add the checksum of a file to the list, or replace it."""
-    sums = read_sums(target / SUMS_FILE)
-    write_sums(target / SUMS_FILE, {**sums, path.name: md5_of(path)})
+def _write(path: Path, target: Path, rows: NDArray[np.uint8], labels: list[int]) -> None:
+    """A file of the published keys: 'mean' is that of its own images; and its checksum, before it is there."""
+    with whole_file(path) as partial:
+        with partial.open("wb") as file:
+            pickle.dump({"data": rows, "labels": labels, "mean": rows.mean(axis=0)}, file, protocol=4)
+        sums = read_sums(target / SUMS_FILE)
+        write_sums(target / SUMS_FILE, {**sums, path.relative_to(target).as_posix(): md5_of(partial)})
 
 
 def _unreadable(messages: list[str]) -> UserError:

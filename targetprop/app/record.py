@@ -16,7 +16,15 @@ Place = dict[str, Any]
 KEY = "targetprop"
 """Where the record stands in a checkpoint."""
 
-PLACES = ("output_dir", "data_dir", "datamodule.data_dir", "ckpt_path", "hydra", "trainer.default_root_dir")
+PLACES = (
+    "output_dir",
+    "data_dir",
+    "datamodule.data_dir",
+    "datamodule.load.cache_dir",
+    "ckpt_path",
+    "hydra",
+    "trainer.default_root_dir",
+)
 PARTS = ("train", "test", "views", "callbacks", "logger")
 DEVICES = (
     "trainer._target_", "trainer.gpus", "trainer.cuda_graph", "trainer.threads", "trainer.processes",

@@ -64,7 +64,8 @@ def load(data_dir: Path | str, download: bool = True, *, cache_dir: Path | str |
         missing = [path for path in (*train, *test) if not path.is_file()]
     if missing:
         raise _missing(data_dir, missing)
-    read = partial(_read, read_sums(data_dir / SUMS_FILE))
+    sums = {name.rpartition("/")[2]: md5 for name, md5 in read_sums(data_dir / SUMS_FILE).items()}
+    read = partial(_read, sums)
     return Splits(train=_images(cache, "train", train, read), test=_images(cache, "test", test, read))
 
 

@@ -74,6 +74,8 @@ def mapped_images(
             with FileLock(folder / f"{name}.lock"):
                 count = _count(images, description, described, size)
                 if count is None:
+                    if _description(images, description, described, size):
+                        log.warning("%s is damaged, by its checksums. It is made anew.", images)
                     count = _convert(images, description, described, sources, read)
         except OSError as error:
             raise UserError(f"{images}: the images cannot be kept in this file: {error}. {mend}") from error
@@ -86,20 +88,24 @@ def mapped_images(
 
 def _count(images: Path, description: Path, sources: list[Any], size: int) -> int | None:
     """How many images of `size` bytes there are; None unless they are all there, whole, and those of `sources`."""
+    found = _description(images, description, sources, size)
+    try:
+        whole = found is not None and found["crc32"] == _checksums(images)
+    except OSError:
+        return None
+    return int(found["count"]) if found is not None and whole else None
+
+
+def _description(images: Path, description: Path, sources: list[Any], size: int) -> dict[str, Any] | None:
+    """What is said of the images; None unless it is said of so large a file that is made of `sources`."""
     try:
         with description.open("rb") as file:
-            found = json.loads(file.read(LONGEST))
-        count = found["count"]
-        whole = type(count) is int and count > 0 and images.stat().st_size == count * size
-        if not whole or found["sources"] != sources:
-            return None
-        whole = found["crc32"] == _checksums(images)
+            found: dict[str, Any] = json.loads(file.read(LONGEST))
+        counted = type(found["count"]) is int and found["count"] > 0 and isinstance(found["crc32"], list)
+        fits = counted and images.stat().st_size == found["count"] * size and found["sources"] == sources
     except (OSError, ValueError, KeyError, TypeError, RecursionError):  # a description may hold anything
         return None
-    if not whole:
-        log.warning("%s is damaged: its checksums are others than when it was made. It is made anew.", images)
-        return None
-    return count
+    return found if fits else None
 
 
 def _checksums(path: Path) -> list[int]:

@@ -16,7 +16,7 @@ MOST = 2**20
 
 
 def read_sums(path: Path) -> dict[str, str]:
-    """The md5 of each file in a list, by the file's name without its folders; empty if there is no list.
+    """The md5 of each file in a list, by its name as it is written there; empty if there is no list.
 
     Raises:
         UserError: the list cannot be read, or is none; names it.
@@ -31,7 +31,7 @@ def read_sums(path: Path) -> dict[str, str]:
         matched = re.fullmatch(r"([0-9a-fA-F]{32}) [ *](.+)", line)
         if matched is None:
             raise UserError(f"{path}: expected lines of an md5 and the name of a file, got {shown(line)}")
-        found[matched[2].rpartition("/")[2]] = matched[1].lower()
+        found[matched[2]] = matched[1].lower()
     return found
 
 
