@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from targetprop.app import legacy
+from targetprop.app.going_on import with_recorded
 from targetprop.app.moved import refuse_moved
 from targetprop.app.quoting import refuse_unreadable
 from targetprop.app.waiting import set_wait_policy
@@ -40,7 +41,7 @@ def main() -> None:
         convert_imagenet(given[1:])
         return
     try:
-        arguments = legacy.translate(given)
+        arguments = with_recorded(legacy.translate(given))
         if any(each.startswith("-") for each in arguments):  # sweeps and Hydra's own options are Hydra's to check
             refuse_moved(arguments)
             refuse_unreadable(arguments)

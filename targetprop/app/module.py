@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,16 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from targetprop.app.record import KEY as RECORD
-from targetprop.app.schedule import counts_steps, has_ended, refuse_plateau, refuse_short, with_length
+from targetprop.app.checkpoint.harmless import inside_only
+from targetprop.app.checkpoint.position import between_batches, position_of, saved_position
+from targetprop.app.checkpoint.record import KEY as RECORD
+from targetprop.app.checkpoint.resume import Start
+from targetprop.app.checkpoint.running import running, take_over
+from targetprop.app.places import NUMBERS
+from targetprop.app.schedule import advance, counts_steps, has_ended, refuse_plateau, refuse_short, with_length
 from targetprop.app.single import refuse_single_images
 from targetprop.data.loader import BatchLoader
+from targetprop.learner import Learner
 from targetprop.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,6 +34,8 @@ if TYPE_CHECKING:
     from targetprop.feedback.base import OptimizerSpec
     from targetprop.learner import Trainable
     from targetprop.step import Step
+
+log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor]
 ALONE: dict[str, Any] = {"sync_on_compute": False, "compute_with_cache": False}
@@ -48,7 +57,8 @@ class Classifier(L.LightningModule):
         loss: what is minimised: (logits, labels) -> mean over the batch. Evaluation reports cross-entropy in any case.
 
     Attributes:
-        record: what every checkpoint keeps of the run, in plain types (see `record`).
+        record: what every checkpoint keeps of the run, in plain types (see `checkpoint.record`).
+        start: what the run goes on from.
         multiply_adds: of one image's forward pass, where they were counted.
         nonlinearity: of every block's targets, as last measured (see `measure.nonlinearity`).
         views: by which evaluations are made a second time, on the mean of the logits of all views.
@@ -71,6 +81,7 @@ class Classifier(L.LightningModule):
         self.graphed = graphed
         self.loss = loss
         self.record: Mapping[str, Any] = {}
+        self.start = Start()
         self.multiply_adds = 0
         self.nonlinearity: list[float] = []
         self.views: Views | None = None
@@ -119,14 +130,62 @@ class Classifier(L.LightningModule):
         return self.loss(output, labels)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the run is, by which one that goes on is compared with it."""
-        checkpoint[RECORD] = dict(self.record)
+        """Add what the run is, where it is, and what is under way."""
+        position = position_of(self.trainer)
+        under_way = running(self.trainer, position, self._epoch_metrics)
+        checkpoint[RECORD] = {**self.record, "position": position._asdict(), "running": under_way}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Set Lightning's counters to where the run goes on, and believe no path outside the folders of checkpoints."""
+        if self.trainer.state.fn == "fit":
+            checkpoint["loops"] = between_batches(checkpoint, saved_position(checkpoint))
+            inside_only(checkpoint["callbacks"])
 
     def on_train_start(self) -> None:
-        """Refuse batches that the network cannot be trained on, before the first step."""
+        """Refuse batches that the network cannot be trained on; go on from where the run was, with new settings."""
         loader = self.trainer.train_dataloader
         if isinstance(loader, BatchLoader):
             refuse_single_images(loader, int(self.trainer.num_training_batches), self.learner.network)
+            # Lightning would, but not where it looked into the loader before, as for the length of a schedule.
+            loader.load_state_dict({"batch": 0 if self._epoch_was_over else self.start.position.batch})
+        if self.start.changed:
+            self._change(self.start)
+        if self.start.running:
+            take_over(self.trainer, self.start.running, self._epoch_metrics)
+
+    @property
+    def _epoch_was_over(self) -> bool:
+        """Whether the run goes on behind an epoch's last batch, but before the epoch's end."""
+        return self.start.position.batch == self.trainer.num_training_batches
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Give back the batch that Lightning begins with where the epoch goes on that has none left."""
+        position = self.start.position
+        if self._epoch_was_over and not position.validation_due and batch_idx == position.batch:
+            progress = self.trainer.fit_loop.epoch_loop.batch_progress
+            for counters in (progress.total, progress.current):
+                counters.ready -= 1
+            raise StopIteration
+
+    def _change(self, start: Start) -> None:
+        """Have settings take effect that a checkpoint brought other values of."""
+        keys = [each.key for each in start.changed]
+        if any(key.startswith(f"{NUMBERS}.b_optim.") for key in keys) and isinstance(self.learner, Learner):
+            self.learner.learning.bare.use_own_numbers()
+        if any(key.startswith((f"{NUMBERS}.f_optim.", "scheduler", "trainer.max_")) for key in keys):
+            (optimizer,) = self.trainer.optimizers
+            self.f_optim.set_numbers(optimizer)
+            epochs = start.position.epoch + self._epoch_was_over
+            for each in self.trainer.lr_scheduler_configs:
+                each.scheduler = self._schedule(optimizer)
+                advance(each.scheduler, start.position.step if counts_steps(each.scheduler) else epochs)
+            rate = optimizer.param_groups[0]["lr"]
+            log.info("Rates go on as they would be had these settings been the run's from its start: now %.4g.", rate)
+
+    @property
+    def _epoch_metrics(self) -> tuple[Metric, Metric]:
+        """Those of the running epoch."""
+        return self.train_loss, self.train_accuracy
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Let go of the step, which the callbacks have seen: its activations would double the next one's memory.
@@ -186,16 +245,26 @@ class Classifier(L.LightningModule):
         optimizer = self.f_optim.build(self.learner.optimizer_parameters())
         if self.scheduler is None:
             return optimizer
+        scheduler = self._schedule(optimizer)
+        interval = "step" if counts_steps(scheduler) else "epoch"
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+
+    def _schedule(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
+        """The schedule of the whole run, at its start.
+
+        Raises:
+            UserError: it does not fit.
+        """
+        assert self.scheduler is not None
         make = with_length(self.scheduler, self.trainer.estimated_stepping_batches, self.trainer.max_epochs)
         try:
             scheduler = make(optimizer)
         except (TypeError, ValueError, ArithmeticError) as error:
             raise UserError(str(error), key="scheduler") from error
         refuse_plateau(scheduler)
-        if not counts_steps(scheduler):
-            return {"optimizer": optimizer, "lr_scheduler": scheduler}
-        refuse_short(scheduler, self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        if counts_steps(scheduler):
+            refuse_short(scheduler, self.trainer.estimated_stepping_batches)
+        return scheduler
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step the schedule, unless it has come to its end."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import lightning as L
 import torch
@@ -20,33 +20,45 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor, nn
 
-from targetprop.app import checkpoints, resume
+from targetprop.app import unwritten
 from targetprop.app.callbacks.checkpoint import BestCheckpoint
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.history import History
+from targetprop.app.callbacks.stop import StopOnSignal
+from targetprop.app.checkpoint import resume
+from targetprop.app.checkpoint.find import AUTO, FOLDER
+from targetprop.app.checkpoint.names import LAST
+from targetprop.app.checkpoint.record import Place, record_of, with_place
+from targetprop.app.checkpoint.running import go_on_logging
+from targetprop.app.folder import RESULTS, claim, free_name
+from targetprop.app.going_on import command
 from targetprop.app.module import Classifier
 from targetprop.app.objects import build, build_members, call, plain, refuse_unknown
 from targetprop.app.optimizers import forward_optimizer
 from targetprop.app.places import placed
 from targetprop.app.processes import check_gpus, is_started, join, launch, rank, usable_gpus, world_size
-from targetprop.app.record import Place, record_of, with_place
 from targetprop.app.report.table import Result, results_table, times_line
 from targetprop.app.report.tree import config_tree
+from targetprop.app.rewind import ANSWERS, rewinding
+from targetprop.app.signals import Signals, StoppedError, requeue
 from targetprop.app.threads import cpu_threads, multiply_adds
+from targetprop.app.unwritten import or_told
 from targetprop.data.views import VIEWS
 from targetprop.execution.graph import GraphedStep
 from targetprop.execution.memory import keep_freed_memory
 from targetprop.layers.fixed import Whitening
 from targetprop.learner import Learner, Trainable
 from targetprop.utils.errors import UserError, is_number, prefixed, require, require_whole, unknown
-from targetprop.utils.files import whole_file, write_text
+from targetprop.utils.files import write_text
 
 if TYPE_CHECKING:
     from targetprop.app.datamodule import ImageDataModule
 
 log = logging.getLogger(__name__)
 
-PLAIN = ("seed", "data_dir", "train", "test", "views", "ckpt_path", "output_dir")
+PLAIN = (
+    "seed", "data_dir", "train", "test", "views", "ckpt_path", "output_dir", "overwrite", "on_divergence",
+)  # fmt: skip
 """What is set beside the groups."""
 GROUPS = ("model", "network", "datamodule", "trainer", "scheduler", "callbacks", "logger")
 
@@ -60,10 +72,19 @@ def train(config: DictConfig) -> dict[str, float]:
 
     Writes into `config.output_dir`: config.yaml, metrics, checkpoints, curves.png and results.json. If the trainer is
     layer-parallel and this process is not one of several, it starts as many as there are pairs, and waits for them.
+    With on_divergence=rewind a run that diverges goes back to its last checkpoint, with half the rates.
 
     Raises:
         UserError: something in the configuration, or in the data it names, cannot work; the message says what.
+        SystemExit: a signal ended the run, with the code of such an end.
     """
+    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else None
+    return rewinding(lambda settings: _start(settings, overrides), config)
+
+
+def _start(config: DictConfig, overrides: Sequence[str] | None) -> dict[str, float]:
+    """Train in this process, or in several."""
+    _check_start(config)
     threads = config.trainer.threads
     with prefixed("trainer"):
         check_gpus(config.trainer.gpus)
@@ -72,16 +93,17 @@ def train(config: DictConfig) -> dict[str, float]:
     if "processes" not in config.trainer:
         if world_size() > 1:
             raise UserError("several processes train together with trainer=layer_parallel only.", key="trainer")
-        return _train(config)
+        return _train(config, overrides)
     if is_started():
         with join(plain(OmegaConf.merge(config, {"output_dir": ""})), config.trainer.gpus, threads):
-            return _train(config)
+            return _train(config, overrides)
     job_logging = plain(HydraConfig.get().job_logging) if HydraConfig.initialized() else {}
-    return launch(_train_plain, plain(config), count_processes(config), job_logging)
+    work = partial(_train_plain, overrides=overrides)
+    return launch(work, plain(config), count_processes(config), job_logging)
 
 
-def _train_plain(config: dict[str, Any]) -> dict[str, float]:
-    return train(OmegaConf.create(config))
+def _train_plain(config: dict[str, Any], overrides: Sequence[str] | None) -> dict[str, float]:
+    return _start(OmegaConf.create(config), overrides)
 
 
 def count_processes(config: DictConfig) -> int:
@@ -109,15 +131,44 @@ def count_processes(config: DictConfig) -> int:
     return groups * (asked or pairs)
 
 
-def _train(config: DictConfig) -> dict[str, float]:
-    _check_start(config)
+def _train(config: DictConfig, overrides: Sequence[str] | None) -> dict[str, float]:
     keep_freed_memory()
+    unwritten.reset()
     L.seed_everything(config.seed, workers=True, verbose=False)
     # All of it is made, and so all of the configuration is checked, before any of it is shown or written.
     datamodule: ImageDataModule = build(config.datamodule)
     module = build_module(config, datamodule)
-    with cpu_threads(config.trainer.threads, _work(config, module, datamodule)) as threads:
-        return _run(config, module, datamodule, threads)
+    work = _work(config, module, datamodule)
+    with cpu_threads(config.trainer.threads, work) as threads, Signals() as signals:
+        try:
+            metrics = _run(config, module, datamodule, Around(threads, signals, overrides))
+        except StoppedError as stopped:
+            _say_how_to_go_on(config, stopped)
+            raise SystemExit(stopped.code) from None
+    unwritten.refuse()
+    return metrics
+
+
+def _say_how_to_go_on(config: DictConfig, stopped: StoppedError) -> None:
+    name, kept = Signals.name(stopped.number), (Path(config.output_dir) / FOLDER / LAST).is_file()
+    how = f"To go on: {command(config.output_dir)}" if kept else "There is no checkpoint to go on from."
+    log.warning("The run was ended by %s. %s", name, how)
+    if rank() == 0 and kept and config.ckpt_path == AUTO and (requeued := requeue(stopped.number)):
+        log.warning(requeued)
+
+
+class Around(NamedTuple):
+    """What a run is given by the process that it is in.
+
+    Attributes:
+        threads: of the CPU.
+        signals: those that end it.
+        overrides: the command line, if there was one.
+    """
+
+    threads: int
+    signals: Signals
+    overrides: Sequence[str] | None
 
 
 def _work(config: DictConfig, module: Classifier, datamodule: ImageDataModule) -> int | None:
@@ -125,49 +176,74 @@ def _work(config: DictConfig, module: Classifier, datamodule: ImageDataModule) -
     return None if usable_gpus(config.trainer.gpus) else module.multiply_adds * datamodule.batch_size
 
 
-def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, threads: int) -> dict[str, float]:
-    trainer: L.Trainer = build(config.trainer, callbacks=_callbacks(config), logger=build_members(config, "logger"))
-    start = resume.start(plain(config), module)
+def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, around: Around) -> dict[str, float]:
+    callbacks = [*_callbacks(config), StopOnSignal(around.signals)]
+    trainer: L.Trainer = build(config.trainer, callbacks=callbacks, logger=build_members(config, "logger"))
+    folder, start = Path(config.output_dir), resume.start(plain(config), module)
     places = _places(config, trainer, start)
-    module.record = record_of(plain(config), places)
+    module.record, module.start = record_of(plain(config), places, around.overrides), start
     console = Console(quiet=rank() > 0)
     console.print(config_tree(config, GROUPS))
-    _keep_config(config)
-
     if config.train:
-        log.info("Training into %s, CPU threads: %d", config.output_dir, threads)
-        try:
-            trainer.fit(module, datamodule=datamodule, ckpt_path=start.path, weights_only=True)
-        except MisconfigurationException as error:  # of a callback's setting, which shows while it works
-            raise UserError(str(error)) from error
+        if rank() == 0:
+            claim(folder, start, overwrite=config.overwrite)
+            _keep_config(config)
+        log.info("Training into %s, CPU threads: %d", config.output_dir, around.threads)
+        _fit(trainer, module, datamodule, folder)
     # Read before evaluation, which restores the callbacks of the best checkpoint.
     history = find_callback(trainer, History)
     seconds = [row["seconds"] for row in history.epochs] if history else []
-    facts = {"epoch_seconds": seconds, "threads": threads, "places": places, "nonlinearity": module.nonlinearity}
+    facts = {"epoch_seconds": seconds, "threads": around.threads, "places": places, "nonlinearity": module.nonlinearity}
     facts |= {"note": datamodule.note} if datamodule.note else {}
-    evaluated = checkpoints.best(trainer) if config.train else start.path
-    results = evaluate(trainer, module, datamodule, evaluated, config.views) if config.test else {}
+    results = evaluate(trainer, module, datamodule, _evaluated(config, trainer), config.views) if config.test else {}
     if results:
         console.print(results_table(results, datamodule.classes, datamodule.note))
     if seconds:
         console.print(times_line(seconds))
-    _keep_results(Path(config.output_dir), results, facts)
+    _keep_results(folder, results, facts, trained=config.train)
     return {f"{part}/accuracy": result.accuracy for part, result in results.items()}
+
+
+def _fit(trainer: L.Trainer, module: Classifier, datamodule: ImageDataModule, folder: Path) -> None:
+    """Train, from the start or from where the run goes on."""
+    start = module.start
+    if start.running and start.run and rank() == 0 and not go_on_logging(trainer, start.running, start.run, folder):
+        log.warning("Metrics logged so far are not beside %s: their files begin here.", start.path)
+    path = None if start.path is None else str(start.path)
+    try:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=path, weights_only=True)
+    except MisconfigurationException as error:  # of a callback's setting, which shows while it works
+        raise UserError(str(error)) from error
+    if history := find_callback(trainer, History):
+        history.draw(trainer)  # also where there was nothing left to train
+
+
+def _evaluated(config: DictConfig, trainer: L.Trainer) -> str | None:
+    """The checkpoint that is evaluated at the end: that of the best validation; None for the weights as they are."""
+    kept = find_callback(trainer, BestCheckpoint) if config.train else None
+    if kept is None or not kept.best_model_path:
+        return None
+    if Path(kept.best_model_path).is_file():
+        return kept.best_model_path
+    log.warning("The best checkpoint %s is gone: the last weights are evaluated.", kept.best_model_path)
+    return None
 
 
 def _places(config: DictConfig, trainer: L.Trainer, start: resume.Start) -> list[Place]:
     """Where the run has been, and is from now on."""
     device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    return with_place(start.places, start.epochs, name, cuda_graph=bool(config.trainer.get("cuda_graph")))
+    return with_place(start.places, start.position.epoch, name, cuda_graph=bool(config.trainer.get("cuda_graph")))
 
 
 def _check_start(config: DictConfig) -> None:
     refuse_unknown(map(str, config), [*PLAIN, *GROUPS])
-    for key in ("train", "test"):
+    for key in ("train", "test", "overwrite"):
         require(isinstance(config[key], bool), key, "true or false", config[key])
     require_whole("seed", config.seed, least=0)
     require(config.seed < 2**32, "seed", "a number below 2**32", config.seed)
+    if config.on_divergence not in ANSWERS:
+        raise unknown("on_divergence", config.on_divergence, ANSWERS)
     if config.views is not None and config.views not in VIEWS:
         raise unknown("views", config.views, VIEWS)
     if not config.train and config.ckpt_path is None:
@@ -175,16 +251,29 @@ def _check_start(config: DictConfig) -> None:
 
 
 def _keep_config(config: DictConfig) -> None:
-    if rank() == 0:
-        Path(config.output_dir).mkdir(parents=True, exist_ok=True)
-        with whole_file(Path(config.output_dir, "config.yaml")) as partial:
-            OmegaConf.save(config, partial, resolve=True)
+    """Write config.yaml; one of other settings, with which the run began, stays beside it."""
+    path = Path(config.output_dir, "config.yaml")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = OmegaConf.to_yaml(config, resolve=True)
+        if path.is_file() and path.read_text() != text:
+            path.replace(path.with_name(free_name(path.parent, "config", ".yaml")))
+        write_text(path, text)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}.", key="output_dir") from None
 
 
-def _keep_results(folder: Path, results: dict[str, Result], facts: dict[str, Any]) -> None:
-    if rank() == 0:
-        parts = {part: vars(result) for part, result in results.items()}
-        write_text(folder / "results.json", json.dumps({**parts, **facts}, indent=2) + "\n")
+def _keep_results(folder: Path, results: dict[str, Result], facts: dict[str, Any], *, trained: bool) -> None:
+    """Write results.json; beside that of a run which trained, an evaluation has a file of its own."""
+    if rank() > 0:
+        return
+    path = folder / RESULTS
+    if not trained and path.exists():
+        path = folder / free_name(folder, "results", ".json")
+    parts = {part: vars(result) for part, result in results.items()}
+    with or_told(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps({**parts, **facts}, indent=2) + "\n")
 
 
 def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -57,3 +58,12 @@ def refuse_short(scheduler: LRScheduler, steps: float) -> None:
     if isinstance(scheduler, OneCycleLR) and scheduler.total_steps < steps:
         message = f"expected {steps:.0f} or more, the steps of the run, got {scheduler.total_steps}"
         raise UserError(message, key="scheduler.total_steps")
+
+
+def advance(scheduler: LRScheduler, steps: int) -> None:
+    """Bring a schedule that begins to where it is after so many steps of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that the optimiser has made no step: another one of it has
+        for _ in range(steps):
+            if not has_ended(scheduler):
+                scheduler.step()

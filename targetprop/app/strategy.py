@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import lightning as L
@@ -69,13 +68,12 @@ class LayerParallelStrategy(SingleDeviceStrategy):
 
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
         """Process 0 decides for all: they have the same metrics, but not to the last bit on every kind of machine."""
-        return self.broadcast(decision)
+        decided = torch.tensor(int(decision), device=self.root_device)
+        dist.broadcast(decided, src=0)
+        return bool(decided)
 
-    def on_train_start(self) -> None:
-        """Let a process that is told to end do so at once.
-
-        Lightning puts it off to the end of the batch, which never comes if the process waits for one that has died.
-        """
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    on_validation_start = on_test_start = on_train_start
+    def agree(self, number: int) -> int:
+        """The largest of the numbers of all processes; a collective call."""
+        largest = torch.tensor(number, device=self.root_device)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return int(largest)

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from targetprop.app.checkpoints import WholeFiles
+from targetprop.app.checkpoint.files import WholeFiles
 from targetprop.app.objects import refuse_unknown
 from targetprop.app.processes import check_gpus, own_device, rank
 from targetprop.app.strategy import LayerParallelStrategy

@@ -87,6 +87,7 @@ class BatchLoader:
         self.augmentation = augmentation
         self.seed = seed
         self.sampler = EpochCounter()
+        self._given = self._first = 0
         self._mean = torch.tensor(mean, dtype=torch.float32, device=images.device)
         self._std = torch.tensor(std, dtype=torch.float32, device=images.device)
 
@@ -97,6 +98,14 @@ class BatchLoader:
         if self.shuffle and self.drop_last:
             return len(self.images) // self.batch_size
         return -(-len(self.images) // self.batch_size)
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of its epoch the running iteration has given."""
+        return {"batch": self._given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Have the next iteration, and only that, leave out the batches that were given before."""
+        self._first = state["batch"]
 
     def least(self, batches: int) -> int:
         """Images in the smallest of the first so many batches of an epoch, or in the smallest row's part of it."""
@@ -111,7 +120,9 @@ class BatchLoader:
         epoch = self.sampler.epoch if self.reshuffle else 0
         self.sampler.epoch += 1
         order = self._order(epoch).to(self.images.device)
-        for batch in range(len(self)):
+        first, self._first = self._first, 0
+        for batch in range(first, len(self)):
+            self._given = batch + 1
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             pixels, labels = self.images.take(chosen)
             yield self._inputs(pixels, chosen, epoch, batch), labels[self.part]

@@ -130,6 +130,9 @@ class FeedbackLearning(ABC):
     def explain(self, block: int) -> str:
         """In words, how a block's feedback learns, and why so."""
 
+    def use_own_numbers(self) -> None:  # noqa: B027
+        """Have the rule's rates and other numbers take effect where a state brought those of another one."""
+
     def states(self, blocks: Iterable[int]) -> dict[int, Any]:
         """State that belongs to one of these blocks each, for blocks that have some."""
         return {}
@@ -198,6 +201,14 @@ class OptimizerSpec:
         if self.nesterov:
             options["nesterov"] = True
         return OPTIMIZERS[self.type](parameters, **options)
+
+    def set_numbers(self, optimizer: torch.optim.Optimizer, lr: float | None = None) -> None:
+        """Give an optimiser of this type, whose numbers came with a state, those of this one; the state stays."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        (numbers,) = self.build(parameters, lr).param_groups
+        for group in optimizer.param_groups:
+            group.pop("initial_lr", None)  # of a schedule
+            group.update({name: value for name, value in numbers.items() if name != "params"})
 
 
 def each_of(value: float | Sequence[float]) -> Sequence[float]:

@@ -126,6 +126,10 @@ class ByLossLearning(FeedbackLearning):
                 made.load_state_dict(deepcopy(state))  # which would take over the tensors themselves
         return made
 
+    def use_own_numbers(self) -> None:
+        for block, made in self.optimizers.items():
+            self.rule.b_optim.set_numbers(made, self.numbers[block].rate)
+
     def learn(self, seen: Pass, block: int) -> Tensor:
         trace = seen.trace(block)
         total = trace.x.new_zeros((), dtype=wide(trace.x.dtype))

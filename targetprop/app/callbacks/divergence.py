@@ -6,9 +6,10 @@ from typing import Any, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from targetprop.app.callbacks.checkpoint import LastCheckpoint
+from targetprop.app.callbacks.find import find_callback
 from targetprop.app.errors import DivergenceError
 from targetprop.app.module import Classifier
 from targetprop.step import Step
@@ -46,6 +47,10 @@ class StopOnDivergence(L.Callback):
             if not all(bool(p.isfinite().all()) for p in pair.parameters()):
                 raise self._error(trainer, f"the weights of block {pair.name}", trainer.global_step)
 
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Look at all steps so far, so that no checkpoint holds what came of a bad one."""
+        self._check(trainer, pl_module)
+
     def _check(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         pending, self._pending = self._pending, []
         if not pending:
@@ -58,8 +63,9 @@ class StopOnDivergence(L.Callback):
 
     @staticmethod
     def _error(trainer: L.Trainer, what: str, step: int) -> DivergenceError:
-        kept = [each.best_model_path for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
-        hint = f"The last good checkpoint is {kept[-1]}." if kept and kept[-1] else "There was no checkpoint yet."
+        last = find_callback(trainer, LastCheckpoint)
+        kept = last.path if last else None
+        hint = "There was no checkpoint yet." if kept is None else f"The last good checkpoint is {kept}."
         return DivergenceError(
             f"Training diverged at step {step} (epoch {trainer.current_epoch + 1}): {what} is not finite. {hint} "
             "Lower learning rates (model.hparams.f_optim.lr, model.hparams.b_optim.lr) often help."

@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.measurements import Measurements
 from targetprop.app.report.curves import draw_curves
+from targetprop.app.unwritten import or_told
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,11 @@ class History(L.Callback):
         self._epoch_start = self._drawn = time.monotonic()
         self._validation_seconds = self._validation_start = 0.0
         self._validated = False
+        self._carried = 0.0  # seconds of a running epoch that an earlier process spent on it
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Go on with the epoch of a run that goes on within one; another starts its own clock."""
+        self._epoch_start = time.monotonic() - self._carried
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -59,29 +65,33 @@ class History(L.Callback):
         self.epochs.append(metrics)
         log.info(_line(metrics, trainer.max_epochs))
         if time.monotonic() - self._drawn > self.redraw_seconds:
-            self._draw(trainer)
+            self.draw(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the final curves."""
-        self._draw(trainer)
+        self.draw(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Draw what there is."""
-        self._draw(trainer)
+        self.draw(trainer)
 
-    def _draw(self, trainer: L.Trainer) -> None:
+    def draw(self, trainer: L.Trainer) -> None:
+        """Draw the epochs so far; where that cannot be written the run goes on."""
         self._drawn = time.monotonic()
         if self.epochs and trainer.is_global_zero:
             measured = find_callback(trainer, Measurements)
-            draw_curves(self.path, self.epochs, measured.rows if measured else [])
+            with or_told(self.path):
+                draw_curves(self.path, self.epochs, measured.rows if measured else [])
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far."""
-        return {"epochs": self.epochs}
+        """The rows so far, and what is known of the running epoch."""
+        elapsed = time.monotonic() - self._epoch_start - self._validation_seconds
+        return {"epochs": self.epochs, "elapsed": elapsed, "validated": self._validated}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after the rows of the resumed run."""
         self.epochs = list(state_dict["epochs"])
+        self._carried, self._validated = state_dict["elapsed"], state_dict["validated"]
 
 
 def _line(row: dict[str, float], epochs: int | None) -> str:

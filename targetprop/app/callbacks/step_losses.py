@@ -30,7 +30,9 @@ class StepLosses(L.Callback):
         if step is None:
             return
         losses = (step.feedback_losses, step.local_losses)
-        self._sums = losses if self._sums is None else (self._sums[0] + losses[0], self._sums[1] + losses[1])
+        before = self._sums or (torch.zeros_like(losses[0]), torch.zeros_like(losses[1]))
+        # What a checkpoint brought is on the CPU.
+        self._sums = (before[0].to(losses[0].device) + losses[0], before[1].to(losses[1].device) + losses[1])
         self._steps += 1
 
     def feedback_loss(self) -> float | None:
@@ -47,3 +49,11 @@ class StepLosses(L.Callback):
         values |= {f"local_loss/block{n}": value for n, value in enumerate(local, start=1)}
         pl_module.log_dict(values)
         self._sums, self._steps = None, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums so far in this epoch."""
+        return {"sums": self._sums, "steps": self._steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with them."""
+        self._sums, self._steps = state_dict["sums"], state_dict["steps"]

@@ -1,0 +1,1 @@
+"""What a run keeps of itself, and how another process goes on from it."""

@@ -1,0 +1,3 @@
+"""Names of checkpoint files."""
+
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"

@@ -1,0 +1,1 @@
+"""Where a run's numbers go, in files that go on with the run."""

@@ -1,0 +1,82 @@
+"""Event files for TensorBoard."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import loggers
+from lightning.pytorch.utilities import rank_zero_only
+
+from targetprop.app.loggers.journal import Journal, keep_aside
+from targetprop.app.unwritten import or_told
+from targetprop.utils.files import to_disk, whole_file
+
+EVENTS = "events.out.tfevents."
+
+
+class TensorBoardLogger(loggers.TensorBoardLogger, Journal):
+    """Lightning's, with files that go on with the run: `save_dir`/`name`/`version`/events.out.tfevents.*."""
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.log_dir)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Add a scalar for each metric."""
+        with or_told(self.folder):
+            super().log_metrics(dict(metrics), step)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: config.yaml holds all of them."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write what waits."""
+        with or_told(self.folder):
+            self.experiment.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        with or_told(self.folder):
+            super().finalize(status)
+
+    def length(self) -> dict[str, Any]:
+        self.save()
+        files = sorted(self.folder.glob(f"{EVENTS}*"))
+        for each in files:
+            to_disk(each)
+        return {each.name: each.stat().st_size for each in files}
+
+    def go_on(self, length: dict[str, Any], source: Path) -> bool:
+        whole = True
+        with or_told(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in sorted(source.glob(f"{EVENTS}*")):
+                if path.name in length:
+                    whole &= self._take(path, length[path.name])
+                elif source == self.folder:
+                    _keep_aside(path)
+                    path.unlink()
+        return whole and all((self.folder / Path(name).name).is_file() for name in length)
+
+    def _take(self, path: Path, size: int) -> bool:
+        """Have the first so many bytes of an event file here."""
+        found = path.stat().st_size
+        if path.parent == self.folder:
+            if found > size:
+                _keep_aside(path)
+                os.truncate(path, size)
+        else:
+            with whole_file(self.folder / path.name) as partial, path.open("rb") as file:
+                partial.write_bytes(file.read(size))
+        return found >= size
+
+
+def _keep_aside(path: Path) -> None:
+    """Under a name that TensorBoard does not read."""
+    keep_aside(path, path.name.replace(EVENTS, "events."))
