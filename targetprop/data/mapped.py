@@ -6,8 +6,8 @@ there are, which files they are from, by size and time, and the checksum of each
 place when they are whole, the description last and only after the old one is gone: a description is always that of the
 images beside it.
 
-Whoever maps the images reads all of them once, to compare the checksums: of ImageNet32 some seconds
-(benchmarks/imagenet32_memory.py). Training reads the very same pages afterwards.
+Whoever maps the images reads all of them once, to compare the checksums: of ImageNet32's 4.1 GB some five seconds once
+they are in memory, on two busy cores. Training reads the very same pages afterwards.
 """
 
 from __future__ import annotations
