@@ -79,7 +79,7 @@ def _find(data_dir: Path, folders: tuple[str, ...], names: tuple[str, ...]) -> P
 
 
 def _images(cache: Path, name: str, sources: list[Path], read: Read) -> Images:
-    pixels, labels = mapped_images(cache, name, SHAPE, sources, read, "datamodule.load.cache_dir= names another place.")
+    pixels, labels = mapped_images(cache, name, SHAPE, sources, read, "load.cache_dir= names another place.")
     try:
         return Images(pixels, labels, CLASSES)
     except UserError as error:

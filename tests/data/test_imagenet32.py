@@ -291,7 +291,7 @@ def test_a_shared_data_set_stays_as_it_is_with_another_place_for_the_converted_f
 def test_a_place_that_cannot_be_written_is_answered_with_the_key_for_another(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / imagenet32.CACHE_FOLDER).touch()
-    with pytest.raises(UserError, match=r"datamodule\.load\.cache_dir= names another place"):
+    with pytest.raises(UserError, match=r"load\.cache_dir= names another place"):
         imagenet32.load(tmp_path)
 
 
