@@ -1,6 +1,9 @@
 """Small data sets, and pickles in the published CIFAR-10 format, byte by byte."""
 
 import struct
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +61,15 @@ def random_images(count: int, classes: int = 4, seed: int = 0) -> Images:
 def everything_below(folder: Path) -> list[str]:
     """The names of all files in `folder` and its folders."""
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+@contextmanager
+def at_most(memory: int) -> Iterator[None]:
+    """Fails where Python's objects, NumPy's included, take more bytes within it."""
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak <= memory, f"{peak:,} bytes"

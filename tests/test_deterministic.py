@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 import torch.nn.functional as F
+from layer_cases import ALL, EXACT, Case, name_of, network, sample
 from torch import Tensor, nn
 
 from targetprop import ALGORITHMS, Learner
@@ -44,6 +45,28 @@ def gradients(network: str, name: str, deterministic: bool) -> list[Tensor]:
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_the_same_gradients(name: str, network: str) -> None:
     plain, deterministic = (gradients(network, name, mode) for mode in (False, True))
+    assert plain
+    for one, other in zip(plain, deterministic, strict=True):
+        assert torch.equal(one, other)
+
+
+def layer_gradients(case: Case, name: str, deterministic: bool) -> list[Tensor]:
+    torch.use_deterministic_algorithms(deterministic)
+    torch.manual_seed(0)
+    make, shape = case
+    layer = make()
+    algorithm = EXACT if name == "exact" else ALGORITHMS[name]
+    if "feedback_training_iterations" in algorithm.numbers:
+        algorithm = algorithm.with_numbers(feedback_training_iterations=2)
+    learner = Learner(network(layer.float(), shape).float(), algorithm, seed=1)
+    learner.backward(F.cross_entropy(learner(sample(shape).float()), torch.arange(5) % 3))
+    return [p.grad for p in learner.network.forward_parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("case", ALL, ids=name_of)
+@pytest.mark.parametrize("name", ["exact", "dtp"])
+def test_the_same_gradients_with_every_layer(name: str, case: Case) -> None:
+    plain, deterministic = (layer_gradients(case, name, mode) for mode in (False, True))
     assert plain
     for one, other in zip(plain, deterministic, strict=True):
         assert torch.equal(one, other)

@@ -4,8 +4,9 @@
 
 SOURCE holds train/CLASS/*.JPEG and val/CLASS/*.JPEG. TARGET gets Imagenet32_train/train_data_batch_1 to 10 and
 Imagenet32_val/val_data, so that data_dir=TARGET trains on them, and classes.txt, whose line k names the class of label
-k: classes are in alphabetical order (in the published files they are in another one). Each image is resized to 32x32
-by Pillow's BOX filter, without regard to its proportions, as the published ones were.
+k: classes are in alphabetical order (in the published files they are in another one). md5sums.txt holds their
+checksums, by which a file that is damaged later is noticed before it is used. Each image is resized to 32x32 by
+Pillow's BOX filter, without regard to its proportions, as the published ones were.
 
 Which images are in a file, and in what order, is determined by their names. A file that is there is kept, so that a
 conversion that was stopped goes on where it was when it is started again. A file is not written while one of its images
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import pickle
 import sys
 from collections.abc import Iterable, Sequence
@@ -27,7 +29,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from targetprop.data.imagenet32 import CLASSES, SHAPE, TEST_FILE, TEST_FOLDERS, TRAIN_FILES, TRAIN_FOLDERS
+from targetprop.data.files import md5_of
+from targetprop.data.imagenet32 import CLASSES, SHAPE, SUMS_FILE, TEST_FILE, TEST_FOLDERS, TRAIN_FILES, TRAIN_FOLDERS
+from targetprop.data.pickles import MOST
+from targetprop.data.sums import read_sums, write_sums
 from targetprop.utils.errors import UserError, require
 from targetprop.utils.files import whole_file
 
@@ -70,7 +75,7 @@ def convert(source: Path, target: Path) -> None:
                 rows, broken = _stack(progress.track(images, task_id=task, total=len(part.names)), len(part.names))
                 unreadable += broken
                 if not broken:
-                    _write(part.file, rows, [labels[name.partition("/")[0]] for name in part.names])
+                    _write(part.file, target, rows, [labels[name.partition("/")[0]] for name in part.names])
     finally:
         pool.shutdown(cancel_futures=True)  # or an interrupted conversion would first read all that is left
     if unreadable:
@@ -84,6 +89,8 @@ def _class_names(source: Path) -> list[str]:
     require(fits, str(source / "train"), f"1 to {len(CLASSES)} folders, one for each class", len(train))
     others = sorted(set(val) - set(train))
     require(not others, str(source / "val"), "only folders that are in train as well", others)
+    for name in train:  # each is a line of classes.txt
+        require(name.isprintable(), str(source / "train"), "folders whose names can be printed", name)
     return train
 
 
@@ -124,6 +131,8 @@ def _list_classes(classes: Sequence[str], target: Path, parts: Sequence[Part]) -
     for part in parts:
         images = f"an image ({', '.join(sorted(SUFFIXES))}) for every file"
         require(bool(part.names), str(part.folder), images, f"none for {part.file.name}")
+        most = MOST // (2 * math.prod(SHAPE))  # so that the file can be read again
+        require(len(part.names) <= most, str(part.folder), f"at most {most:,} images a file", len(part.names))
     listed, text = target / LISTED, "".join(f"{name}\n" for name in classes).encode()
     placed = [part.file for part in parts if part.file.is_file()]
     if listed.is_file() and listed.read_bytes() != text:
@@ -159,10 +168,13 @@ def _stack(images: Iterable[NDArray[np.uint8] | str], count: int) -> tuple[NDArr
     return rows.reshape(count, -1), broken
 
 
-def _write(path: Path, rows: NDArray[np.uint8], labels: list[int]) -> None:
-    """A file of the published keys: 'mean' is that of its own images."""
-    with whole_file(path) as partial, partial.open("wb") as file:
-        pickle.dump({"data": rows, "labels": labels, "mean": rows.mean(axis=0)}, file, protocol=4)
+def _write(path: Path, target: Path, rows: NDArray[np.uint8], labels: list[int]) -> None:
+    """A file of the published keys: 'mean' is that of its own images; and its checksum, before it is there."""
+    with whole_file(path) as partial:
+        with partial.open("wb") as file:
+            pickle.dump({"data": rows, "labels": labels, "mean": rows.mean(axis=0)}, file, protocol=4)
+        sums = read_sums(target / SUMS_FILE)
+        write_sums(target / SUMS_FILE, {**sums, path.relative_to(target).as_posix(): md5_of(partial)})
 
 
 def _unreadable(messages: list[str]) -> UserError:

@@ -20,6 +20,7 @@ from targetprop.app.checkpoint.position import between_batches, position_of, sav
 from targetprop.app.checkpoint.record import KEY as RECORD
 from targetprop.app.checkpoint.resume import Start
 from targetprop.app.checkpoint.running import running, take_over
+from targetprop.app.finite import Outputs
 from targetprop.app.places import NUMBERS
 from targetprop.app.schedule import advance, counts_steps, has_ended, refuse_plateau, refuse_short, with_length
 from targetprop.app.single import refuse_single_images
@@ -96,6 +97,7 @@ class Classifier(L.LightningModule):
         self.test_metrics = _eval_metrics(count)
         self.view_metrics = _eval_metrics(count)
         self.per_class: dict[str, list[float]] = {}
+        self._outputs = Outputs()  # of the evaluation that is under way
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (batch, classes) of images (batch, channels, height, width)."""
@@ -204,6 +206,10 @@ class Classifier(L.LightningModule):
         self.log("train/loss", self.train_loss)
         self.log("train/accuracy", self.train_accuracy)
 
+    def on_train_end(self) -> None:
+        """Refuse to end well with a network that is not one of finite numbers."""
+        self._outputs.refuse_not_finite("training", self.learner.network.pairs)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the validation metrics."""
         self._evaluate(self.val_metrics, batch)
@@ -223,13 +229,14 @@ class Classifier(L.LightningModule):
     def _evaluate(self, metrics: MetricCollection, batch: Batch) -> None:
         x, y = batch
         if self.views is None:
-            metrics.update(self.learner(x), y)
+            metrics.update(self._outputs.see(self.learner(x)), y)
             return
-        logits = [self.learner(view) for view in self.views(x)]
+        logits = [self._outputs.see(self.learner(view)) for view in self.views(x)]
         metrics.update(logits[0], y)
         self.view_metrics.update(torch.stack(logits).mean(0), y)
 
     def _log_evaluation(self, part: str, metrics: MetricCollection) -> None:
+        self._outputs.refuse_not_finite(part, self.learner.network.pairs)
         self._log_metrics(part, metrics)
         if self.views is not None:
             self._log_metrics(f"{part}_views", self.view_metrics)

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 GRACE = 5.0
 """Seconds for which a process that has lost another waits to be ended, so that the lost one is named as the cause."""
 MAY_DIFFER = (
-    "output_dir", "data_dir", "datamodule.data_dir", "ckpt_path", "trainer.gpus", "trainer.threads", "logger",
+    "output_dir", "data_dir", "datamodule.data_dir", "datamodule.load.cache_dir", "ckpt_path", "trainer.gpus",
+    "trainer.threads", "logger",
 )  # fmt: skip
 """Settings that hosts may have different ones of; the rest decides what is computed, and when it is exchanged."""
 

@@ -40,7 +40,8 @@ def rewinding(work: Callable[[DictConfig], dict[str, float]], config: DictConfig
         try:
             return work(config)
         except DivergenceError as error:
-            if config.on_divergence != REWIND or is_started():  # one of several processes ends with the others
+            # One of several processes ends with the others; and what is only evaluated has no rates.
+            if config.on_divergence != REWIND or is_started() or not config.train:
                 raise
             newest = _newest(config)
             if newest != reached or not places:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
+import gzip
 import shutil
 import tarfile
 import tempfile
 import warnings
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from targetprop.data.files import md5_of, md5_of_stream, readable, refuse_large
 from targetprop.utils.errors import UserError
+
+MOST = 2**30
+"""Bytes that a file may have, unpacked, where nothing else is said."""
+GZIP = b"\x1f\x8b"
+"""What a file packed by gzip begins with."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +32,16 @@ class Published(ABC):
         folder: the folder of the files, below `data_dir`.
         files: names of the files that are needed, and their md5. A file whose name ends in .gz may also lie there
             unpacked.
+        unpacked: names of the files that may be unpacked, and the md5 of what is packed in them.
+        most: bytes that any of the files may have; a few times those of the largest one.
     """
 
     title: str
     url: str
     folder: str
     files: Mapping[str, str]
+    unpacked: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    most: int = field(default=MOST, kw_only=True)
 
     @abstractmethod
     def fetch(self, names: list[str], target: Path) -> None:
@@ -95,8 +106,8 @@ class Located(dict[str, Path]):
 def locate(published: Published, data_dir: Path, download: bool) -> Located:
     """Where each of the files of `published` is.
 
-    Files that are there are never overwritten. Files whose md5 is not the published one are used all the same, with one
-    warning, and a note for the results.
+    Files that are there are never overwritten. Files that hold something else than the published ones, by their md5,
+    are used all the same, with one warning, and a note for the results. How a file is packed does not matter.
 
     Args:
         published: the files to look for.
@@ -104,10 +115,11 @@ def locate(published: Published, data_dir: Path, download: bool) -> Located:
         download: whether missing files are downloaded.
 
     Raises:
-        UserError: files stay missing.
+        UserError: files stay missing, or one cannot be read or is larger than it can be.
     """
     folder = data_dir / published.folder
-    missing = [name for name in published.files if not _placed(folder, name).is_file()]
+    with readable(folder):
+        missing = [name for name in published.files if not _placed(folder, name).is_file()]
     if missing and not download:
         raise _missing(published, folder, missing, "the download is switched off")
     if missing:
@@ -116,7 +128,9 @@ def locate(published: Published, data_dir: Path, download: bool) -> Located:
         except (OSError, ValueError) as error:
             raise _missing(published, folder, missing, f"the download failed: {error}") from error
     located = Located({name: _placed(folder, name) for name in published.files})
-    changed = _changed(published, folder)
+    for path in located.values():
+        refuse_large(path, published.most)
+    changed = [path.name for name, path in located.items() if not _is_published(published, name, path)]
     if changed:
         located.note = f"{published.title}: {', '.join(changed)} are not the published files"
         warnings.warn(
@@ -170,11 +184,19 @@ def _place(source: Path, target: Path) -> None:
             file.replace(target / file.name)
 
 
-def _changed(published: Published, folder: Path) -> list[str]:
-    """Files whose checksum is not the published one; of those that lie unpacked there is none."""
-    placed = [name for name in published.files if (folder / name).is_file()]
-    return [name for name in placed if _md5(folder / name) != published.files[name]]
+def _is_published(published: Published, name: str, path: Path) -> bool:
+    """Whether the file at `path` is the published one called `name`, packed or not."""
+    if md5_of(path) in (published.files[name], published.unpacked.get(name)):
+        return True
+    with readable(path), path.open("rb") as file:
+        packed = name in published.unpacked and file.read(len(GZIP)) == GZIP
+    return packed and _md5_unpacked(path) == published.unpacked[name]
 
 
-def _md5(path: Path) -> str:
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+def _md5_unpacked(path: Path) -> str | None:
+    """The md5 of what is packed in a file; None if that cannot be unpacked or is larger than `MOST`."""
+    try:
+        with gzip.open(path) as file:
+            return md5_of_stream(file, MOST)
+    except (OSError, EOFError, ValueError, zlib.error):
+        return None

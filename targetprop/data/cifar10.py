@@ -29,6 +29,7 @@ ARCHIVE = Archive(
         TEST_FILE: "40351d587109b95175f43aff81a1287e",
         META_FILE: "5ff9c542aee3614f3951f8cda6e48888",
     },
+    most=2**26,
 )
 SHAPE = (3, 32, 32)
 CLASS_COUNT = 10
@@ -56,13 +57,13 @@ def load(data_dir: Path | str, download: bool = True) -> Splits:
 
 
 def _read_images(paths: list[Path], classes: tuple[str, ...]) -> Images:
-    pixels, labels = zip(*(load_batch(path, SHAPE, range(CLASS_COUNT)) for path in paths), strict=True)
+    pixels, labels = zip(*(load_batch(path, SHAPE, range(CLASS_COUNT), ARCHIVE.most) for path in paths), strict=True)
     return Images(torch.from_numpy(np.concatenate(pixels)), torch.from_numpy(np.concatenate(labels)), classes)
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:
-    names = load_arrays(path).get("label_names")
-    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if not (isinstance(names, list) and named and len(names) == CLASS_COUNT):
-        raise UserError(f"{path}: 'label_names': expected a list of {CLASS_COUNT} names, got {names!r}")
+    names = load_arrays(path, ARCHIVE.most).get("label_names")
+    if not (isinstance(names, list) and len(names) == CLASS_COUNT and all(isinstance(name, str) for name in names)):
+        found = f"{len(names)} values" if isinstance(names, list) else type(names).__name__
+        raise UserError(f"{path}: 'label_names': expected a list of {CLASS_COUNT} names, got {found}")
     return tuple(names)

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from targetprop.data.archive import GZIP, MOST
+from targetprop.data.files import CHUNK, Stream
 from targetprop.data.images import Images, Splits
 from targetprop.utils.errors import UserError
 
@@ -32,23 +34,36 @@ def load_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         dimensions: how many dimensions the array must have.
 
     Raises:
-        UserError: the file holds something else, is truncated, or is longer than it says; names the file.
+        UserError: the file holds something else or more than `MOST` bytes, is truncated, or is longer than it says;
+            names the file.
     """
     try:
-        content = path.read_bytes()
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
-        start = 4 + 4 * dimensions
-        if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) < start:
-            raise ValueError(f"it does not begin as a uint8 array with {dimensions} dimensions")
-        shape = struct.unpack(f">{dimensions}I", content[4:start])
-        if len(content) - start != math.prod(shape):
-            raise ValueError(f"it announces {shape} and goes on with {len(content) - start} bytes")
+        with path.open("rb") as file:
+            packed = file.read(len(GZIP)) == GZIP
+        with gzip.open(path) if packed else path.open("rb") as stream:
+            return _read(stream, dimensions)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(
             f"{path}: not a readable IDX file ({error}). Replace it by a complete copy of the published file."
         ) from error
-    return np.frombuffer(bytearray(content), np.uint8, offset=start).reshape(shape)  # of a copy: torch wants to write
+
+
+def _read(stream: Stream, dimensions: int) -> NDArray[np.uint8]:
+    """The array in an unpacked file; takes no more memory than the file says it has, nor than it really has."""
+    header = stream.read(4 + 4 * dimensions)
+    if header[:4] != bytes([0, 0, 8, dimensions]) or len(header) < 4 + 4 * dimensions:
+        raise ValueError(f"it does not begin as a uint8 array with {dimensions} dimensions")
+    shape = struct.unpack(f">{dimensions}I", header[4:])
+    if math.prod(max(1, size) for size in shape) > MOST:
+        raise ValueError(f"it announces {shape}, and at most {MOST:,} bytes are read")
+    size, content = math.prod(shape), bytearray()
+    while len(content) <= size and (chunk := stream.read(min(CHUNK, size + 1 - len(content)))):
+        content += chunk
+    if len(content) != size:
+        raise ValueError(
+            f"it announces {shape} and goes on with {len(content)} bytes{' or more' * (len(content) > size)}"
+        )
+    return np.frombuffer(content, np.uint8).reshape(shape)  # of a bytearray, since torch wants to write
 
 
 def load_splits(files: Mapping[str, Path], classes: tuple[str, ...]) -> Splits:
@@ -59,10 +74,14 @@ def load_splits(files: Mapping[str, Path], classes: tuple[str, ...]) -> Splits:
         classes: the names of the classes.
 
     Raises:
-        UserError: images and labels do not fit each other, or the classes.
+        UserError: images and labels do not fit each other, or the classes, or the test images those for training.
     """
     images, labels, test_images, test_labels = (files[name] for name in FILES)
-    return Splits(train=_load_images(images, labels, classes), test=_load_images(test_images, test_labels, classes))
+    train, test = _load_images(images, labels, classes), _load_images(test_images, test_labels, classes)
+    try:
+        return Splits(train, test)
+    except UserError as error:
+        raise UserError(f"{images} and {test_images.name} do not fit: {error}") from None
 
 
 def _load_images(images: Path, labels: Path, classes: tuple[str, ...]) -> Images:

@@ -11,14 +11,18 @@ none needs to have them all; on a GPU each process holds all images on its devic
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from targetprop.data.files import md5_of, readable, refuse_large
 from targetprop.data.images import Images, Splits
-from targetprop.data.mapped import mapped_images
-from targetprop.data.pickles import load_batch
+from targetprop.data.mapped import Read, mapped_images
+from targetprop.data.pickles import MOST, load_batch
+from targetprop.data.sums import read_sums
 from targetprop.utils.errors import UserError
 
 TRAIN_FILES = tuple(f"train_data_batch_{number}" for number in range(1, 11))
@@ -26,33 +30,43 @@ TEST_FILE = "val_data"
 TRAIN_FOLDERS = ("Imagenet32_train", "imagenet32", ".")
 TEST_FOLDERS = ("Imagenet32_val", "imagenet32", ".")
 CACHE_FOLDER = "imagenet32_mapped"
+SUMS_FILE = "md5sums.txt"
 SHAPE = (3, 32, 32)
 CLASSES = tuple(str(number) for number in range(1, 1001))
 ADDRESS = "https://image-net.org/download-images.php"
 
 
-def load(data_dir: Path | str, download: bool = True) -> Splits:
+def load(data_dir: Path | str, download: bool = True, *, cache_dir: Path | str | None = None) -> Splits:
     """ImageNet32 from the published pickled files, mapped into memory.
 
     Labels 1..1000 become 0..999; their numbers 1..1000 are the names of the classes, for the files hold no others.
     Files may hold fewer images, of fewer classes.
 
+    No checksums of the published files are known for certain. Where `data_dir` has a file md5sums.txt, as
+    `targetprop convert_imagenet` and the command md5sum write it, the files that it lists must have the md5 that it
+    says, when they are converted.
+
     Args:
         data_dir: where the files are looked for: training files in its folder Imagenet32_train, the test file in
             Imagenet32_val, and all of them in imagenet32 and in the directory itself.
         download: ignored, because a download needs an account.
+        cache_dir: where the converted files are kept, such as a place that can be written to beside files that cannot;
+            None for `data_dir`/imagenet32_mapped.
 
     Raises:
-        UserError: files are missing or do not hold what was published, or there is no room for the converted ones in
-            `data_dir`/imagenet32_mapped.
+        UserError: files are missing or do not hold what was published, or the converted ones cannot be kept.
     """
     data_dir = Path(data_dir)
-    train = [_find(data_dir, TRAIN_FOLDERS, TRAIN_FILES) / name for name in TRAIN_FILES]
-    test = [_find(data_dir, TEST_FOLDERS, (TEST_FILE,)) / TEST_FILE]
-    missing = [path for path in (*train, *test) if not path.is_file()]
+    cache = data_dir / CACHE_FOLDER if cache_dir is None else Path(cache_dir)
+    with readable(data_dir):
+        train = [_find(data_dir, TRAIN_FOLDERS, TRAIN_FILES) / name for name in TRAIN_FILES]
+        test = [_find(data_dir, TEST_FOLDERS, (TEST_FILE,)) / TEST_FILE]
+        missing = [path for path in (*train, *test) if not path.is_file()]
     if missing:
         raise _missing(data_dir, missing)
-    return Splits(train=_images(data_dir, "train", train), test=_images(data_dir, "test", test))
+    sums = {name.rpartition("/")[2]: md5 for name, md5 in read_sums(data_dir / SUMS_FILE).items()}
+    read = partial(_read, sums)
+    return Splits(train=_images(cache, "train", train, read), test=_images(cache, "test", test, read))
 
 
 def _find(data_dir: Path, folders: tuple[str, ...], names: tuple[str, ...]) -> Path:
@@ -64,12 +78,18 @@ def _find(data_dir: Path, folders: tuple[str, ...], names: tuple[str, ...]) -> P
     return data_dir / max(folders, key=held)
 
 
-def _images(data_dir: Path, name: str, sources: list[Path]) -> Images:
-    pixels, labels = mapped_images(data_dir / CACHE_FOLDER, name, SHAPE, sources, _read)
-    return Images(pixels, labels, CLASSES)
+def _images(cache: Path, name: str, sources: list[Path], read: Read) -> Images:
+    pixels, labels = mapped_images(cache, name, SHAPE, sources, read, "load.cache_dir= names another place.")
+    try:
+        return Images(pixels, labels, CLASSES)
+    except UserError as error:
+        raise UserError(f"{cache / name}.images: it does not hold ImageNet32 ({error}). Delete it.") from None
 
 
-def _read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _read(sums: Mapping[str, str], path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    refuse_large(path, MOST)
+    if path.name in sums and (found := md5_of(path)) != sums[path.name]:
+        raise UserError(f"{path}: expected the md5 {sums[path.name]} of {SUMS_FILE}, got {found}. Get it again.")
     pixels, labels = load_batch(path, SHAPE, range(1, len(CLASSES) + 1))
     return pixels, labels - 1
 

@@ -113,8 +113,17 @@ class Splits:
 
     Attributes:
         note: what is to be said beside every result on it, such as files that are not the published ones.
+
+    Raises:
+        UserError: the test images are of another size, or of other classes.
     """
 
     train: Images
     test: Images
     note: str = ""
+
+    def __post_init__(self) -> None:
+        expected = f"{self.train.image_shape}, the shape of training images"
+        require(self.test.image_shape == self.train.image_shape, "test images", expected, self.test.image_shape)
+        same = self.test.classes == self.train.classes
+        require(same, "test images", "the classes of training images", f"{len(self.test.classes)} others")

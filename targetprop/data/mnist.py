@@ -19,13 +19,19 @@ PUBLISHED = SingleFiles(
         "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
         "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
     },
+    unpacked={
+        "train-images-idx3-ubyte.gz": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte.gz": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte.gz": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte.gz": "27ae3e4e09519cfbb04c329615203637",
+    },
 )
 
 
 def load(data_dir: Path | str, download: bool = True) -> Splits:
     """MNIST from the published files in `data_dir`/MNIST/raw, compressed or not.
 
-    Checksums of compressed files that are not the published ones lead to one warning for all files.
+    Files that hold something else than the published ones lead to one warning for all of them.
 
     Args:
         data_dir: the directory that holds the folder of the files.

@@ -3,20 +3,78 @@
 A pickle is a program. NumPy's own array reconstruction is no safe part of it either: a forged dtype state can
 make NumPy take raw bytes for object pointers. So nothing of NumPy is handed to the pickle: its names are resolved to
 inert records, which become arrays only after the file has been read, and only if they hold plain numbers.
+
+Nor can a small file take much memory: before anything is built, its instructions are gone through (`_check`), what is
+repeated is made once, and lists that hold one another many times over are not written out.
 """
 
 from __future__ import annotations
 
 import math
 import pickle
+import pickletools
 import re
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from targetprop.data.files import refuse_large
 from targetprop.utils.errors import UserError
+from targetprop.utils.text import printable, shown
+
+MOST = 2**30
+"""Bytes that a file may have where nothing else is said: more than twice those of the largest published one."""
+CONTAINERS = {
+    "EMPTY_DICT", "DICT", "EMPTY_LIST", "LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "REDUCE",
+    "GLOBAL", "STACK_GLOBAL",
+}  # fmt: skip
+"""Instructions that make objects of many times their own size."""
+OTHERS = {
+    "NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
+    "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+    "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+    "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD",
+    "GET", "BINGET", "LONG_BINGET", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT",
+}  # fmt: skip
+"""All others that published files, and such as NumPy's users write, are made of."""
+MOST_CONTAINERS = 10_000
+"""Of them a file may have so many; published ones have some twenty."""
+
+
+class _Clamped:
+    """An open file that is never asked for more than it has, since whoever is asked makes room first."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self.file = file
+        self.size = size
+        self.tell = file.tell
+        self.readline = file.readline
+
+    def read(self, count: int) -> bytes:
+        return self.file.read(min(count, self.size))
+
+
+def _check(file: _Clamped) -> None:
+    """Go through a pickle's instructions and refuse what published files do without, or have far less of.
+
+    Raises:
+        ValueError: says what.
+    """
+    containers = numbered = 0
+    for instruction, argument, _ in pickletools.genops(file):  # type: ignore[arg-type]
+        name = instruction.name
+        if name in CONTAINERS:
+            containers += 1
+            if containers > MOST_CONTAINERS:
+                raise ValueError(f"it makes more than {MOST_CONTAINERS:,} objects that are no plain values")
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            numbered += 1
+            if int(argument or 0) > 2 * numbered + 1000:  # a table is made up to that number
+                raise ValueError(f"it numbers a value by {argument}")
+        elif name not in OTHERS:
+            raise ValueError(f"it asks for {name}, and only arrays, lists and plain values are read")
 
 
 class _DType:
@@ -47,18 +105,34 @@ class _Array:
 
     def build(self) -> NDArray[Any]:
         _, shape, dtype, fortran, content = self.state
+        if isinstance(content, _Encoded):
+            content = content.build()
         if isinstance(content, str):  # the bytes of a Python 2 pickle
             content = content.encode("latin1")
         return np.frombuffer(content, dtype.build()).reshape(shape, order="F" if fortran else "C")
 
 
-# Besides the records above only what a pickle can neither alter nor misuse: a text, and a method written in C.
+class _Encoded:
+    """Bytes as Python 3 writes them into a pickle of protocol 2: a text, and how it becomes bytes."""
+
+    def __init__(self, text: str = "", encoding: str = "latin1") -> None:
+        self.text = text
+        self.encoding = encoding
+
+    def __setstate__(self, state: object) -> None:
+        raise ValueError("it gives a state to bytes")
+
+    def build(self) -> bytes:
+        return self.text.encode(self.encoding)
+
+
+# The records above, which a pickle can neither alter nor misuse, and a text.
 _RESOLVED: dict[str, Any] = {
     "numpy.core.multiarray._reconstruct": _Array,
     "numpy._core.multiarray._reconstruct": _Array,
     "numpy.ndarray": "numpy.ndarray",
     "numpy.dtype": _DType,
-    "_codecs.encode": str.encode,  # how Python 3 writes bytes into a protocol 2 pickle
+    "_codecs.encode": _Encoded,
 }
 
 
@@ -70,53 +144,90 @@ class _Unpickler(pickle.Unpickler):
         return _RESOLVED[wanted]
 
 
-def _plain(value: object) -> object:
-    """`value` with its arrays built and its byte strings as text; anything that is not plain data is refused."""
-    if isinstance(value, _Array):
-        return value.build()
-    if isinstance(value, bytes):
-        return value.decode("latin1")
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, str | int | float):
-        return value
-    raise ValueError(f"it holds a {type(value).__name__}")
+class _Plain:
+    """Makes plain values of what was pickled.
+
+    What is repeated is made once, so that it takes the memory of one. Lists are written out each time, and refused once
+    they have more members than the file has bytes.
+
+    Args:
+        size: of the file, in bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self._made: dict[int, object] = {}  # by the identity of values that the pickle's content keeps alive
+
+    def of(self, value: object) -> object:
+        """`value` with its arrays built and its byte strings as text; anything that is not plain data is refused."""
+        if isinstance(value, list):
+            self._left -= len(value)
+            if self._left < 0:
+                raise ValueError("its lists hold one another more often than the file has bytes")
+            return [self.of(item) for item in value]
+        if value is None or isinstance(value, str | int | float):
+            return value
+        if id(value) not in self._made:
+            self._made[id(value)] = self._leaf(value)
+        return self._made[id(value)]
+
+    def _leaf(self, value: object) -> object:
+        if isinstance(value, _Array):
+            return value.build()
+        if isinstance(value, _Encoded):
+            value = value.build()
+        if isinstance(value, bytes):
+            return value.decode("latin1")
+        raise ValueError(f"it holds a {type(value).__name__}")
 
 
-def load_arrays(path: Path) -> dict[str, object]:
+def load_arrays(path: Path, most: int = MOST) -> dict[str, object]:
     """The dictionary pickled in `path`: keys are str, values arrays (read-only), text, numbers or lists of these.
 
     Text written by Python 2, or as bytes by Python 3, comes out as str (latin1). Code that the pickle asks for never
     runs.
 
+    Args:
+        path: the file.
+        most: bytes that it may have.
+
     Raises:
-        UserError: the file is truncated, holds something else, or asks for anything but arrays; names the file.
+        UserError: the file is too large, truncated, holds something else, or asks for anything but arrays; names the
+            file.
     """
+    refuse_large(path, most)
     try:
         with path.open("rb") as file:
-            content = _Unpickler(file, encoding="latin1").load()
+            size = path.stat().st_size
+            _check(_Clamped(file, size))
+            file.seek(0)
+            content = _Unpickler(_Clamped(file, size), encoding="latin1").load()
         if not isinstance(content, dict):
             raise ValueError(f"it holds a {type(content).__name__}, not a dictionary")
-        return {str(_plain(key)): _plain(value) for key, value in content.items()}
+        plain = _Plain(size)
+        return {str(plain.of(key)): plain.of(value) for key, value in content.items()}
     except Exception as error:  # a broken pickle may raise anything
         raise UserError(
-            f"{path}: not a readable batch file ({type(error).__name__}: {error}). "
+            f"{path}: not a readable batch file ({type(error).__name__}: {printable(error)}). "
             "Replace it by a complete copy of the published file."
         ) from error
 
 
-def load_batch(path: Path, shape: tuple[int, ...], labels: range) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def load_batch(
+    path: Path, shape: tuple[int, ...], labels: range, most: int = MOST
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """The images pickled in `path`, uint8 (N, *shape), and their labels as they are written, int64 (N,), N >= 1.
 
     Args:
         path: a file that holds rows 'data', each by channel, row and column, and a list 'labels'.
         shape: of one image.
         labels: the range that labels lie in.
+        most: bytes that the file may have.
 
     Raises:
         UserError: the file does not hold that, or a label is out of its range.
     """
-    content = load_arrays(path)
+    content = load_arrays(path, most)
     rows, given = content.get("data"), content.get("labels")
     columns = math.prod(shape)
     if not (isinstance(rows, np.ndarray) and rows.dtype == np.uint8 and rows.shape[1:] == (columns,)):
@@ -125,7 +236,8 @@ def load_batch(path: Path, shape: tuple[int, ...], labels: range) -> tuple[NDArr
     if not (isinstance(given, list) and len(given) == len(rows) > 0):
         found = f"{len(given)} labels" if isinstance(given, list) else type(given).__name__
         raise UserError(f"{path}: 'labels': expected a list of {len(rows)} labels (1 or more), got {found}")
-    misfits = [label for label in given if not (isinstance(label, int) and label in labels)]
-    if misfits:
-        raise UserError(f"{path}: 'labels': expected whole numbers in {labels[0]}..{labels[-1]}, got {misfits[0]!r}")
+    for label in given:
+        if not (type(label) is int and label in labels):  # True is an int
+            found = shown(label)
+            raise UserError(f"{path}: 'labels': expected whole numbers in {labels[0]}..{labels[-1]}, got {found}")
     return rows.reshape(-1, *shape), np.array(given, dtype=np.int64)

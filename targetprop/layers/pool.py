@@ -151,6 +151,10 @@ class AdaptiveMaxPoolRule(OfMaxima[AdaptiveMaxPool]):
     def scatter(self, layer: AdaptiveMaxPool, delta: Tensor, indices: Tensor, shape: torch.Size) -> Tensor:
         if spatial_dims(layer) == 3:
             return aten.adaptive_max_pool3d_backward(delta, _like_input(delta, shape), indices)
+        if torch.are_deterministic_algorithms_enabled():  # where torch refuses its own on a GPU
+            nothing = delta.new_zeros((*delta.shape[:2], shape[1:].numel()))
+            below = nothing.scatter_add_(2, indices.flatten(2), delta.flatten(2))
+            return _like_input(delta, shape).copy_(below.view(len(delta), *shape))
         return aten.adaptive_max_pool2d_backward(delta, _like_input(delta, shape), indices)
 
 

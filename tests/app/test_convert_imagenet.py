@@ -105,7 +105,7 @@ def test_what_a_killed_conversion_left_is_no_file(source: Path, tmp_path: Path) 
     file.with_name(".train_data_batch_4.partial").write_bytes(whole[:100])
     convert(source, tmp_path / "target")
     assert file.read_bytes() == whole
-    assert sorted(written(tmp_path / "target")) == ["classes.txt", *FILES]
+    assert sorted(written(tmp_path / "target")) == ["classes.txt", "md5sums.txt", *FILES]
 
 
 def test_unreadable_images_are_named_and_the_files_without_them_are_written(
@@ -120,7 +120,7 @@ def test_unreadable_images_are_named_and_the_files_without_them_are_written(
     for words in ("n01/3.JPEG (UnidentifiedImageError", "n02/4.JPEG (", "Replace or remove"):
         assert words in str(caught.value)
     there = sorted(written(target))
-    assert len(there) == len(FILES) - 1
+    assert len(there) == len(FILES)  # two of them lacking, and the lists of classes and checksums
     assert imagenet32.TEST_FILE not in there
     (source / "train" / "n01" / "3.JPEG").unlink()
     image.unlink()
@@ -168,3 +168,22 @@ def test_what_is_no_such_tree_is_refused(source: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="train: expected 1 to 1000 folders, one for each class, got 1002"):
         convert(source, target)
     assert not target.exists()
+
+
+def test_a_file_that_was_damaged_after_it_was_made_is_refused(source: Path, tmp_path: Path) -> None:
+    convert(source, tmp_path / "target")
+    file = tmp_path / "target" / "Imagenet32_train" / "train_data_batch_4"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"train_data_batch_4: expected the md5 .* of md5sums\.txt, got "):
+        imagenet32.load(tmp_path / "target")
+    file.unlink()
+    convert(source, tmp_path / "target")
+    imagenet32.load(tmp_path / "target")
+
+
+def test_a_class_that_is_no_line_of_a_list_is_refused(source: Path, tmp_path: Path) -> None:
+    (source / "train" / "n\n03").mkdir()
+    with pytest.raises(UserError, match="folders whose names can be printed"):
+        convert(source, tmp_path / "target")

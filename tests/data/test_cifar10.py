@@ -6,6 +6,7 @@ import tarfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pooch
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:CIFAR-10. in .* checksums")
 ROWS = np.zeros((2, 3072), dtype=np.uint8)
 
 
-def published_md5(monkeypatch: pytest.MonkeyPatch, files: Files, **changes: str) -> None:
+def published_md5(monkeypatch: pytest.MonkeyPatch, files: Files, **changes: Any) -> None:
     """Let the module believe that `files` are the published ones."""
     sums = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
     monkeypatch.setattr(cifar10, "ARCHIVE", dataclasses.replace(cifar10.ARCHIVE, files=sums, **changes))

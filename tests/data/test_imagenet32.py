@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pickle
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from data_helpers import python2_batch
 
 from targetprop.app.datamodule import ImageDataModule
 from targetprop.data import imagenet32
+from targetprop.data import mapped as mapped_module
 from targetprop.data.pickles import load_batch
 from targetprop.utils.errors import UserError
 
@@ -105,7 +109,16 @@ def test_files_that_change_are_converted_again(tmp_path: Path) -> None:
     assert now["test.images"] == made["test.images"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "no description", "junk", "other description"])
+DESCRIPTIONS = {
+    "junk": '{"count": 3',
+    "other": "[1]",
+    "deep": "[" * 10**5,
+    "long": "[" + "1," * 10**6,
+    "no text": "\xff",
+}
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "no description", *DESCRIPTIONS])
 def test_a_converted_file_that_is_not_whole_is_not_used(tmp_path: Path, damage: str) -> None:
     whole = imagenet32.load(write(tmp_path)).train
     folder = tmp_path / imagenet32.CACHE_FOLDER
@@ -119,7 +132,7 @@ def test_a_converted_file_that_is_not_whole_is_not_used(tmp_path: Path, damage: 
     elif damage == "no description":
         description.unlink()
     else:
-        description.write_text("[1]" if damage == "other description" else '{"count": 3')
+        description.write_text(DESCRIPTIONS[damage], encoding="latin1")
     again = imagenet32.load(tmp_path).train
     assert torch.equal(again.pixels, whole.pixels)
     assert torch.equal(again.labels, whole.labels)
@@ -214,3 +227,83 @@ def test_validation_of_mapped_images_copies_none(make_imagenet32: Callable[..., 
     assert (len(train.images), len(val.images)) == (160, 40)
     assert train.images.whole.pixels.data_ptr() == val.images.whole.pixels.data_ptr()  # type: ignore[union-attr]
     assert len(list(train)) == 8
+
+
+@pytest.mark.parametrize("place", [0, 5 * 3072 + 7, 30 * 3072, -1], ids=["first", "pixel", "first label", "last"])
+def test_a_damaged_byte_of_the_converted_file_is_mended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, place: int
+) -> None:
+    whole = imagenet32.load(write(tmp_path)).train
+    images = tmp_path / imagenet32.CACHE_FOLDER / "train.images"
+    content = bytearray(images.read_bytes())
+    content[place] ^= 4
+    images.unlink()
+    images.write_bytes(content)
+    again = imagenet32.load(tmp_path).train
+    assert torch.equal(again.pixels, whole.pixels)
+    assert torch.equal(again.labels, whole.labels)
+    assert [record.message for record in caplog.records if "damaged" in record.message] == [
+        f"{images} is damaged, by its checksums. It is made anew."
+    ]
+
+
+@pytest.mark.parametrize("count", [0, -1, True, 30.0, "30", None, 10**400])
+def test_a_description_that_counts_otherwise_is_not_used(tmp_path: Path, count: object) -> None:
+    imagenet32.load(write(tmp_path))
+    description = tmp_path / imagenet32.CACHE_FOLDER / "train.json"
+    description.write_text(json.dumps({**json.loads(description.read_text()), "count": count}))
+    assert len(imagenet32.load(tmp_path).train) == 30
+
+
+def test_each_part_of_a_large_file_has_its_checksum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped_module, "CHUNK", 1000)
+    monkeypatch.setattr(mapped_module, "PIECE", 100)
+    file = tmp_path / "file"
+    content = np.random.default_rng(0).bytes(3500)
+    file.write_bytes(content)
+    expected = [zlib.crc32(content[start : start + 1000]) for start in range(0, 3500, 1000)]
+    assert mapped_module._checksums(file) == expected
+
+
+def test_labels_that_are_none_are_said_to_be_of_the_converted_file(tmp_path: Path) -> None:
+    imagenet32.load(write(tmp_path))
+    folder = tmp_path / imagenet32.CACHE_FOLDER
+    images, description = folder / "train.images", folder / "train.json"
+    content = bytearray(images.read_bytes())
+    content[-8:] = (16828).to_bytes(8, "little")
+    images.unlink()
+    images.write_bytes(content)
+    sums = [zlib.crc32(content)]  # as if it had been made so
+    description.write_text(json.dumps({**json.loads(description.read_text()), "crc32": sums}))
+    with pytest.raises(UserError, match=rf"{images}: it does not hold ImageNet32 .*0\.\.16828.*Delete it"):
+        imagenet32.load(tmp_path)
+
+
+def test_a_shared_data_set_stays_as_it_is_with_another_place_for_the_converted_files(tmp_path: Path) -> None:
+    shared, own = write(tmp_path / "shared"), tmp_path / "own" / "cache"
+    before = sorted(shared.rglob("*"))
+    first = imagenet32.load(shared, cache_dir=own)
+    assert sorted(shared.rglob("*")) == before
+    assert {path.name for path in own.glob("*.images")} == {"train.images", "test.images"}
+    assert torch.equal(imagenet32.load(shared, cache_dir=str(own)).train.pixels, first.train.pixels)
+
+
+def test_a_place_that_cannot_be_written_is_answered_with_the_key_for_another(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / imagenet32.CACHE_FOLDER).touch()
+    with pytest.raises(UserError, match=r"load\.cache_dir= names another place"):
+        imagenet32.load(tmp_path)
+
+
+def test_files_are_compared_with_a_list_of_checksums(tmp_path: Path) -> None:
+    write(tmp_path)
+    content = (tmp_path / "Imagenet32_val" / "val_data").read_bytes()
+    sums = tmp_path / imagenet32.SUMS_FILE
+    sums.write_text(f"{hashlib.md5(content).hexdigest()}  Imagenet32_val/val_data\n")
+    imagenet32.load(tmp_path)
+    (tmp_path / "Imagenet32_val" / "val_data").write_bytes(batch(4))
+    with pytest.raises(UserError, match=r"val_data: expected the md5 \w{32} of md5sums\.txt, got "):
+        imagenet32.load(tmp_path)
+    sums.write_text("<html>")
+    with pytest.raises(UserError, match=r"md5sums\.txt: expected lines of an md5 and the name of a file, got '<html>'"):
+        imagenet32.load(tmp_path)

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import hashlib
+import os
 import struct
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,7 @@ import numpy as np
 import pooch
 import pytest
 import torch
-from data_helpers import everything_below
+from data_helpers import at_most, everything_below
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_st
@@ -57,7 +58,9 @@ def write(module: ModuleType, data_dir: Path, files: Files) -> Path:
 def published(monkeypatch: pytest.MonkeyPatch, module: ModuleType, files: Files, url: str) -> None:
     """Let the module believe that `files` are the published ones, and can be had below `url`."""
     sums = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
-    monkeypatch.setattr(module, "PUBLISHED", dataclasses.replace(module.PUBLISHED, files=sums, url=url))
+    unpacked = {name: hashlib.md5(gzip.decompress(content)).hexdigest() for name, content in files.items()}
+    changed = dataclasses.replace(module.PUBLISHED, files=sums, unpacked=unpacked, url=url)
+    monkeypatch.setattr(module, "PUBLISHED", changed)
 
 
 @pytest.mark.parametrize("unpacked", [(), FILES[:1], FILES])
@@ -120,14 +123,44 @@ def test_what_is_missing_is_named(
         assert words in str(caught.value)
 
 
-def test_only_packed_files_have_a_published_checksum(
-    files: Files, tmp_path: Path, recwarn: pytest.WarningsRecorder
+@pytest.mark.parametrize(
+    "how", ["as published", "packed by another program", "unpacked", "unpacked, of the packed name"]
+)
+def test_published_images_are_known_however_they_are_packed(
+    module: ModuleType,
+    files: Files,
+    tmp_path: Path,
+    recwarn: pytest.WarningsRecorder,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
 ) -> None:
-    bare = {name.removesuffix(".gz"): gzip.decompress(content) for name, content in files.items()}
-    mnist.load(write(mnist, tmp_path / "bare", bare), download=False)
+    bare = {name: gzip.decompress(content) for name, content in files.items()}
+    published(monkeypatch, module, files, "")
+    placed = {
+        "as published": files,
+        "packed by another program": {name: gzip.compress(content, 1, mtime=1) for name, content in bare.items()},
+        "unpacked": {name.removesuffix(".gz"): content for name, content in bare.items()},
+        "unpacked, of the packed name": bare,
+    }[how]
+    assert how == "as published" or all(files.get(name) != content for name, content in placed.items())
+    assert not module.load(write(module, tmp_path, placed), download=False).note
     assert not recwarn.list
-    with pytest.warns(UserWarning, match="train-images-idx3-ubyte.gz, .* are not the published ones"):
-        mnist.load(write(mnist, tmp_path / "packed", files), download=False)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_changed_pixel_is_said_once_and_beside_the_results(
+    module: ModuleType, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    published(monkeypatch, module, files, "")
+    changed = bytearray(gzip.decompress(files[FILES[2]]))
+    changed[-1] ^= 1
+    name = FILES[2] if packed else FILES[2].removesuffix(".gz")
+    content = gzip.compress(changed) if packed else bytes(changed)
+    others = {other: files[other] for other in FILES if other != FILES[2]}
+    with pytest.warns(UserWarning, match=f"checksums of {name} are not the published ones") as record:
+        splits = module.load(write(module, tmp_path, {**others, name: content}), download=False)
+    assert len(record) == 1
+    assert splits.note == f"{module.PUBLISHED.title}: {name} are not the published files"
 
 
 @given(numpy_st.arrays(np.uint8, numpy_st.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=5)), st.booleans())
@@ -142,6 +175,10 @@ def test_any_array_is_read_as_it_was_written(
 IMAGES = idx(np.zeros((30, 28, 28), np.uint8))
 
 
+def header(*shape: int) -> bytes:
+    return bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -154,6 +191,22 @@ IMAGES = idx(np.zeros((30, 28, 28), np.uint8))
         (FILES[0], gzip.compress(IMAGES)[:-9], "not a readable IDX file.*complete copy"),
         (FILES[0], gzip.compress(IMAGES)[:20] + b"\xff" * 20, "not a readable IDX file"),
         (FILES[1], idx(np.zeros(29, np.uint8)), r"train-images.* and train-labels.* do not fit: .*\(30,\)"),
+        (FILES[0], header(0, 2**32 - 1, 2**32 - 1), "at most 1,073,741,824 bytes"),
+        (FILES[0], header(2**32 - 1, 2**32 - 1, 2**32 - 1), "at most 1,073,741,824 bytes"),
+        (FILES[0], header(60000, 28, 28), "goes on with 0 bytes"),
+        (FILES[0], header(0, 28, 28), r"train-images.* do not fit: .*each 1 or more"),
+        (FILES[0], header(30, 0, 28), r"train-images.* do not fit: .*each 1 or more"),
+        (FILES[1], header(0), r"train-labels.* do not fit: .*\(30,\)"),
+        (
+            FILES[2],
+            idx(np.zeros((20, 32, 32), np.uint8)),
+            r"train-images.* and t10k-images.* do not fit: .*\(1, 32, 32\)",
+        ),
+        (
+            FILES[2],
+            idx(np.zeros((20, 14, 28), np.uint8)),
+            r"train-images.* and t10k-images.* do not fit: .*\(1, 28, 28\)",
+        ),
         (FILES[3], idx(np.full(20, 10, np.uint8)), r"t10k-labels.* do not fit: .* labels in 0\.\.9"),
     ],
 )
@@ -161,3 +214,35 @@ def test_broken_files_are_named(tmp_path: Path, files: Files, name: str, content
     with pytest.raises(UserError, match=message) as caught:
         mnist.load(write(mnist, tmp_path, {**files, name: content}), download=False)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("begins", [b"", header(30, 28, 28), header(2**32 - 1, 2**20, 2**20)])
+def test_a_small_file_does_not_take_much_memory(tmp_path: Path, begins: bytes) -> None:
+    path = tmp_path / FILES[0]
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(begins)
+        for _ in range(256):
+            file.write(bytes(2**20))
+    with pytest.raises(UserError, match=FILES[0]), at_most(2**24):
+        load_idx(path, 3)
+
+
+def test_a_large_file_is_not_read(tmp_path: Path, files: Files) -> None:
+    write(mnist, tmp_path, files)
+    os.truncate(tmp_path / mnist.PUBLISHED.folder / FILES[0], 20 * 2**30)  # sparse
+    with pytest.raises(UserError, match=rf"{FILES[0]}: expected at most 1,073,741,824 bytes, got 21,474,836,480"):
+        mnist.load(tmp_path, download=False)
+
+
+def test_what_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"x{300}.*: it cannot be read: File name too long"):
+        mnist.load(tmp_path / ("x" * 300), download=False)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that can be opened and not read")
+def test_what_cannot_be_read_is_named(tmp_path: Path, files: Files) -> None:
+    path = write(mnist, tmp_path, files) / mnist.PUBLISHED.folder / FILES[1]
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+    with pytest.raises(UserError, match=f"{FILES[1]}: it cannot be read: "):
+        mnist.load(tmp_path, download=False)

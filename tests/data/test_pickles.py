@@ -1,3 +1,4 @@
+import contextlib
 import os
 import pickle
 import struct
@@ -7,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_helpers import python2_array, python2_batch, python2_dict, text
+from data_helpers import at_most, python2_array, python2_batch, python2_dict, text
 
 from targetprop.data import load_arrays
+from targetprop.data.pickles import load_batch
 from targetprop.utils.errors import UserError
 
 PIXELS = np.arange(24, dtype=np.uint8).reshape(2, 12)
@@ -127,7 +129,7 @@ def test_a_list_that_holds_itself_is_refused(file: Path) -> None:
     loop: list[object] = []
     loop.append(loop)
     file.write_bytes(pickle.dumps({"data": loop}, 2))
-    with pytest.raises(UserError, match="Recursion"):
+    with pytest.raises(UserError, match="its lists hold one another"):
         load_arrays(file)
 
 
@@ -160,3 +162,73 @@ def test_other_files_are_refused(file: Path, content: bytes) -> None:
 def test_missing_file(file: Path) -> None:
     with pytest.raises(UserError, match="No such file"):
         load_arrays(file)
+
+
+def nested(depth: int) -> object:
+    """A list of two references to one list, and so on."""
+    made: object = [1]
+    for _ in range(depth):
+        made = [made, made]
+    return made
+
+
+@pytest.mark.parametrize("key", ["data", "labels", "label_names"])
+def test_lists_that_are_shared_many_times_over_are_refused(file: Path, key: str) -> None:
+    file.write_bytes(pickle.dumps({key: nested(40)}, 2))
+    with (
+        pytest.raises(UserError, match="its lists hold one another more often than the file has bytes"),
+        at_most(2**20),
+    ):
+        load_arrays(file)
+
+
+def as_bytes_of_protocol_2(times: int, size: int) -> bytes:
+    made = b"c_codecs\nencode\nq\x00X" + struct.pack("<I", size) + b"x" * size + b"q\x01" + text("latin1") + b"q\x02"
+    again = b"h\x00h\x01h\x02\x87R" * times
+    return b"\x80\x02}" + text("a") + b"](" + made + again + b"es."
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pickle.dumps({"a": [b"x" * 10**5] * 3000}, 3),
+        pickle.dumps({"a": [np.zeros(10**5, np.uint8)] * 3000}, 2),
+        as_bytes_of_protocol_2(3000, 10**5),
+        b"\x80\x02}" + text("a") + b"Nr\xff\xff\xff\x7fs.",  # a table of 2**31 places
+        b"\x80\x04}" + text("a") + b"\x8e" + struct.pack("<Q", 2**33) + b"xs.",  # bytes that are not there
+        b"\x80\x04\x95" + struct.pack("<Q", 2**40) + b"}.",
+        b"\x80\x04" + b"\x8f" * 10**6 + b".",  # a million sets
+        b"\x80\x02" + b"]" * 10**6 + b".",
+        b"\x80\x02}" + b"2" * 10**6 + b".",
+    ],
+)
+def test_a_small_file_does_not_take_much_memory(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    with at_most(2**24), contextlib.suppress(UserError):
+        load_arrays(file)
+
+
+def test_a_large_file_is_not_read(file: Path) -> None:
+    file.write_bytes(python2_batch(PIXELS, [3, 1]))
+    os.truncate(file, 20 * 2**30)  # sparse
+    with pytest.raises(UserError, match=rf"{file}: expected at most 1,073,741,824 bytes, got 21,474,836,480"):
+        load_arrays(file)
+
+
+@pytest.mark.parametrize(
+    "value", [True, 1.0, "1", [1], None, pytest.param(10**5000, id="long"), nested(5), "\x1b[31m" * 1000]
+)
+def test_only_whole_numbers_are_labels(file: Path, value: object) -> None:
+    file.write_bytes(pickle.dumps({"data": PIXELS, "labels": [1, value]}, 2))
+    with pytest.raises(UserError, match=rf"{file}: 'labels': expected whole numbers in 0\.\.9, got ") as caught:
+        load_batch(file, (12,), range(10))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600
+
+
+def test_what_a_file_asks_for_is_shown_without_what_a_terminal_obeys(file: Path) -> None:
+    file.write_bytes(b"\x80\x04c\x1b]0;x\x07" + b"y" * 10**5 + b"\nz\n.")
+    with pytest.raises(UserError, match="it asks for ") as caught:
+        load_arrays(file)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600

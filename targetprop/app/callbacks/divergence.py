@@ -11,6 +11,7 @@ from torch import Tensor
 from targetprop.app.callbacks.checkpoint import LastCheckpoint
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.errors import DivergenceError
+from targetprop.app.finite import ADVICE, block_not_finite
 from targetprop.app.module import Classifier
 from targetprop.step import Step
 
@@ -40,12 +41,20 @@ class StopOnDivergence(L.Callback):
         if len(self._pending) >= self.every_n_steps:
             self._check(trainer, pl_module)
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look at the steps so far and at the weights that they came to, which validation could name no step of."""
+        if trainer.state.fn == "fit":
+            self._check_weights(trainer, pl_module)
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at what is left of the epoch, and at the weights that a checkpoint would keep."""
+        self._check_weights(trainer, pl_module)
+
+    def _check_weights(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._check(trainer, pl_module)
-        for pair in cast(Classifier, pl_module).learner.network.pairs:
-            if not all(bool(p.isfinite().all()) for p in pair.parameters()):
-                raise self._error(trainer, f"the weights of block {pair.name}", trainer.global_step)
+        what = block_not_finite(cast(Classifier, pl_module).learner.network.pairs)
+        if what is not None:
+            raise self._error(trainer, what, trainer.global_step)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Look at all steps so far, so that no checkpoint holds what came of a bad one."""
@@ -66,10 +75,8 @@ class StopOnDivergence(L.Callback):
         last = find_callback(trainer, LastCheckpoint)
         kept = last.path if last else None
         hint = "There was no checkpoint yet." if kept is None else f"The last good checkpoint is {kept}."
-        return DivergenceError(
-            f"Training diverged at step {step} (epoch {trainer.current_epoch + 1}): {what} is not finite. {hint} "
-            "Lower learning rates (model.hparams.f_optim.lr, model.hparams.b_optim.lr) often help."
-        )
+        where = f"step {step} (epoch {trainer.current_epoch + 1})"
+        return DivergenceError(f"Training diverged at {where}: {what} is not finite. {hint} {ADVICE}")
 
 
 def _causes(module: Classifier) -> list[str]:

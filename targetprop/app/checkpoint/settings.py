@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 from targetprop.app.flat import flat
 from targetprop.utils.errors import UserError
 
-PLACES = ("output_dir", "data_dir", "datamodule.data_dir", "ckpt_path", "hydra", "trainer.default_root_dir")
+PLACES = (
+    "output_dir", "data_dir", "datamodule.data_dir", "datamodule.load.cache_dir", "ckpt_path", "hydra",
+    "trainer.default_root_dir",
+)  # fmt: skip
 PARTS = ("train", "test", "views", "on_divergence", "callbacks", "logger")
 DEVICES = (
     "trainer._target_", "trainer.gpus", "trainer.cuda_graph", "trainer.threads", "trainer.processes",

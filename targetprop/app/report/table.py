@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from statistics import median
 
 from rich.table import Table
+from rich.text import Text
+
+from targetprop.utils.text import printable
 
 MOST_CLASSES = 100
 """Of so many classes every one has its row."""
@@ -26,12 +29,14 @@ class Result:
 def results_table(results: dict[str, Result], classes: Sequence[str], note: str = "") -> Table:
     """A column for each part of the data ("validation", "test"), rows for top-1, top-5 and each class.
 
-    Of more than `MOST_CLASSES` only those that are best and worst on the last part are shown.
+    Of more than `MOST_CLASSES` only those that are best and worst on the last part are shown. Names come from files:
+    whatever rich or a terminal would obey in them is shown as text.
 
     Args:
         note: to stand below the table.
     """
-    table = Table(title="Accuracy (%)", title_justify="left", caption=note or None, caption_justify="left")
+    caption = Text(printable(note), style="table.caption") if note else None
+    table = Table(title="Accuracy (%)", title_justify="left", caption=caption, caption_justify="left")
     table.add_column("")
     for part in results:
         table.add_column(part, justify="right")
@@ -42,7 +47,8 @@ def results_table(results: dict[str, Result], classes: Sequence[str], note: str 
             if heading:
                 table.add_row(heading, style="italic")
             for number in numbers:
-                table.add_row(classes[number], *(_percent(result.per_class[number]) for result in results.values()))
+                name = Text(printable(classes[number]))
+                table.add_row(name, *(_percent(result.per_class[number]) for result in results.values()))
             table.add_section()
     return table
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from targetprop.app.report.table import Result, results_table
+from targetprop.utils.text import printable
 
 
 def lines(results: dict[str, Result], classes: list[str]) -> list[list[str]]:
@@ -43,3 +45,16 @@ def test_of_many_classes_the_best_and_worst_of_the_test_are_shown() -> None:
     assert shown[3] == ["class 857", "50.00", "99.90"]
     assert [row[2] for row in shown[3:8]] == ["99.90", "99.80", "99.70", "99.60", "99.50"]
     assert shown[-1] == ["class 0", "50.00", "0.00"]
+
+
+@pytest.mark.parametrize("name", ["[/]", "[bold]x[/bold]", "a\\", "\x1b[31mred", "one\ntwo", ":smile:", "[link=x]"])
+def test_names_are_shown_and_not_obeyed(name: str) -> None:
+    (row,) = lines({"test": Result(0.5, 0.9, [0.5])}, [name])[2:]
+    assert row == [printable(name), "50.00"]
+    assert "\x1b" not in row[0]
+
+
+def test_a_note_is_shown_and_not_obeyed() -> None:
+    text = io.StringIO()
+    Console(file=text, width=100).print(results_table({"test": Result(0.5, 0.9, [0.5])}, ["cat"], "[/] other files"))
+    assert text.getvalue().splitlines()[-1].strip() == "[/] other files"
