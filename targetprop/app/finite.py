@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,13 +15,15 @@ ADVICE = "Lower learning rates (model.hparams.f_optim.lr, model.hparams.b_optim.
 
 
 def first_not_finite(state: Mapping[str, Any]) -> str | None:
-    """The name of the first tensor that holds infinity or not-a-number; None if there is none.
+    """The name of the first tensor that holds not-a-number or infinity; None if there is none.
+
+    Minus infinity alone is no sign of trouble: masks of attention hold it.
 
     Args:
         state: a state dict, which may hold further ones; theirs are named by both names, with a dot between.
     """
     for name, value in state.items():
-        if isinstance(value, Tensor) and not bool(value.isfinite().all()):
+        if isinstance(value, Tensor) and bool((value.isnan() | (value == math.inf)).any()):
             return str(name)
         if isinstance(value, Mapping) and (inner := first_not_finite(value)) is not None:
             return f"{name}.{inner}"
@@ -33,7 +36,8 @@ def block_not_finite(pairs: Iterable[Pair]) -> str | None:
     Statistics that a layer keeps, such as BatchNorm's, count as its weights.
     """
     for pair in pairs:
-        if first_not_finite(pair.state_dict()) is not None:
+        weights = all(bool(each.isfinite().all()) for each in pair.parameters())
+        if not weights or first_not_finite(pair.state_dict()) is not None:
             return f"the weights of block {pair.name}"
     return None
 

@@ -20,7 +20,8 @@ from targetprop.app.checkpoint.position import between_batches, position_of, sav
 from targetprop.app.checkpoint.record import KEY as RECORD
 from targetprop.app.checkpoint.resume import Start
 from targetprop.app.checkpoint.running import running, take_over
-from targetprop.app.finite import Outputs
+from targetprop.app.errors import DivergenceError
+from targetprop.app.finite import ADVICE, Outputs, block_not_finite
 from targetprop.app.places import NUMBERS
 from targetprop.app.schedule import advance, counts_steps, has_ended, refuse_plateau, refuse_short, with_length
 from targetprop.app.single import refuse_single_images
@@ -132,7 +133,14 @@ class Classifier(L.LightningModule):
         return self.loss(output, labels)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the run is, where it is, and what is under way."""
+        """Add what the run is, where it is, and what is under way.
+
+        Raises:
+            DivergenceError: weights are not finite, so that it would be no good checkpoint.
+        """
+        if (bad := block_not_finite(self.learner.network.pairs)) is not None:
+            step = self.trainer.global_step
+            raise DivergenceError(f"Training diverged by step {step}: not finite: {bad}. Nothing was saved. {ADVICE}")
         position = position_of(self.trainer)
         under_way = running(self.trainer, position, self._epoch_metrics)
         checkpoint[RECORD] = {**self.record, "position": position._asdict(), "running": under_way}

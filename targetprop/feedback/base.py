@@ -207,8 +207,9 @@ class OptimizerSpec:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         (numbers,) = self.build(parameters, lr).param_groups
         for group in optimizer.param_groups:
-            group.pop("initial_lr", None)  # of a schedule
-            group.update({name: value for name, value in numbers.items() if name != "params"})
+            own = group["params"]
+            group.clear()  # what a schedule keeps there, too
+            group.update({**numbers, "params": own})
 
 
 def each_of(value: float | Sequence[float]) -> Sequence[float]:

@@ -140,23 +140,24 @@ ANOTHER_RUN = "with another one it would be another run: start one without ckpt_
         ("datamodule.val_fraction=0.3", "0.1", "0.3"),
         ("datamodule.mean=[0.2]", "[0.305]", "[0.2]"),
         ("trainer.precision=64-true", "32-true", "64-true"),
-        ("model.algorithm=weight_mirror", "delta_mirror", "weight_mirror"),
+        ("model=weight_mirror", "delta_mirror", "weight_mirror"),
         ("model.hparams.f_optim.type=adam model.hparams.f_optim.momentum=0", "sgd", "adam"),
     ],
 )
 def test_what_makes_another_run_is_refused(compose: Compose, first: Path, override: str, then: str, now: str) -> None:
+    config = compose(
+        *QUICK[override.startswith("model=") :], "trainer.max_epochs=2", *override.split(), f"ckpt_path='{first}'"
+    )
     with pytest.raises(UserError) as caught:
-        train(compose(*QUICK, "trainer.max_epochs=2", *override.split(), f"ckpt_path='{first}'"))
-    key = override.partition("=")[0]
-    said = str(caught.value)
-    assert said.endswith(f"the run was made with {then}, now it is {now}; {ANOTHER_RUN}")
-    assert said.startswith((f"{key}: ", "model.hparams"))
+        train(config)
+    key = override.partition("=")[0].replace("model", "model.algorithm", override.startswith("model="))
+    assert str(caught.value) == f"{key}: the run was made with {then}, now it is {now}; {ANOTHER_RUN}"
 
 
 @pytest.mark.parametrize(
     "override",
     ["model.hparams.f_optim.lr=0.5", "model.hparams.f_optim.weight_decay=0.25", "model.hparams.f_optim.momentum=0.5",
-     "model.hparams.beta=0.5", "+trainer.gradient_clip_val=1", "datamodule.batch_size=32", "datamodule.drop_last=false",
+     "model.hparams.beta=0.5", "+trainer.gradient_clip_val=0.01", "datamodule.batch_size=32",
      "trainer.limit_train_batches=1", "+trainer.accumulate_grad_batches=3"],
 )  # fmt: skip
 def test_a_number_takes_effect_from_where_a_run_goes_on(
@@ -177,7 +178,7 @@ def test_a_number_takes_effect_from_where_a_run_goes_on(
 
 
 def test_rates_of_the_feedback_take_effect_too(compose: Compose) -> None:
-    settings = ("model=dtp", *QUICK)
+    settings = ("model=dtp", *QUICK[1:])
     config = compose(*settings, output="slow")
     train(config)
     resumed = ("trainer.max_epochs=2", "model.hparams.b_optim.lr=[1e-5,2e-5]", f"ckpt_path='{last_of(config)}'")
@@ -351,10 +352,9 @@ def test_a_schedule_is_stepped_as_often_as_it_counts(
     compose: Compose, scheduler: list[str], steps: int, rate: float | None
 ) -> None:
     settings = (*QUICK, *scheduler)
-    kept = ("callbacks.best.save_top_k=-1", "callbacks.best.filename='{epoch}'", "trainer.max_epochs=2")
-    config = compose(*settings, *kept, output="whole")
+    config = compose(*settings, "trainer.max_epochs=2", output="whole")
     train(config)
-    middle, end = (Path(config.output_dir) / f"checkpoints/epoch={epoch}.ckpt" for epoch in (0, 1))
+    end, middle = last_of(config), last_of(config).with_name("previous.ckpt")
     whole = torch.load(end, weights_only=True)
     if rate is not None:
         assert whole["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(rate)

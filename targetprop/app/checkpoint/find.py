@@ -8,6 +8,7 @@ from typing import Any
 
 from targetprop.app.checkpoint.files import DamagedError, read
 from targetprop.app.checkpoint.names import BEST, LAST, PREVIOUS
+from targetprop.app.finite import first_not_finite
 from targetprop.utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -36,12 +37,24 @@ def find(ckpt_path: str, output_dir: str, *, train: bool) -> tuple[Path, dict[st
         raise UserError(f"there is no checkpoint in {_folder(ckpt_path, Path(output_dir))}.{_hint(ckpt_path)}")
     for path, other in zip(candidates, [*candidates[1:], None], strict=True):
         try:
-            return path, read(path)
+            return path, _good(path)
         except DamagedError as error:
             if other is None:
                 raise
             log.warning("%s Going back to %s.", error, other)
     raise AssertionError("the last candidate is returned, or its error is raised")
+
+
+def _good(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds.
+
+    Raises:
+        DamagedError: it is not what was written, or of a run that had diverged.
+    """
+    saved = read(path)
+    if (bad := first_not_finite(saved["state_dict"])) is not None:
+        raise DamagedError(f"{path} is of a run that had diverged: {bad} is not finite.")
+    return saved
 
 
 def run_of(path: Path) -> Path:

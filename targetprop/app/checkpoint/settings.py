@@ -68,15 +68,13 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any], *, within_epoch: bo
     """
     found = [each for each in _differences(then, now) if not _below(each.key, FREE)]
     for each in found:
-        if _below(each.key, LENGTHS):
-            continue
-        if _below(each.key, WHOLE_EPOCHS):
-            if within_epoch:
-                raise _refused(each, "it can change at the end of an epoch only, and this is within one.")
-        elif _below(each.key, START):
-            raise _refused(each, "that matters where a run starts only.")
-        elif _below(each.key, KINDS) or not _below(each.key, NUMBERS):
+        if _below(each.key, KINDS) or not _below(each.key, (*NUMBERS, *WHOLE_EPOCHS, *LENGTHS)):
             raise _refused(each, "with another one it would be another run: start one without ckpt_path.")
+    for each in found:
+        if _below(each.key, START):
+            raise _refused(each, "that matters where a run starts only.")
+        if within_epoch and _below(each.key, WHOLE_EPOCHS):
+            raise _refused(each, "it can change at the end of an epoch only, and this is within one.")
     return found
 
 
