@@ -20,7 +20,7 @@ PLACES = ("output_dir", "data_dir", "datamodule.data_dir", "ckpt_path", "hydra",
 PARTS = ("train", "test", "views", "callbacks", "logger")
 DEVICES = (
     "trainer._target_", "trainer.gpus", "trainer.cuda_graph", "trainer.threads", "trainer.processes",
-    "datamodule.num_workers",
+    "trainer.worker_timeout", "datamodule.num_workers",
 )  # fmt: skip
 LENGTHS = tuple(f"trainer.{name}" for name in ("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time"))
 OBSERVED = (

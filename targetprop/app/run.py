@@ -28,11 +28,12 @@ from targetprop.app.module import Classifier
 from targetprop.app.objects import build, build_members, call, plain, refuse_unknown
 from targetprop.app.optimizers import forward_optimizer
 from targetprop.app.places import placed
-from targetprop.app.processes import check_gpus, is_started, join, launch, rank, usable_gpus, world_size
+from targetprop.app.processes import check_gpus, is_started, join, rank, usable_gpus, world_size
 from targetprop.app.record import Place, record_of, with_place
 from targetprop.app.report.table import Result, results_table, times_line
 from targetprop.app.report.tree import config_tree
 from targetprop.app.threads import cpu_threads, multiply_adds
+from targetprop.app.workers.launch import launch
 from targetprop.data.views import VIEWS
 from targetprop.execution.graph import GraphedStep
 from targetprop.execution.memory import keep_freed_memory
@@ -74,7 +75,8 @@ def train(config: DictConfig) -> dict[str, float]:
             raise UserError("several processes train together with trainer=layer_parallel only.", key="trainer")
         return _train(config)
     if is_started():
-        with join(plain(OmegaConf.merge(config, {"output_dir": ""})), config.trainer.gpus, threads):
+        same = plain(OmegaConf.merge(config, {"output_dir": ""}))
+        with join(same, Path(config.output_dir), config.trainer.gpus, threads):
             return _train(config)
     job_logging = plain(HydraConfig.get().job_logging) if HydraConfig.initialized() else {}
     return launch(_train_plain, plain(config), count_processes(config), job_logging)

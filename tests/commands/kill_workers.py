@@ -58,20 +58,20 @@ class End:
         return self.code > 0 and self.named and not self.left and self.resumed and self.seconds < 30
 
 
-def workers(group: int) -> list[int]:
-    """The processes of a group that train."""
-    return [each for each in processes(group) if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
+def workers(session: int) -> list[int]:
+    """The processes of a session that train."""
+    return [each for each in processes(session) if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
 
 
-def processes(group: int) -> list[int]:
-    """All processes of a group that have not ended."""
+def processes(session: int) -> list[int]:
+    """All processes of a session that have not ended; those that train have process groups of their own."""
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = status.read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[2]) == group and fields[0] != "Z":
+        if int(fields[3]) == session and fields[0] != "Z":
             found.append(int(status.parent.name))
     return found
 
@@ -80,9 +80,7 @@ def kill_one(directory: Path, chance: random.Random) -> End:
     """Start a run, kill one of its processes, and see what becomes of it."""
     checkpoint = directory / "checkpoints" / "last.ckpt"
     command = [*COMMAND, *SETTINGS, ENDLESS, f"hydra.run.dir={directory}"]
-    run = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=os.setpgrp
-    )  # fmt: skip
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     try:
         wait_for(checkpoint, run)
         time.sleep(chance.uniform(0, 3))
@@ -94,8 +92,8 @@ def kill_one(directory: Path, chance: random.Random) -> End:
         time.sleep(2)  # Python's own tracker of shared memory ends a moment after its parent
         left = len(processes(run.pid))
     finally:
-        if processes(run.pid):
-            os.killpg(run.pid, signal.SIGKILL)
+        for each in processes(run.pid):
+            os.kill(each, signal.SIGKILL)
     named = re.search(rf"Process \d+ \(pid {victim}\) was ended by SIGKILL", " ".join(output.split())) is not None
     resumed = goes_on(checkpoint, directory)
     return End(seconds, run.returncode, named, left, resumed, output)
