@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +15,8 @@ from pathlib import Path
 
 from targetprop.utils.errors import UserError
 
-try:
+if HAS_LOCKS := sys.platform != "win32":
     import fcntl
-except ImportError:  # on Windows, where runs have no locks
-    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ def owned(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another run owns it, or it cannot be written to.
     """
-    if fcntl is None:
+    if not HAS_LOCKS:
         log.warning("There are no locks of directories on this system: start no second run in %s.", folder)
         yield
         return

@@ -29,7 +29,10 @@ from targetprop.utils.errors import UserError
 POLL = 0.1
 """Seconds from one look at the processes to the next."""
 PATIENCE = 300.0
-"""Seconds that processes have to finish their step and to write a checkpoint, once a signal has asked them to end."""
+"""Seconds that processes have to finish their step and to write a checkpoint, once a signal has asked them to end.
+
+Also to end, once they are done: loggers may have to send what they have.
+"""
 AGAIN = 1.0
 """Seconds after which the same signal counts as a second one: `timeout` sends it to the process and to its group."""
 
@@ -105,6 +108,7 @@ class Launched:
         self.output_dir = output_dir
         self.roll = Roll(count, limit)
         self.workers: list[Worker] = []
+        self._patience = max(PATIENCE, limit)
         self._store = _store()
         self._board = Board(self._store, count)
         self._heard: tuple[int, float] | None = None
@@ -141,14 +145,14 @@ class Launched:
             if now - looked >= INTERVAL:
                 self._check_signs(now - looked)
                 looked = now
-            if self._heard and now - self._heard[1] > max(PATIENCE, self.roll.limit):
+            if self._heard and now - self._heard[1] > self._patience:
                 slow = ", ".join(str(each.rank) for each in self.workers if each.is_running)
                 log.warning("Processes %s did not end by themselves and are killed.", slow)
                 break
         self._check_ends()
-        codes = [each.process.exitcode for each in self.workers]
-        if self._heard or any(codes):
-            raise SystemExit(128 + self._heard[0] if self._heard else max(code or 0 for code in codes))
+        codes = [each.process.exitcode or 0 for each in self.workers if each.answer is None]
+        if self._heard or codes:
+            raise SystemExit(128 + self._heard[0] if self._heard else max(codes))
         metrics = self.workers[0].answer
         assert isinstance(metrics, dict)
         return metrics
@@ -203,35 +207,40 @@ class Launched:
 
     def _check_signs(self, seconds: float) -> None:
         self.roll.look(self._board.read(), seconds)
-        lost = self.roll.lost([each.rank for each in self.workers if each.is_running])
+        at_work = [each for each in self.workers if each.is_running and each.answer is None]
+        lost = self.roll.lost([each.rank for each in at_work if each.rank in self.roll.present])
         if lost is not None:
             if lost not in self.roll.signs:
                 pid = self.workers[lost].process.pid
                 raise UserError(f"Process {lost} (pid {pid}) has given {self.roll.last_sign(lost)}. {self._kept}")
             raise UserError(f"{self.roll.does_not_respond(lost)} {self._kept}")
+        for each in self.workers:
+            if each.rank not in self.roll.present and self.roll.silent[each.rank] > self._patience:
+                each.process.kill()  # it is done, but does not get to its end
 
     def _check_ends(self) -> None:
         """Raise what has ended the run, if anything has: a mistake that was told rather than what came of it."""
+        ended = [each for each in self.workers if not each.is_running]  # before listening: they have said all
         for each in self.workers:
-            ended = not each.is_running  # before listening: what it has said by now, it has said
             each.listen()
-            if ended and not each.is_running and isinstance(each.answer, UserError):
+        for each in self.workers:
+            if isinstance(each.answer, UserError):
                 raise each.answer
         for each in self.workers:
-            code = each.process.exitcode
-            if code is not None and not self._is_asked_for(code):
-                each.listen()
-                raise each.answer if isinstance(each.answer, UserError) else self._cause(each, code)
+            if isinstance(each.answer, str):
+                raise UserError(f"Process {each.rank} failed:\n{each.answer}\n{self._kept}")
+        for each in ended:
+            code = each.process.exitcode or 0
+            if each.answer is None and not self._is_asked_for(code):
+                raise self._cause(each, code)
 
     def _is_asked_for(self, code: int) -> bool:
-        """Whether a process ended as it should, or as signals end one: 128 and the signal, or by it."""
-        return code == 0 or code > 128 or (self._heard is not None and -code in (self._heard[0], signal.SIGKILL))
+        """Whether a process without an answer ended as signals end one: with 128 and the signal, or by it."""
+        return code > 128 or (self._heard is not None and -code in (self._heard[0], signal.SIGKILL))
 
     def _cause(self, worker: Worker, code: int) -> UserError:
         """Why a process ended, for the user."""
         who = f"Process {worker.rank} (pid {worker.process.pid})"
-        if isinstance(worker.answer, str):
-            return UserError(f"Process {worker.rank} failed:\n{worker.answer}\n{self._kept}")
         ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         known = worker.rank in self.roll.signs
         where = f" on {socket.gethostname()} ({self.roll.last_sign(worker.rank)})" if known else ""
@@ -260,5 +269,5 @@ def _store() -> Any:
     """A store on a free port, for processes of this machine only."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
         port = listening.getsockname()[1]
-        options = {"is_master": True, "wait_for_workers": False, "master_listen_fd": listening.detach()}
+        options: dict[str, Any] = {"is_master": True, "wait_for_workers": False, "master_listen_fd": listening.detach()}
         return dist.TCPStore("127.0.0.1", port, **options)  # type: ignore[attr-defined]

@@ -83,7 +83,7 @@ class Watch:
         if self._parent_tells:
             time.sleep(GRACE)
         seconds = self._roll.silent[self._rank]
-        if seconds > self._roll.limit:  # not even the own signs are seen
+        if seconds >= MISSED:  # not even the own signs are seen
             store = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             speaks = os.environ.get("LOCAL_RANK", "0") == "0"
             said = (
