@@ -227,7 +227,7 @@ def test_a_killed_process_ends_the_run_and_is_named(start: Start) -> None:
     os.kill(killed, signal.SIGKILL)
     code, said = idle.end()
     assert code == 1
-    assert f"Process 1 (pid {killed}) was ended by SIGKILL on {HERE} (last sign of life" in said
+    assert f"Process 1 (pid {killed}) was ended by SIGKILL on {HERE}, and so did the run; last sign of life" in said
     assert not idle.left()
 
 

@@ -5,7 +5,7 @@
 Each process writes its process id into DIRECTORY/pids/RANK once it has joined the others. Then they
 
 exchange: meet for ever;
-wait:     wait for process 0, which sleeps, and then computes in pure Python, for 8 s each;
+wait:     wait for process 0, which computes in pure Python for 8 s;
 stop:     meet until a signal is heard, go on for 2 s, write how many were heard into DIRECTORY/heard-RANK, and end;
 leave:    process 1 ends in an error of the user's, the others wait for it.
 """
@@ -61,7 +61,6 @@ def exchange() -> None:
 def wait() -> None:
     """Wait for process 0."""
     if rank() == 0:
-        time.sleep(LONG)
         end = time.monotonic() + LONG
         while time.monotonic() < end:
             pass

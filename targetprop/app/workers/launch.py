@@ -240,11 +240,10 @@ class Launched:
 
     def _cause(self, worker: Worker, code: int) -> UserError:
         """Why a process ended, for the user."""
-        who = f"Process {worker.rank} (pid {worker.process.pid})"
+        self.roll.look(self._board.read(), 0)
         ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        known = worker.rank in self.roll.signs
-        where = f" on {socket.gethostname()} ({self.roll.last_sign(worker.rank)})" if known else ""
-        return UserError(f"{who} {ended}{where}, and so did the run. {self._kept}")
+        who = f"Process {worker.rank} (pid {worker.process.pid}) {ended} on {socket.gethostname()}"
+        return UserError(f"{who}, and so did the run; {self.roll.last_sign(worker.rank)}. {self._kept}")
 
     @property
     def _kept(self) -> str:
