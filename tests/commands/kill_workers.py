@@ -4,8 +4,8 @@
     python tests/commands/kill_workers.py --runs 20 --signal SIGSTOP
 
 Each time a run on the digits is started, and some time after its first checkpoint one of its processes is killed, or
-stopped, which a run with trainer.worker_timeout=5 has to notice. Then: how long until the command ends, with which exit code, does it name the process, are processes left
-behind, and does a run from its last checkpoint go on?
+stopped, which a run with trainer.worker_timeout=5 has to notice. Then: how long until the command ends, with which exit
+code, does it name the process, are processes left behind, and does a run from its last checkpoint go on?
 """
 
 from __future__ import annotations
@@ -144,8 +144,8 @@ def main() -> None:
             end = kill_one(Path(directory, "run"), chance, signal.Signals[options.signal])
         ends.append(end)
         print(
-            f"{number + 1:2}: {options.signal} to one of the processes, ended after {end.seconds:.1f} s with code {end.code}, "
-            f"named {end.named}, left behind {end.left}, checkpoint resumed {end.resumed}",
+            f"{number + 1:2}: {options.signal} to one of the processes, ended after {end.seconds:.1f} s "
+            f"with code {end.code}, named {end.named}, left behind {end.left}, checkpoint resumed {end.resumed}",
             flush=True,
         )
         if not end.clean:
