@@ -98,6 +98,8 @@ class Watch:
             tell(f"{said} {self._roll.kept}")
         elif not self._parent_tells:
             time.sleep(GRACE)  # who speaks goes first
+        if lost in self._roll.signs:
+            kill_sibling(self._roll.signs[lost].pid)
         os._exit(1)
 
     def _speaks(self, lost: int) -> bool:
@@ -125,6 +127,19 @@ class Watch:
         if not self._speaks(lost):
             return SystemExit(1)
         return UserError(f"{roll.name(lost)} has ended: {roll.last_sign(lost)}. So the run ends. {roll.kept}")
+
+
+def kill_sibling(pid: int) -> None:
+    """Kill a process that was started by what has started this one, if that is what the number stands for here.
+
+    `torchrun` asks a stopped process to end, which that does not hear, and waits for 30 s before it kills it.
+    """
+    try:
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, ValueError):  # elsewhere than on Linux, or on another machine
+        return
+    if parent == os.getppid() and pid != os.getpid():
+        os.kill(pid, signal.SIGKILL)
 
 
 def tell(said: str) -> None:
