@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from targetprop.app.flat import flat
+from targetprop.app.waiting import names_number
 from targetprop.app.workers.orphans import die_with_parent
 from targetprop.app.workers.signs import STARTING, Board, Roll, worker_timeout
 from targetprop.app.workers.watch import GRACE, Watch
@@ -79,14 +80,14 @@ def join(config: Mapping[str, Any], output_dir: Path, gpus: int | None, threads:
         config: the plain configuration, without the directory of output; all processes must have the same.
         output_dir: of this process; that of process 0 is the run's.
         gpus: how many to use on this machine, None for all there are.
-        threads: of this process; None shares out the cores of the machine.
+        threads: of this process; None shares out the cores of the machine, at most as many as its environment names.
 
     Raises:
         UserError: processes differ in a setting, or one of them has ended.
     """
     limit = worker_timeout(config)
     here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
-    torch.set_num_threads(threads or max(1, _cores() // here))
+    torch.set_num_threads(threads or _share_of_cores(here))
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()
     if rank():
@@ -136,6 +137,12 @@ def own_device(gpus: int | None) -> torch.device:
     """GPU `local rank % gpus`; the CPU where there is none."""
     count = usable_gpus(gpus)
     return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % count) if count else torch.device("cpu")
+
+
+def _share_of_cores(here: int) -> int:
+    """The threads of each of so many processes on this machine, at most as many as the environment names."""
+    share = max(1, _cores() // here)
+    return min(share, torch.get_num_threads()) if names_number(os.environ) else share
 
 
 def _cores() -> int:

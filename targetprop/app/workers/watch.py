@@ -41,6 +41,7 @@ class Watch:
         self._roll = roll
         self._output_dir = os.path.abspath(output_dir)
         self._parent_tells = parent_tells
+        self._follows = False  # whether this process ends because another one has
         self._over = threading.Event()
         self._seen: dict[int, Sign] = {}
         self._threads = [threading.Thread(target=each, daemon=True) for each in (self._give, self._count)]
@@ -59,7 +60,8 @@ class Watch:
         while not self._over.is_set():
             self._exchange(left=False)
             self._over.wait(INTERVAL)
-        self._exchange(left=True)
+        if not self._follows:
+            self._exchange(left=True)
 
     def _exchange(self, *, left: bool) -> None:
         try:
@@ -83,7 +85,8 @@ class Watch:
         if self._parent_tells:
             time.sleep(GRACE)
         seconds = self._roll.silent[self._rank]
-        if seconds >= MISSED:  # not even the own signs are seen
+        unheard = seconds >= MISSED  # not even the own signs are seen
+        if unheard:
             store = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             speaks = os.environ.get("LOCAL_RANK", "0") == "0"
             said = (
@@ -98,7 +101,7 @@ class Watch:
             tell(f"{said} {self._roll.kept}")
         elif not self._parent_tells:
             time.sleep(GRACE)  # who speaks goes first
-        if lost in self._roll.signs:
+        if not unheard and lost in self._roll.signs:
             kill_sibling(self._roll.signs[lost].pid)
         os._exit(1)
 
@@ -114,6 +117,7 @@ class Watch:
         """
         if not self._parent_tells and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which cannot tell of other machines
+        self._follows = True
         time.sleep(GRACE)
         roll = self._roll
         if len(roll.present) < len(roll.silent):
