@@ -1,54 +1,64 @@
-"""The processes of a layer-parallel run: starting them on one machine, joining them, and how they end.
+"""This process among those of a layer-parallel run.
 
-They are torch.distributed's. `launch` starts them as `torchrun` would; under `torchrun`, on one machine or several,
+They are torch.distributed's. `workers.launch` starts them on one machine; under `torchrun`, on one machine or several,
 each of them calls `join` by itself.
 """
 
 from __future__ import annotations
 
 import logging
-import logging.config
-import multiprocessing
 import os
-import sys
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.distributed.rendezvous import rendezvous
 
-from targetprop.app.errors import DivergenceError
 from targetprop.app.flat import flat
-from targetprop.app.quiet import quiet_warnings
+from targetprop.app.waiting import names_number
+from targetprop.app.workers.orphans import die_with_parent
+from targetprop.app.workers.signs import STARTING, Board, Roll, worker_timeout
+from targetprop.app.workers.watch import GRACE, Watch
 from targetprop.utils.errors import UserError, require_whole
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
-GRACE = 5.0
-"""Seconds for which a process that has lost another waits to be ended, so that the lost one is named as the cause."""
+LAUNCHED = "TARGETPROP_LAUNCHED"
+"""The variable of the environment by which a process knows that `workers.launch` has started it."""
+DEADLOCK = timedelta(minutes=30)
+"""How long an exchange with other processes may take, as in groups of them.
+
+It is not how a lost process is found. Others may have to wait for one that loads, evaluates or writes for long; if all
+wait for each other, this ends it.
+"""
 MAY_DIFFER = (
     "output_dir", "data_dir", "datamodule.data_dir", "datamodule.load.cache_dir", "ckpt_path", "trainer.gpus",
     "trainer.threads", "logger",
 )  # fmt: skip
 """Settings that hosts may have different ones of; the rest decides what is computed, and when it is exchanged."""
 
-Work = Callable[[dict[str, Any]], dict[str, float]]
-"""A run of one process, from its plain configuration to its metrics."""
-
 
 def is_started() -> bool:
-    """Whether this process is one of several, started by `launch` or by `torchrun`."""
+    """Whether this process is one of several, started by `workers.launch` or by `torchrun`."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def is_launched() -> bool:
+    """Whether `workers.launch` has started it."""
+    return LAUNCHED in os.environ
+
+
+def speaks_for_run() -> bool:
+    """Whether this is the one process of a run that its directory belongs to: the parent, or process 0 of torchrun's.
+
+    A run in one process is its own.
+    """
+    return rank() == 0 and not is_launched()
 
 
 def world_size() -> int:
@@ -61,102 +71,48 @@ def rank() -> int:
     return int(os.environ["RANK"]) if is_started() else 0
 
 
-def launch(work: Work, config: dict[str, Any], count: int, job_logging: Mapping[str, Any]) -> dict[str, float]:
-    """Run `work` in so many processes on this machine, on a free port, and return the metrics of process 0.
-
-    If one process ends early, the others are ended, too.
-
-    Raises:
-        UserError: what the failing process said, or what ended it.
-    """
-    for name in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # they say what we say, but longer
-    if sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else a host without a resolvable name has no address
-    with _scratch():
-        return _launch(work, config, count, job_logging)
-
-
-def _launch(work: Work, config: dict[str, Any], count: int, job_logging: Mapping[str, Any]) -> dict[str, float]:
-    launched = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=count,
-        run_id=f"targetprop-{os.getpid()}",
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        local_addr="127.0.0.1",
-        max_restarts=0,
-        monitor_interval=0.1,
-    )
-    try:
-        return elastic_launch(launched, _started)(work, config, dict(job_logging))[0]
-    except ChildFailedError as error:
-        raise _cause(*error.get_first_failure(), Path(config["output_dir"])) from None
-    except SignalException as signalled:
-        raise SystemExit(128 + signalled.sigval) from None
-
-
 @contextmanager
-def _scratch() -> Iterator[None]:
-    """A directory of its own for temporary files: torch.distributed leaves some behind."""
-    usual = tempfile.tempdir
-    with tempfile.TemporaryDirectory(prefix="targetprop-", ignore_cleanup_errors=True) as tempfile.tempdir:
-        try:
-            yield
-        finally:
-            tempfile.tempdir = usual
-
-
-def _started(work: Work, config: dict[str, Any], job_logging: dict[str, Any]) -> dict[str, float]:
-    """What a process of `launch` does."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    if rank() == 0 and job_logging:
-        logging.config.dictConfig(job_logging)
-    quiet_warnings()
-    return work(config)
-
-
-@contextmanager
-def join(config: Mapping[str, Any], gpus: int | None, threads: int | None) -> Iterator[None]:
+def join(config: Mapping[str, Any], output_dir: Path, gpus: int | None, threads: int | None) -> Iterator[None]:
     """Be one of the processes of torch.distributed for as long as this lasts; a collective call.
+
+    While it lasts this process gives signs of life, and ends if another one stops giving them.
 
     Args:
         config: the plain configuration, without the directory of output; all processes must have the same.
+        output_dir: of this process; that of process 0 is the run's.
         gpus: how many to use on this machine, None for all there are.
-        threads: of this process; None shares out the cores of the machine.
+        threads: of this process; None shares out the cores of the machine, at most as many as its environment names.
 
     Raises:
-        UserError: processes differ in a setting.
+        UserError: processes differ in a setting, or one of them has ended.
     """
+    limit = worker_timeout(config)
     here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
-    torch.set_num_threads(threads or max(1, _cores() // here))
+    torch.set_num_threads(threads or _share_of_cores(here))
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent()
     if rank():
         logging.disable(logging.ERROR)  # process 0 speaks for all
     device = own_device(gpus)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # before anything is sent: NCCL sends from the current device
-    store, number, world = next(rendezvous("env://"))
-    backend = agreed_backend(store, number, world, has_own_gpu=0 < here <= usable_gpus(gpus))
-    dist.init_process_group(backend, store=store, rank=number, world_size=world)
-    try:
-        _check_equal(config)
-        yield
-        dist.barrier()
-    except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "gloo" in str(error):
-            time.sleep(GRACE)
-        raise
-    finally:
-        logging.disable(logging.NOTSET)
-        dist.destroy_process_group()
+    starting = timedelta(seconds=max(limit, STARTING) + 2 * GRACE)  # after those who watch, who can say more
+    store, number, world = next(rendezvous("env://", timeout=starting))
+    watch = Watch(Board(store, world), number, Roll(world, limit), output_dir, parent_tells=is_launched())
+    with watch:
+        backend = agreed_backend(store, number, world, has_own_gpu=0 < here <= usable_gpus(gpus))
+        dist.init_process_group(backend, store=store, rank=number, world_size=world, timeout=DEADLOCK)
+        try:
+            _check_equal(config)
+            yield
+            dist.barrier()
+        except RuntimeError as error:
+            if isinstance(error, dist.DistError) or "gloo" in str(error):
+                raise watch.explained(error) from error
+            raise
+        finally:
+            logging.disable(logging.NOTSET)
+            dist.destroy_process_group()
 
 
 def agreed_backend(store: Store, number: int, world: int, *, has_own_gpu: bool) -> str:
@@ -184,6 +140,12 @@ def own_device(gpus: int | None) -> torch.device:
     return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % count) if count else torch.device("cpu")
 
 
+def _share_of_cores(here: int) -> int:
+    """The threads of each of so many processes on this machine, at most as many as the environment names."""
+    share = max(1, _cores() // here)
+    return min(share, torch.get_num_threads()) if names_number(os.environ) else share
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -200,21 +162,3 @@ def _check_equal(config: Mapping[str, Any]) -> None:
                 raise UserError(
                     f"{key}: all processes need the same settings; process 0 has {first}, process {other} has {second}."
                 )
-
-
-def _cause(rank: int, failure: ProcessFailure, output_dir: Path) -> UserError:
-    """Why a run ended, for the user: the message of a mistake, else where the failing process was."""
-    last = output_dir / "checkpoints" / "last.ckpt"
-    kept = f"ckpt_path={last} goes on from the last checkpoint." if last.is_file() else "There was no checkpoint yet."
-    if failure.exitcode < 0:
-        ended = f"was ended by {failure.signal_name()}, and so the run."
-        return UserError(f"Process {rank} (pid {failure.pid}) {ended} {kept}")
-    said = failure.error_file_data.get("message", {})
-    if not isinstance(said, Mapping):
-        ended = f"ended with exit code {failure.exitcode}, and so did the run."
-        return UserError(f"Process {rank} (pid {failure.pid}) {ended} {kept}")
-    name, _, text = str(said["message"]).partition(": ")
-    for mistake in (UserError, DivergenceError):
-        if name == mistake.__name__:
-            return mistake(text)
-    return UserError(f"Process {rank} failed:\n{said['extraInfo']['py_callstack']}\n{kept}")

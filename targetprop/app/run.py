@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -33,18 +34,28 @@ from targetprop.app.checkpoint.record import Place, record_of, with_place
 from targetprop.app.checkpoint.running import go_on_logging
 from targetprop.app.folder import RESULTS, claim, free_name
 from targetprop.app.going_on import command
+from targetprop.app.lock import owned
 from targetprop.app.loggers.journal import Journal
 from targetprop.app.module import Classifier
 from targetprop.app.objects import build, build_members, call, plain, refuse_unknown
 from targetprop.app.optimizers import forward_optimizer
 from targetprop.app.places import placed
-from targetprop.app.processes import check_gpus, is_started, join, launch, rank, usable_gpus, world_size
+from targetprop.app.processes import (
+    check_gpus,
+    is_started,
+    join,
+    rank,
+    speaks_for_run,
+    usable_gpus,
+    world_size,
+)
 from targetprop.app.report.table import Result, results_table, times_line
 from targetprop.app.report.tree import config_tree
 from targetprop.app.rewind import ANSWERS, rewinding
 from targetprop.app.signals import Signals, StoppedError, requeue
 from targetprop.app.threads import cpu_threads, multiply_adds
 from targetprop.app.unwritten import or_told
+from targetprop.app.workers.launch import launch
 from targetprop.data.views import VIEWS
 from targetprop.execution.graph import GraphedStep
 from targetprop.execution.memory import keep_freed_memory
@@ -97,11 +108,14 @@ def _start(config: DictConfig, overrides: Sequence[str] | None) -> dict[str, flo
             raise UserError("several processes train together with trainer=layer_parallel only.", key="trainer")
         return _train(config, overrides)
     if is_started():
-        with join(plain(OmegaConf.merge(config, {"output_dir": ""})), config.trainer.gpus, threads):
+        same = plain(OmegaConf.merge(config, {"output_dir": ""}))
+        with join(same, Path(config.output_dir), config.trainer.gpus, threads):
             return _train(config, overrides)
     job_logging = plain(HydraConfig.get().job_logging) if HydraConfig.initialized() else {}
     work = partial(_train_plain, overrides=overrides)
-    return launch(work, plain(config), count_processes(config), job_logging)
+    count = count_processes(config)
+    with _own(config):
+        return launch(work, plain(config), count, job_logging)
 
 
 def _train_plain(config: dict[str, Any], overrides: Sequence[str] | None) -> dict[str, float]:
@@ -141,7 +155,7 @@ def _train(config: DictConfig, overrides: Sequence[str] | None) -> dict[str, flo
     datamodule: ImageDataModule = build(config.datamodule)
     module = build_module(config, datamodule)
     work = _work(config, module, datamodule)
-    with cpu_threads(config.trainer.threads, work) as threads, Signals() as signals:
+    with _own(config), cpu_threads(config.trainer.threads, work) as threads, Signals() as signals:
         try:
             metrics = _run(config, module, datamodule, Around(threads, signals, overrides))
         except StoppedError as stopped:
@@ -149,6 +163,11 @@ def _train(config: DictConfig, overrides: Sequence[str] | None) -> dict[str, flo
             raise SystemExit(stopped.code) from None
     unwritten.refuse()
     return metrics
+
+
+def _own(config: DictConfig) -> AbstractContextManager[None]:
+    """Own the run's directory, in the one process that does."""
+    return owned(Path(config.output_dir)) if speaks_for_run() else nullcontext()
 
 
 def _say_how_to_go_on(config: DictConfig, stopped: StoppedError) -> None:

@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 """What asks a run to end: batch systems, Ctrl-C, a closed terminal, preemption."""
+AGAIN = 1.0
+"""Seconds after which a signal counts as a second one: `timeout` sends it to the process and to its group."""
 
 
 class StoppedError(Exception):
@@ -30,8 +33,8 @@ class StoppedError(Exception):
 class Signals:
     """Hears the signals that end a run, for as long as this lasts.
 
-    The first is only remembered; the second ends the process at once. Signals that were ignored before, as `nohup` has
-    it, stay ignored. Elsewhere than in the main thread nothing is heard.
+    The first is only remembered; the second, a second later or more, ends the process at once. Signals that were
+    ignored before, as `nohup` has it, stay ignored. Elsewhere than in the main thread nothing is heard.
 
     Attributes:
         heard: the number of the first signal; 0 before there is one.
@@ -39,6 +42,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.heard = 0
+        self._heard_at = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -65,11 +69,13 @@ class Signals:
                 signal.signal(number, self._hear)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.heard and time.monotonic() - self._heard_at < AGAIN:
+            return
         if self.heard:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        self.heard = number
+        self.heard, self._heard_at = number, time.monotonic()
         said = f"\n{self.name(number)}: this step is finished, then the run ends; once more ends it at once.\n"
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, said.encode())
 

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from targetprop.app.places import placed
+from targetprop.app.workers.signs import PROGRESS
 from targetprop.execution.parallel import distribute, gather
 from targetprop.learner import Learner
 
@@ -77,3 +78,17 @@ class LayerParallelStrategy(SingleDeviceStrategy):
         largest = torch.tensor(number, device=self.root_device)
         dist.all_reduce(largest, op=dist.ReduceOp.MAX)
         return int(largest)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """As ever, and signs of life tell of it."""
+        assert self.lightning_module is not None
+        PROGRESS.at(f"training step {self.lightning_module.global_step + 1}")
+        return super().training_step(*args, **kwargs)
+
+    def validation_step(self, *args: Any, **kwargs: Any) -> Any:
+        PROGRESS.at(f"batch {args[-1] + 1} of validation")
+        return super().validation_step(*args, **kwargs)
+
+    def test_step(self, *args: Any, **kwargs: Any) -> Any:
+        PROGRESS.at(f"batch {args[-1] + 1} of the test")
+        return super().test_step(*args, **kwargs)

@@ -77,6 +77,7 @@ def build_layer_parallel_trainer(
     *,
     processes: int | None = None,
     data_parallel: int = 1,
+    worker_timeout: float | None = None,
     matmul_precision: str = "highest",
     cuda_graph: bool = False,
     threads: int | None = None,
@@ -90,6 +91,7 @@ def build_layer_parallel_trainer(
         gpus: how many GPUs of this machine to use; of more than it has, those it has.
         processes: how many divide the feedback pairs between them; None takes all there are.
         data_parallel: how many groups of so many processes there are, each with batches of its own.
+        worker_timeout: seconds for which a process may be silent; minded by the run (see `workers.watch`).
         threads: of the CPU; set by the run (see `threads.cpu_threads`).
 
     Raises:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -91,6 +92,12 @@ def test_checkpoints_cross_over_between_sequential_and_layer_parallel_runs(
 
 def test_a_killed_process_ends_the_run_and_is_named(tmp_path: Path) -> None:
     end = kill_one(tmp_path / "run", random.Random(0))
+    assert end.clean, end.output
+
+
+@pytest.mark.slow
+def test_a_stopped_process_ends_the_run_and_is_named(tmp_path: Path) -> None:
+    end = kill_one(tmp_path / "run", random.Random(0), signal.SIGSTOP)
     assert end.clean, end.output
 
 

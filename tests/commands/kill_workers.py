@@ -1,10 +1,11 @@
 """Kill a process of a layer-parallel run at a random moment, again and again: does the run end, cleanly and soon?
 
     python tests/commands/kill_workers.py --runs 20
+    python tests/commands/kill_workers.py --runs 20 --signal SIGSTOP
 
-Each time a run on the digits is started, and some time after its first checkpoint one of its processes is killed
-(SIGKILL). Then: how long until the command ends, with which exit code, does it name the process, are processes left
-behind, and does a run from its last checkpoint go on?
+Each time a run on the digits is started, and some time after its first checkpoint one of its processes is killed, or
+stopped, which a run with trainer.worker_timeout=5 has to notice. Then: how long until the command ends, with which exit
+code, does it name the process, are processes left behind, and does a run from its last checkpoint go on?
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ SETTINGS = (
     "logger=none", "scheduler=none", "trainer.limit_train_batches=3", "trainer.enable_progress_bar=false",
 )  # fmt: skip
 ENDLESS = "trainer.max_epochs=100000"
+IMPATIENT = "trainer.worker_timeout=5"
 COMMAND = (sys.executable, "-m", "targetprop")
 PATIENCE = 120.0
 """Seconds to wait for anything."""
@@ -58,45 +60,47 @@ class End:
         return self.code > 0 and self.named and not self.left and self.resumed and self.seconds < 30
 
 
-def workers(group: int) -> list[int]:
-    """The processes of a group that train."""
-    return [each for each in processes(group) if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
+def workers(session: int) -> list[int]:
+    """The processes of a session that train."""
+    return [each for each in processes(session) if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
 
 
-def processes(group: int) -> list[int]:
-    """All processes of a group that have not ended."""
+def processes(session: int) -> list[int]:
+    """All processes of a session that have not ended; those that train have process groups of their own."""
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = status.read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[2]) == group and fields[0] != "Z":
+        if int(fields[3]) == session and fields[0] != "Z":
             found.append(int(status.parent.name))
     return found
 
 
-def kill_one(directory: Path, chance: random.Random) -> End:
-    """Start a run, kill one of its processes, and see what becomes of it."""
+def kill_one(directory: Path, chance: random.Random, number: int = signal.SIGKILL) -> End:
+    """Start a run, kill one of its processes, or stop it, and see what becomes of it."""
     checkpoint = directory / "checkpoints" / "last.ckpt"
     command = [*COMMAND, *SETTINGS, ENDLESS, f"hydra.run.dir={directory}"]
-    run = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=os.setpgrp
-    )  # fmt: skip
+    command += [IMPATIENT] if number == signal.SIGSTOP else []
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     try:
         wait_for(checkpoint, run)
         time.sleep(chance.uniform(0, 3))
         victim = chance.choice(workers(run.pid))
-        os.kill(victim, signal.SIGKILL)
+        os.kill(victim, number)
         start = time.monotonic()
         output, _ = run.communicate(timeout=PATIENCE)
         seconds = time.monotonic() - start
         time.sleep(2)  # Python's own tracker of shared memory ends a moment after its parent
         left = len(processes(run.pid))
     finally:
-        if processes(run.pid):
-            os.killpg(run.pid, signal.SIGKILL)
-    named = re.search(rf"Process \d+ \(pid {victim}\) was ended by SIGKILL", " ".join(output.split())) is not None
+        for each in processes(run.pid):
+            os.kill(each, signal.SIGKILL)
+    stopped = rf"pid {victim} on \S+\) does not respond"
+    ended = rf"pid {victim}\) was ended by {signal.Signals(number).name}"
+    said = rf"Process \d+ \({stopped if number == signal.SIGSTOP else ended}"
+    named = re.search(said, " ".join(output.split())) is not None
     resumed = goes_on(checkpoint, directory)
     return End(seconds, run.returncode, named, left, resumed, output)
 
@@ -131,16 +135,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--signal", choices=["SIGKILL", "SIGTERM", "SIGSTOP"], default="SIGKILL")
     options = parser.parse_args()
     chance = random.Random(options.seed)
     ends = []
     for number in range(options.runs):
         with tempfile.TemporaryDirectory() as directory:
-            end = kill_one(Path(directory, "run"), chance)
+            end = kill_one(Path(directory, "run"), chance, signal.Signals[options.signal])
         ends.append(end)
         print(
-            f"{number + 1:2}: killed one of the processes, ended after {end.seconds:.1f} s with code {end.code}, "
-            f"named {end.named}, left behind {end.left}, checkpoint resumed {end.resumed}",
+            f"{number + 1:2}: {options.signal} to one of the processes, ended after {end.seconds:.1f} s "
+            f"with code {end.code}, named {end.named}, left behind {end.left}, checkpoint resumed {end.resumed}",
             flush=True,
         )
         if not end.clean:

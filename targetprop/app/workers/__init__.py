@@ -1,0 +1,1 @@
+"""The processes of a layer-parallel run: how they are started, give signs of life, are missed and end."""
