@@ -283,11 +283,16 @@ def _keep_config(config: DictConfig) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = OmegaConf.to_yaml(config, resolve=True)
-        if path.is_file() and path.read_text() != text:
+        if path.is_file() and _settings(path.read_text()) != _settings(text):
             path.replace(path.with_name(free_name(path.parent, "config", ".yaml")))
         write_text(path, text)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}.", key="output_dir") from None
+
+
+def _settings(text: str) -> dict[str, Any]:
+    """Of a config.yaml, without what only says where the run went on from."""
+    return {key: value for key, value in plain(OmegaConf.create(text)).items() if key not in ("ckpt_path", "overwrite")}
 
 
 def _keep_results(folder: Path, results: dict[str, Result], facts: dict[str, Any], *, trained: bool) -> None:
