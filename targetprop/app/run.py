@@ -25,20 +25,21 @@ from targetprop.app.callbacks.checkpoint import BestCheckpoint
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.history import History
 from targetprop.app.module import Classifier
-from targetprop.app.objects import build, build_members, call, plain, refuse_unknown
+from targetprop.app.objects import build, build_members, call, plain
 from targetprop.app.optimizers import forward_optimizer
 from targetprop.app.places import placed
 from targetprop.app.processes import check_gpus, is_started, join, launch, rank, usable_gpus, world_size
 from targetprop.app.record import Place, record_of, with_place
 from targetprop.app.report.table import Result, results_table, times_line
 from targetprop.app.report.tree import config_tree
+from targetprop.app.schema.check import check
 from targetprop.app.threads import cpu_threads, multiply_adds
 from targetprop.data.views import VIEWS
 from targetprop.execution.graph import GraphedStep
 from targetprop.execution.memory import keep_freed_memory
 from targetprop.layers.fixed import Whitening
 from targetprop.learner import Learner, Trainable
-from targetprop.utils.errors import UserError, is_number, prefixed, require, require_whole, unknown
+from targetprop.utils.errors import UserError, is_number, prefixed, refuse_unknown, require, require_whole, unknown
 from targetprop.utils.files import whole_file, write_text
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def train(config: DictConfig) -> dict[str, float]:
     Raises:
         UserError: something in the configuration, or in the data it names, cannot work; the message says what.
     """
+    check(config)
     threads = config.trainer.threads
     with prefixed("trainer"):
         check_gpus(config.trainer.gpus)
