@@ -7,22 +7,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import lightning as L
 from hydra.errors import InstantiationException
 from hydra.utils import get_method, instantiate
-from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from targetprop.app.schema.objects import check_object
-from targetprop.utils.errors import UserError, prefixed, refuse_unknown, require
-
-MAKES = {
-    "trainer": L.Trainer,
-    "datamodule": L.LightningDataModule,
-    "callbacks": L.Callback,
-    "logger": Logger,
-}
-"""What the described objects of a group are to be."""
+from targetprop.app.schema.roles import check_made
+from targetprop.utils.errors import UserError, prefixed, refuse_unknown
 
 
 def build(config: DictConfig, **others: Any) -> Any:
@@ -37,9 +28,7 @@ def build(config: DictConfig, **others: Any) -> Any:
         made = instantiate(config, **others)
     except InstantiationException as error:
         raise _blamed(error, place) from error.__cause__
-    wanted = MAKES.get(place.partition(".")[0])
-    if wanted is not None:
-        require(isinstance(made, wanted), f"{place}._target_", f"what makes a {wanted.__name__}", config["_target_"])
+    check_made(config, place.partition(".")[0], made)
     return made
 
 

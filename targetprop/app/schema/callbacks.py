@@ -15,12 +15,12 @@ CHECKPOINT: Keys = {
     "filename": Key(FILE_NAME, "name of the file, without its ending"),
     "monitor": Key(WORD | NULL, "the metric by which the best are kept, such as `val/accuracy`; null keeps the last"),
     "mode": MODE,
-    "save_top_k": Key(whole(-1), "how many are kept; -1 is all of them"),
+    "save_top_k": Key(whole(1) | whole(-1, -1), "how many are kept; -1 is all of them"),
     "save_last": Key(TRUTH | choice("link") | NULL, "whether the last one is kept beside them"),
     "save_weights_only": Key(TRUTH, "whether only weights are kept, from which no run can go on"),
     "save_on_exception": Key(TRUTH, "whether one is written when a run fails"),
-    "every_n_train_steps": Key(whole(0) | NULL, "steps from one to the next"),
-    "every_n_epochs": Key(whole(0) | NULL, "epochs from one to the next"),
+    "every_n_train_steps": Key(whole(1) | NULL, "steps from one to the next"),
+    "every_n_epochs": Key(whole(1) | NULL, "epochs from one to the next"),
     "train_time_interval": Key(OBJECT | NULL, "time from one to the next"),
     "save_on_train_epoch_end": Key(TRUTH | NULL, "whether it is written at the end of training epochs"),
     "auto_insert_metric_name": Key(TRUTH, "whether names of metrics stand in that of the file"),
@@ -32,7 +32,6 @@ TARGETS: dict[str, Keys] = {
     f"{OURS}.checkpoint.BestCheckpoint": {
         **CHECKPOINT,
         "monitor": METRIC,
-        "save_top_k": Key(whole(1) | whole(-1, -1), "how many are kept, of which the best is evaluated; -1 is all"),
     },
     "lightning.pytorch.callbacks.early_stopping.EarlyStopping": {
         "monitor": METRIC,

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import Any
-
 from omegaconf import DictConfig
 
 from targetprop.app.models import check_hparams
 from targetprop.app.schema.combinations import refuse_combinations
 from targetprop.app.schema.kinds import MAPPING, NULL, OBJECT
-from targetprop.app.schema.objects import check_arguments, check_object, find_target, plain_value
+from targetprop.app.schema.model import COMMON
+from targetprop.app.schema.objects import (
+    check_arguments,
+    check_object,
+    find_target,
+    plain_value,
+    required,
+    setting_kinds,
+)
 from targetprop.app.schema.plain import PLAIN
 from targetprop.app.schema.rehearsal import rehearse
+from targetprop.app.schema.roles import ROLES, check_call, check_role
 from targetprop.app.trainer import refuse_places
-from targetprop.utils.errors import UserError, prefixed, refuse_unknown, require
+from targetprop.utils.errors import prefixed, refuse_unknown, require
 
 GROUPS = ("trainer", "model", "network", "datamodule", "scheduler", "callbacks", "logger")
 """In an order in which a key comes before those that refer to it."""
@@ -23,6 +28,8 @@ NEEDED = GROUPS[:4]
 """Groups without which there is no run."""
 MODEL_CALL = "a function (network, hparams, *, seed, ...) that makes what is trained"
 NETWORK_CALL = "a function (image_shape, num_classes, ...) that makes a Sequential"
+
+LOAD_CALL = "a function (data_dir, download) that reads a data set"
 
 
 def check(config: DictConfig) -> None:
@@ -37,10 +44,11 @@ def check(config: DictConfig) -> None:
         key.kind.check(name, plain_value(config[name]))
     for name in GROUPS:
         _check_section(config, name)
+    _check_roles(config)
     with prefixed("trainer"):
         refuse_places([name for name in map(str, config.trainer) if not name.startswith("_")])
-    for name in ("trainer", "datamodule"):
-        check_object(config[name])
+    check_object(config.trainer)
+    _check_data(config.datamodule)
     _check_model(config.model)
     _check_network(config.network)
     for name in ("scheduler", "callbacks", "logger"):
@@ -65,14 +73,34 @@ def _check_section(config: DictConfig, name: str) -> None:
             (OBJECT | NULL).check(f"{name}.{member}", each)
 
 
+def _check_roles(config: DictConfig) -> None:
+    """Refuse classes that are of another kind than their group."""
+    for name in ROLES:
+        section = config.get(name) or {}
+        for each in [section] if "_target_" in section else section.values():
+            if isinstance(each, DictConfig):
+                check_role(each, name, find_target(each))
+
+
+def _check_data(config: DictConfig) -> None:
+    check_object(config)
+    load = config.get("load")
+    if isinstance(load, DictConfig):
+        check_call(load, find_target(load), LOAD_CALL, "", True)
+
+
 def _check_model(config: DictConfig) -> None:
     target = find_target(config)
+    own = {name: kind for name, kind in setting_kinds(target, positional=1).items() if name != "seed"}
+    kinds = {**own, **{name: key.kind for name, key in COMMON.items()}}
+    given = [str(name) for name in config if name != "_target_"]
     with prefixed("model"):
-        require("hparams" in config, "hparams", MAPPING.expected, "nothing")
-    given = [str(name) for name in config if name not in ("_target_", "hparams", "loss", "label_smoothing")]
-    check_arguments(target, config, ["hparams", *given], positional=1)
-    check_arguments(target, config, [name for name in ("loss", "label_smoothing") if name in config], positional=1)
-    _require_call(target, config, MODEL_CALL, None, {}, seed=0, **dict.fromkeys(given))
+        refuse_unknown(given, kinds)
+        for name in ("hparams", *own):
+            require(name in config or name not in required(target), name, kinds[name].expected, "nothing")
+        for name in given:
+            kinds[name].check(name, plain_value(config[name]))
+    check_call(config, target, MODEL_CALL, None, {}, seed=0)
 
 
 def _check_network(config: DictConfig) -> None:
@@ -82,14 +110,5 @@ def _check_network(config: DictConfig) -> None:
         require("hparams" in config, "hparams", MAPPING.expected, "nothing")
         MAPPING.check("hparams", plain_value(config.hparams))
     given = [str(name) for name in config.hparams]
-    _require_call(target, config, NETWORK_CALL, (1, 1, 1), 1)
+    check_call(config, target, NETWORK_CALL, (1, 1, 1), 1)
     check_arguments(target, config.hparams, given, positional=2)
-
-
-def _require_call(target: Callable[..., Any], config: DictConfig, expected: str, *values: Any, **others: Any) -> None:
-    """Refuse a target that cannot be called with these arguments, whatever else it takes."""
-    try:
-        inspect.signature(target).bind_partial(*values, **others)
-    except TypeError as error:
-        key = str(config._get_full_key("_target_"))
-        raise UserError(f"expected {expected}, got {config['_target_']!r}", key=key) from error

@@ -23,7 +23,7 @@ UPDATE = 50e-6
 STEP = 1e-3
 """Seconds that a training step takes however little there is to do."""
 HOUR, DAY = 3600.0, 86400.0
-LONGEST_STEP = HOUR
+LONGEST_STEP = HOUR / 6
 LONGEST_RUN = 365 * DAY
 LONG_RUN = DAY
 """Steps and runs that would take longer at the least are refused; runs of more than a day are told of."""
@@ -107,7 +107,9 @@ def refuse_endless(key: str, work: Work, steps: float, rate: float) -> None:
     """
     step = STEP + work.multiply_adds / rate + work.updates * UPDATE
     if step > LONGEST_STEP:
-        message = f"expected training steps of an hour at most, got one of {_time(step)} at the least on this machine"
+        message = (
+            f"expected training steps of ten minutes at most, got one of {_time(step)} at the least on this machine"
+        )
         raise UserError(message, key=key)
     if LONGEST_RUN < step * steps < math.inf:
         message = (
@@ -130,7 +132,7 @@ def _bytes(count: float) -> str:
 
 
 def _time(seconds: float) -> str:
-    for unit, length in (("years", 365 * DAY), ("days", DAY), ("hours", HOUR)):
+    for unit, length in (("years", 365 * DAY), ("days", DAY), ("hours", HOUR), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:,.0f} {unit}"
     return f"{seconds:,.0f} seconds"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -94,6 +95,10 @@ FRACTION = Kind(
     lambda given: (_is_whole(given) and given >= 0) or (isinstance(given, float) and 0 <= given <= 1),  # type: ignore[operator]
 )
 """The same, where there may be none."""
+DURATION = Kind(
+    "a time, days:hours:minutes:seconds, each of two digits, in quotes",
+    lambda given: isinstance(given, str) and bool(re.fullmatch(r"\d+:\d\d:\d\d:\d\d", given.strip())),
+)
 MAPPING = Kind("keys with values", lambda given: isinstance(given, Mapping))
 OBJECT = Kind("an object (_target_, ...)", lambda given: isinstance(given, Mapping) and "_target_" in given)
 PARTIAL = Kind(

@@ -64,9 +64,25 @@ def check_object(config: Any) -> None:
         target = find_target(config)
         given = [str(key) for key in config if str(key) not in INSTRUCTIONS]
         check_arguments(target, config, given)
+        if not config.get("_partial_") and "_args_" not in config:
+            _refuse_missing(target, config)
     if isinstance(config, DictConfig | ListConfig) and not config._is_none():
         for each in config.values() if isinstance(config, DictConfig) else config:
             check_object(each)
+
+
+def _refuse_missing(target: Callable[..., Any], config: DictConfig) -> None:
+    kinds = setting_kinds(target)
+    for name in required(target):
+        if name in kinds and name not in config:
+            raise UserError(f"expected {kinds[name].expected}, got nothing", key=str(config._get_full_key(name)))
+
+
+def required(target: Callable[..., Any]) -> list[str]:
+    """Names of what a target cannot do without."""
+    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    parameters = inspect.signature(target).parameters.values()
+    return [each.name for each in parameters if each.default is each.empty and each.kind not in variable]
 
 
 def check_arguments(target: Callable[..., Any], config: DictConfig, given: Iterable[str], positional: int = 0) -> None:

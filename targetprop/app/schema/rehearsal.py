@@ -21,7 +21,7 @@ from targetprop.feedback.base import each_of
 from targetprop.feedback.by_loss import ByLoss
 from targetprop.feedback.responses import ByResponses
 from targetprop.learner import Learner, Trainable
-from targetprop.utils.errors import UserError
+from targetprop.utils.errors import UserError, require
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,12 @@ def _refuse_length(config: DictConfig, size: Size, work: int, learner: Trainable
     batch = min(config.datamodule.batch_size, size.images)
     step, key = _step(work * batch, learner)
     rate = GPU if usable_gpus(config.trainer.gpus) else CORE * (config.trainer.threads or torch.get_num_threads())
-    steps = _steps(config.trainer, (1 - config.datamodule.val_fraction) * size.images / batch)
+    batches = (1 - config.datamodule.val_fraction) * size.images / batch
+    limit = config.trainer.get("limit_train_batches", 1.0)
+    if isinstance(limit, float) and size.fixed:
+        expected = f"a share of the {batches:.0f} batches of an epoch that is one or more of them"
+        require(limit == 1 or limit * batches >= 1, "trainer.limit_train_batches", expected, limit)
+    steps = _steps(config.trainer, batches)
     refuse_endless(key or "trainer.max_epochs", step, steps, rate)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 
 from targetprop.app.schema.keys import Key, Keys
-from targetprop.app.schema.kinds import FRACTION, MAPPING, NULL, SHARE, TEXT, TRUTH, WORD, choice, number, whole
+from targetprop.app.schema.kinds import DURATION, FRACTION, NULL, SHARE, TRUTH, WORD, choice, number, whole
 from targetprop.app.trainer import MATMUL_PRECISIONS, PRECISIONS
 
-MOST_THREADS = max(256, os.cpu_count() or 1)
+MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
 """More are of no use, and may not start."""
 MOST_EPOCHS = 1_000_000
-DURATION = TEXT | MAPPING | NULL
 STOPS = "; without it only `max_epochs` ends a run"
 
 OWN: Keys = {
@@ -27,9 +26,9 @@ LAYER_PARALLEL: Keys = {
 LIGHTNING: Keys = {
     "max_epochs": Key(whole(-1, MOST_EPOCHS), "of the run; -1 where `max_steps` or `max_time` bounds it"),
     "min_epochs": Key(whole(0) | NULL, "epochs that are trained whatever a callback says"),
-    "max_steps": Key(whole(-1), f"steps after which the run ends{STOPS}"),
+    "max_steps": Key(whole(1) | whole(-1, -1), f"steps after which the run ends{STOPS}"),
     "min_steps": Key(whole(0) | NULL, "steps that are trained whatever a callback says"),
-    "max_time": Key(DURATION, f"time after which the run ends, days:hours:minutes:seconds{STOPS}"),
+    "max_time": Key(DURATION | NULL, f"time after which the run ends, days:hours:minutes:seconds{STOPS}"),
     "limit_train_batches": Key(SHARE, "share of an epoch's batches that is trained on, or their number"),
     "limit_val_batches": Key(FRACTION, "share of the validation batches that is used, or their number"),
     "limit_test_batches": Key(FRACTION, "share of the test batches that is used, or their number"),
@@ -37,7 +36,7 @@ LIGHTNING: Keys = {
     "overfit_batches": Key(FRACTION, "share of batches, or their number, to train and validate on, again and again"),
     "fast_dev_run": Key(TRUTH | whole(0), "so many batches of everything, once, without records"),
     "check_val_every_n_epoch": Key(whole(1), "epochs from one validation to the next"),
-    "val_check_interval": Key(SHARE | DURATION, "share of an epoch from one validation to the next, or steps"),
+    "val_check_interval": Key(SHARE | DURATION | NULL, "share of an epoch from one validation to the next, or steps"),
     "num_sanity_val_steps": Key(whole(-1), "validation batches before training"),
     "log_every_n_steps": Key(whole(1), "steps from one row of metrics to the next"),
     "precision": Key(choice(*PRECISIONS), "of numbers; bf16-mixed is bfloat16 by autocast"),
