@@ -36,8 +36,7 @@ def try_rates(make: Callable[[Optimizer], LRScheduler], f_optim: OptimizerSpec, 
     try:
         scheduler = make(optimizer)
     except Exception as error:  # whatever a schedule of the user's own raises
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"no schedule can be made: {reason}", key="scheduler") from error
+        raise _failed("no schedule can be made", error) from error
     refuse_plateau(scheduler)
     optimizer.step()
     for count in range(length * (STEPS if counts_steps(scheduler) else 1)):
@@ -51,5 +50,11 @@ def try_rates(make: Callable[[Optimizer], LRScheduler], f_optim: OptimizerSpec, 
         try:
             scheduler.step()
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"the schedule cannot be followed: {reason}", key="scheduler") from error
+            if count and counts_steps(scheduler):
+                return  # it is at its end: how many steps the run has is not known yet
+            raise _failed("the schedule cannot be followed", error) from error
+
+
+def _failed(what: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"{what}: {reason}", key="scheduler")

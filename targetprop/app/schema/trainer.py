@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 
 from targetprop.app.schema.keys import Key, Keys
-from targetprop.app.schema.kinds import DURATION, FRACTION, NULL, SHARE, TRUTH, WORD, choice, number, whole
+from targetprop.app.schema.kinds import DURATION, FRACTION, NULL, SHARE, TRUTH, WORD, Kind, choice, number, whole
 from targetprop.app.trainer import MATMUL_PRECISIONS, PRECISIONS
 
 MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
 """More are of no use, and may not start."""
+THREADS = Kind("a whole number, 1 or more, at most 64 or four times the machine's cores", whole(1, MOST_THREADS).takes)
 MOST_EPOCHS = 1_000_000
 STOPS = "; without it only `max_epochs` ends a run"
 
 OWN: Keys = {
     "gpus": Key(whole(0) | NULL, "null is a GPU if there is one, 0 the CPU; sequential training uses one"),
-    "threads": Key(whole(1, MOST_THREADS) | NULL, "of the CPU; null is as many as the work of a batch is worth"),
+    "threads": Key(THREADS | NULL, "of the CPU; null is as many as the work of a batch is worth"),
     "matmul_precision": Key(choice(*MATMUL_PRECISIONS), "of float32 on a GPU: highest is float32, the others are TF32"),
     "cuda_graph": Key(TRUTH, "whether a training step is one CUDA graph, on a GPU"),
 }
@@ -23,7 +24,7 @@ LAYER_PARALLEL: Keys = {
     "processes": Key(whole(1) | NULL, "how many share out the pairs; null is one for each pair with trained feedback"),
     "data_parallel": Key(whole(1), "groups of so many processes, each on batches of its own"),
 }
-LIGHTNING: Keys = {
+LIGHTNING: Keys = {  # without those that would change nothing in a run
     "max_epochs": Key(whole(-1, MOST_EPOCHS), "of the run; -1 where `max_steps` or `max_time` bounds it"),
     "min_epochs": Key(whole(0) | NULL, "epochs that are trained whatever a callback says"),
     "max_steps": Key(whole(1) | whole(-1, -1), f"steps after which the run ends{STOPS}"),
@@ -32,7 +33,6 @@ LIGHTNING: Keys = {
     "limit_train_batches": Key(SHARE, "share of an epoch's batches that is trained on, or their number"),
     "limit_val_batches": Key(FRACTION, "share of the validation batches that is used, or their number"),
     "limit_test_batches": Key(FRACTION, "share of the test batches that is used, or their number"),
-    "limit_predict_batches": Key(FRACTION | NULL, "nothing is predicted here"),
     "overfit_batches": Key(FRACTION, "share of batches, or their number, to train and validate on, again and again"),
     "fast_dev_run": Key(TRUTH | whole(0), "so many batches of everything, once, without records"),
     "check_val_every_n_epoch": Key(whole(1), "epochs from one validation to the next"),
@@ -46,18 +46,13 @@ LIGHTNING: Keys = {
     "deterministic": Key(TRUTH | choice("warn") | NULL, "whether torch refuses operations that are not deterministic"),
     "benchmark": Key(TRUTH | NULL, "whether cuDNN tries out which algorithm is the fastest"),
     "inference_mode": Key(TRUTH, "whether evaluation is without any graph of gradients"),
-    "use_distributed_sampler": Key(TRUTH, "of no effect: batches are shared out by the loader"),
     "profiler": Key(choice("simple", "advanced", "pytorch") | NULL, "what times the parts of a step"),
     "detect_anomaly": Key(TRUTH, "whether autograd says where a number that is none came from"),
     "barebones": Key(TRUTH, "whether everything but training is switched off"),
-    "sync_batchnorm": Key(TRUTH, "of no effect: each process has its own statistics"),
-    "reload_dataloaders_every_n_epochs": Key(whole(0), "of no effect: loaders do not change"),
     "enable_checkpointing": Key(TRUTH, "whether checkpoints are written; else it follows from the callbacks"),
     "enable_progress_bar": Key(TRUTH, "whether a terminal shows a bar"),
     "enable_model_summary": Key(TRUTH, "whether layers are listed before training"),
-    "enable_autolog_hparams": Key(TRUTH, "of no effect: the configuration is kept as config.yaml"),
     "default_root_dir": Key(WORD | NULL, "where Lightning looks for files of its own, and finds none"),
-    "model_registry": Key(NULL, "not for local runs"),
 }
 TARGETS: dict[str, Keys] = {
     "targetprop.app.trainer.build_trainer": {**OWN, **LIGHTNING},
