@@ -69,8 +69,8 @@ def _check_section(config: DictConfig, name: str) -> None:
     else:
         kind = MAPPING | NULL
         require(kind.takes(given), name, f"one of the choices of the group ({kind.expected})", given)
-        for member, each in (given or {}).items():
-            (OBJECT | NULL).check(f"{name}.{member}", each)
+        for member, each in (config.get(name) or {}).items():
+            (OBJECT | NULL).check(f"{name}.{member}", plain_value(each))
 
 
 def _check_roles(config: DictConfig) -> None:

@@ -31,8 +31,10 @@ their signature and its annotations.
 This page is written from `targetprop/app/schema/` by
 `python -m targetprop.app.schema.reference > docs/configuration.md`.
 """
+PARALLEL = "targetprop.app.trainer.build_layer_parallel_trainer"
+"""Which has all settings of the other trainer, too."""
 GROUPS: Mapping[str, tuple[str, Mapping[str, Keys]]] = {
-    "trainer": ("", trainer.TARGETS),
+    "trainer": ("", {**trainer.TARGETS, PARALLEL: trainer.LAYER_PARALLEL}),
     "model": ("", model.TARGETS),
     "network": (".hparams", network.TARGETS),
     "datamodule": ("", datamodule.TARGETS),
@@ -58,7 +60,10 @@ def page() -> str:
         parts.append(f"## {group}\n")
         parts += [f"Choices: {', '.join(f'`{name}`' for name in _choices(group))}.\n"]
         for target, keys in targets.items():
-            parts += [f"### {target}\n", _table(keys, _defaults(group, target), f"{group}{place}.")]
+            within = ".augmentation" if target.endswith(".Augmentation") else place
+            parts += [f"### {target}\n", _table(keys, _defaults(group, target), f"{group}{within}.")]
+            if target == PARALLEL:
+                parts.append("And all those of the other trainer.\n")
         if group == "model":
             parts.append(_numbers())
     return "\n".join([*parts, LIMITS]).rstrip() + "\n"
