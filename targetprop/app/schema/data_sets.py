@@ -13,20 +13,22 @@ class Size(NamedTuple):
         shape: (channels, height, width).
         classes: how many.
         images: of the training set.
+        tests: of the test set.
         fixed: whether files with images of another size are none of this data set.
     """
 
     shape: tuple[int, int, int]
     classes: int
     images: int
+    tests: int
     fixed: bool = True
 
 
 SIZES: Mapping[str, Size] = {
-    "targetprop.data.digits.load": Size((1, 8, 8), 10, 1438),
-    "targetprop.data.mnist.load": Size((1, 28, 28), 10, 60_000, fixed=False),
-    "targetprop.data.fashion_mnist.load": Size((1, 28, 28), 10, 60_000, fixed=False),
-    "targetprop.data.cifar10.load": Size((3, 32, 32), 10, 50_000),
-    "targetprop.data.imagenet32.load": Size((3, 32, 32), 1000, 1_281_167, fixed=False),
+    "targetprop.data.digits.load": Size((1, 8, 8), 10, 1438, 359),
+    "targetprop.data.mnist.load": Size((1, 28, 28), 10, 60_000, 10_000, fixed=False),
+    "targetprop.data.fashion_mnist.load": Size((1, 28, 28), 10, 60_000, 10_000, fixed=False),
+    "targetprop.data.cifar10.load": Size((3, 32, 32), 10, 50_000, 10_000),
+    "targetprop.data.imagenet32.load": Size((3, 32, 32), 1000, 1_281_167, 50_000, fixed=False),
 }
 """By the import path of what reads them."""

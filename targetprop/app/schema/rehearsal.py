@@ -47,8 +47,22 @@ def rehearse(config: DictConfig) -> None:
     except Exception as error:  # an operation that cannot do without values: the real network is made later
         log.debug("Not rehearsed: %r", error)
         return
+    if size.fixed:
+        _refuse_small_shares(config, size)
     _refuse_size(config, size, network, learner)
     _refuse_length(config, size, work, learner)
+
+
+def _refuse_small_shares(config: DictConfig, size: Size) -> None:
+    """Refuse shares of batches that are less than one of them."""
+    data, held = config.datamodule, round(config.datamodule.val_fraction * size.images)
+    evaluated = data.get("eval_batch_size", 500)
+    images = {"train": (size.images - held, data.batch_size), "val": (held, evaluated), "test": (size.tests, evaluated)}
+    for part, (count, batch) in images.items():
+        batches, share = math.ceil(count / batch), config.trainer.get(f"limit_{part}_batches", 1.0)
+        expected = f"a share of {batches} batches that is one or more of them"
+        met = not isinstance(share, float) or share in (0, 1) or count == 0 or share * batches >= 1
+        require(met, f"trainer.limit_{part}_batches", expected, share)
 
 
 def _learner(config: DictConfig, network: nn.Sequential) -> Trainable:
@@ -74,10 +88,6 @@ def _refuse_length(config: DictConfig, size: Size, work: int, learner: Trainable
     step, key = _step(work * batch, learner)
     rate = GPU if usable_gpus(config.trainer.gpus) else CORE * (config.trainer.threads or torch.get_num_threads())
     batches = (1 - config.datamodule.val_fraction) * size.images / batch
-    limit = config.trainer.get("limit_train_batches", 1.0)
-    if isinstance(limit, float) and size.fixed:
-        expected = f"a share of the {batches:.0f} batches of an epoch that is one or more of them"
-        require(limit == 1 or limit * batches >= 1, "trainer.limit_train_batches", expected, limit)
     steps = _steps(config.trainer, batches)
     refuse_endless(key or "trainer.max_epochs", step, steps, rate)
 
