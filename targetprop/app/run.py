@@ -24,6 +24,7 @@ from targetprop.app import checkpoints, resume
 from targetprop.app.callbacks.checkpoint import BestCheckpoint
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.history import History
+from targetprop.app.models import check_hparams
 from targetprop.app.module import Classifier
 from targetprop.app.objects import build, build_members, call, plain
 from targetprop.app.optimizers import forward_optimizer
@@ -33,6 +34,7 @@ from targetprop.app.record import Place, record_of, with_place
 from targetprop.app.report.table import Result, results_table, times_line
 from targetprop.app.report.tree import config_tree
 from targetprop.app.schema.check import check
+from targetprop.app.schema.rehearsal import rehearse
 from targetprop.app.threads import cpu_threads, multiply_adds
 from targetprop.data.views import VIEWS
 from targetprop.execution.graph import GraphedStep
@@ -65,7 +67,7 @@ def train(config: DictConfig) -> dict[str, float]:
     Raises:
         UserError: something in the configuration, or in the data it names, cannot work; the message says what.
     """
-    check(config)
+    check_configuration(config)
     threads = config.trainer.threads
     with prefixed("trainer"):
         check_gpus(config.trainer.gpus)
@@ -80,6 +82,17 @@ def train(config: DictConfig) -> dict[str, float]:
             return _train(config)
     job_logging = plain(HydraConfig.get().job_logging) if HydraConfig.initialized() else {}
     return launch(_train_plain, plain(config), count_processes(config), job_logging)
+
+
+def check_configuration(config: DictConfig) -> None:
+    """Refuse a configuration that cannot work, before any data is read.
+
+    Raises:
+        UserError: one of its settings, named by its full key, in one line.
+    """
+    check(config)
+    check_hparams(config.model)
+    rehearse(config)
 
 
 def _train_plain(config: dict[str, Any]) -> dict[str, float]:

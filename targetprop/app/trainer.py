@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -18,24 +18,13 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from targetprop.app.checkpoints import WholeFiles
 from targetprop.app.processes import check_gpus, own_device, rank
+from targetprop.app.schema.trainer import MATMUL_PRECISIONS, PLACES, PRECISIONS, refuse_places
 from targetprop.app.strategy import LayerParallelStrategy
 from targetprop.execution.grid import Grid
 from targetprop.utils.errors import UserError, refuse_unknown, require, require_whole
 
 OWN = ("gpus", "threads", "matmul_precision", "cuda_graph")
 log = logging.getLogger(__name__)
-PRECISIONS = ("32-true", "64-true", "bf16-mixed")
-PLACES = {
-    "accelerator": "trainer.gpus says where a run is: 0 is the CPU, null a GPU if there is one.",
-    "devices": "trainer.gpus says where a run is, and trainer=layer_parallel trains in several processes.",
-    "num_nodes": "trainer=layer_parallel trains on several machines, see docs/layer_parallel.md.",
-    "strategy": "trainer=layer_parallel trains in several processes.",
-    "plugins": "it is not for the configuration.",
-    "callbacks": "the group callbacks says which there are: +callbacks.NAME={_target_:...}",
-    "logger": "the group logger says which there are: +logger.NAME={_target_:...}",
-}
-"""Options of Lightning's that are set here, and what to set in their place."""
-MATMUL_PRECISIONS = ("highest", "high", "medium")
 
 
 def build_trainer(
@@ -111,13 +100,6 @@ def build_layer_parallel_trainer(
     strategy = LayerParallelStrategy(device, grid)
     accelerator = "gpu" if device.type == "cuda" else "cpu"
     return _trainer(accelerator, matmul_precision, callbacks, logger, {**options, "strategy": strategy})
-
-
-def refuse_places(options: Iterable[str]) -> None:
-    """Raise `UserError` for an option of Lightning's that is set elsewhere, or not by a configuration."""
-    for key in options:
-        if key in PLACES:
-            raise UserError(f"this is set by targetprop; {PLACES[key]}", key=key)
 
 
 def _trainer(

@@ -21,9 +21,9 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from targetprop.app.cli import CONF, check_overrides
 from targetprop.app.objects import build
 from targetprop.app.repeated import refuse_repeated
-from targetprop.app.run import train
+from targetprop.app.run import check_configuration, train
 from targetprop.app.schema import costs
-from targetprop.app.schema.check import GROUPS, check
+from targetprop.app.schema.check import GROUPS
 from targetprop.app.schema.objects import DESCRIBED, INSTRUCTIONS, described
 from targetprop.app.schema.reference import page
 from targetprop.utils.errors import UserError
@@ -62,7 +62,7 @@ def changed(config: DictConfig, key: str, value: Any) -> DictConfig:
 
 def refusal(config: DictConfig) -> str:
     with pytest.raises(UserError) as caught:
-        check(config)
+        check_configuration(config)
     return str(caught.value)
 
 
@@ -96,7 +96,7 @@ def test_every_choice_of_every_group_is_right(choice: str) -> None:
         overrides += ["model.algorithm=targetprop.algorithms.DTP"]
     if choice in ("model=as_printed", "model=notebook_dtp"):
         overrides += ["network=mlp"]
-    check(compose(*overrides))
+    check_configuration(compose(*overrides))
 
 
 def test_everything_of_a_described_object_is_described() -> None:
@@ -296,7 +296,7 @@ OWN: Mapping[str, tuple[str, dict[str, Any]]] = {
 def test_objects_of_the_users_own_are_taken_and_their_settings_checked(place: str) -> None:
     key, described_so = OWN[place]
     config = changed(compose("model=delta_mirror"), key, described_so)
-    check(config)
+    check_configuration(config)
     name = {"callbacks.own": "count", "scheduler": "factor", "network.hparams": "width"}[place]
     for value in ("abc", None, [1], {"a": 1}):
         assert refusal(changed(config, f"{place}.{name}", value)).startswith(f"{place}.{name}: expected a ")

@@ -1,10 +1,9 @@
-"""The whole configuration, checked before any data is read: what each section is, what stands in it, what fits what."""
+"""The sections of a configuration: what each is, what stands in it, and what fits what."""
 
 from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from targetprop.app.models import check_hparams
 from targetprop.app.schema.combinations import refuse_combinations
 from targetprop.app.schema.kinds import MAPPING, NULL, OBJECT
 from targetprop.app.schema.model import COMMON
@@ -17,9 +16,8 @@ from targetprop.app.schema.objects import (
     setting_kinds,
 )
 from targetprop.app.schema.plain import PLAIN
-from targetprop.app.schema.rehearsal import rehearse
 from targetprop.app.schema.roles import ROLES, check_call, check_role
-from targetprop.app.trainer import refuse_places
+from targetprop.app.schema.trainer import refuse_places
 from targetprop.utils.errors import prefixed, refuse_unknown, require
 
 GROUPS = ("trainer", "model", "network", "datamodule", "scheduler", "callbacks", "logger")
@@ -53,9 +51,7 @@ def check(config: DictConfig) -> None:
     _check_network(config.network)
     for name in ("scheduler", "callbacks", "logger"):
         check_object(config.get(name))
-    check_hparams(config.model)
     refuse_combinations(config)
-    rehearse(config)
 
 
 def _check_section(config: DictConfig, name: str) -> None:

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from targetprop.app.schema.keys import Key, Keys
 from targetprop.app.schema.kinds import DURATION, FRACTION, NULL, SHARE, TRUTH, WORD, Kind, choice, number, whole
-from targetprop.app.trainer import MATMUL_PRECISIONS, PRECISIONS
+from targetprop.utils.errors import UserError
 
+PRECISIONS = ("32-true", "64-true", "bf16-mixed")
+PLACES = {
+    "accelerator": "trainer.gpus says where a run is: 0 is the CPU, null a GPU if there is one.",
+    "devices": "trainer.gpus says where a run is, and trainer=layer_parallel trains in several processes.",
+    "num_nodes": "trainer=layer_parallel trains on several machines, see docs/layer_parallel.md.",
+    "strategy": "trainer=layer_parallel trains in several processes.",
+    "plugins": "it is not for the configuration.",
+    "callbacks": "the group callbacks says which there are: +callbacks.NAME={_target_:...}",
+    "logger": "the group logger says which there are: +logger.NAME={_target_:...}",
+}
+"""Options of Lightning's that are set here, and what to set in their place."""
+MATMUL_PRECISIONS = ("highest", "high", "medium")
 MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
 """More are of no use, and may not start."""
 THREADS = Kind("a whole number, 1 or more, at most 64 or four times the machine's cores", whole(1, MOST_THREADS).takes)
@@ -58,3 +71,10 @@ TARGETS: dict[str, Keys] = {
     "targetprop.app.trainer.build_trainer": {**OWN, **LIGHTNING},
     "targetprop.app.trainer.build_layer_parallel_trainer": {**OWN, **LAYER_PARALLEL, **LIGHTNING},
 }
+
+
+def refuse_places(options: Iterable[str]) -> None:
+    """Raise `UserError` for an option of Lightning's that is set elsewhere, or not by a configuration."""
+    for key in options:
+        if key in PLACES:
+            raise UserError(f"this is set by targetprop; {PLACES[key]}", key=key)
