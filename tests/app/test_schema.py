@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -107,7 +108,7 @@ def test_everything_of_a_described_object_is_described() -> None:
                 names = each.get("hparams", each) if group == "network" else each
                 known = {*described(target), *INSTRUCTIONS, "defaults"}
                 if target.__name__ not in ("StepLosses", "Genuineness", "load"):  # which have no settings
-                    assert known >= set(names), f"{path}: {key}"
+                    assert known >= set(map(str, names)), f"{path}: {key}"
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
@@ -154,7 +155,7 @@ def test_no_setting_of_a_described_object_takes_what_is_no_value(choices: list[s
     tried = 0
     for group in ("trainer", "datamodule", "scheduler", "callbacks", "logger"):
         for key, each in objects(compose(*choices)[group]):
-            for name in each:
+            for name in map(str, each):
                 if name in INSTRUCTIONS or isinstance(each._get_node(name), DictConfig):
                     continue
                 said = refusal(changed(compose(*choices), f"{key}.{name}", value))
@@ -242,7 +243,7 @@ def test_a_wrong_target_is_refused(wrong: object) -> None:
 
 
 def test_nothing_is_read_for_a_configuration_that_is_refused() -> None:
-    read = []
+    read: list[str] = []
     config = changed(compose("scheduler=cosine"), "scheduler.eta_min", "abc")
     config.datamodule.load._target_ = f"{__name__}.note_reading"
     note_reading.calls = read  # type: ignore[attr-defined]
@@ -342,7 +343,7 @@ def test_a_run_of_years_is_refused_and_one_of_days_announced(caplog: pytest.LogC
 
 
 def test_memory_is_that_of_weights_gradients_and_the_largest_layer() -> None:
-    with costs.torch.device("meta"):
+    with torch.device("meta"):
         net = nn.Sequential(nn.Flatten(), nn.Linear(12, 100), nn.Linear(100, 7))
     numbers = 12 * 100 + 100 + 100 * 7 + 7
     assert costs.least_memory(net, net.parameters(), (3, 2, 2), batch=5) == (2 * 4 * numbers, 4 * 5 * 100)

@@ -12,11 +12,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from targetprop.app.schema import callbacks, datamodule, logger, model, network, scheduler, trainer
 from targetprop.app.schema.annotations import kinds_of
 from targetprop.app.schema.keys import Keys
-from targetprop.app.schema.kinds import Kind
+from targetprop.app.schema.kinds import TRUTH, Kind, choice
 from targetprop.utils.errors import UserError, prefixed, refuse_unknown, require
 
 INSTRUCTIONS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 """Keys that Hydra reads itself."""
+SWITCHES = {"_partial_": TRUTH, "_recursive_": TRUTH, "_convert_": choice("none", "partial", "object", "all")}
 DESCRIBED: Mapping[str, Keys] = {
     **trainer.TARGETS, **model.TARGETS, **network.TARGETS, **datamodule.TARGETS, **scheduler.TARGETS,
     **callbacks.TARGETS, **logger.TARGETS,
@@ -62,6 +63,9 @@ def check_object(config: Any) -> None:
     """
     if isinstance(config, DictConfig) and "_target_" in config:
         target = find_target(config)
+        for name, kind in SWITCHES.items():
+            if name in config:
+                kind.check(str(config._get_full_key(name)), plain_value(config[name]))
         given = [str(key) for key in config if str(key) not in INSTRUCTIONS]
         check_arguments(target, config, given)
         if not config.get("_partial_") and "_args_" not in config:
