@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ import pytest
 from omegaconf import OmegaConf, open_dict
 
 from targetprop.app.cli import CONF, check_overrides, check_search, run
+from targetprop.app.sweep import FAILED
 from targetprop.utils.errors import UserError
 
 SMALL = [
@@ -41,6 +43,17 @@ def test_a_sweep_goes_on_after_a_run_that_diverged(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert "Training diverged" in ended.stdout
     assert [(tmp_path / "sweep" / each / "results.json").is_file() for each in ("0", "1")] == [False, True]
+
+
+def test_a_sweep_goes_on_after_a_job_with_a_bad_value_and_says_so_at_its_end(tmp_path: Path) -> None:
+    (tmp_path / "sweep" / "7").mkdir(parents=True)
+    (tmp_path / "sweep" / "7" / FAILED).write_text("of an earlier sweep")
+    ended = command("-m", "model.hparams.f_optim.lr=0.01,abc,0.02", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert ended.returncode == 1
+    assert [(tmp_path / "sweep" / each / "results.json").is_file() for each in "012"] == [True, False, True]
+    first, *failed = ended.stderr.strip().splitlines()[-2:]
+    assert first == "Error: 1 job of this sweep failed, the others have their results:"
+    assert re.match(r"  sweep/1: .*f_optim.lr=abc.*: model.hparams.f_optim.lr: expected .*, got 'abc'$", failed[0])
 
 
 @pytest.mark.parametrize(

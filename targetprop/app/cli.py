@@ -11,6 +11,8 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -20,6 +22,8 @@ from targetprop.app import legacy
 from targetprop.app.going_on import with_recorded
 from targetprop.app.moved import refuse_moved
 from targetprop.app.quoting import refuse_unreadable
+from targetprop.app.repeated import refuse_repeated
+from targetprop.app.sweep import note_failure
 from targetprop.app.waiting import set_wait_policy
 from targetprop.utils.errors import UserError, no_such, unknown
 
@@ -41,6 +45,7 @@ def main() -> None:
         convert_imagenet(given[1:])
         return
     try:
+        refuse_repeated(given)
         arguments = with_recorded(legacy.translate(given))
         if any(each.startswith("-") for each in arguments):  # sweeps and Hydra's own options are Hydra's to check
             refuse_moved(arguments)
@@ -69,10 +74,21 @@ def run(config: DictConfig) -> float | None:
     except (UserError, OmegaConfBaseException) as error:
         said = one_line(error)
         log.error("Error: %s", said)  # into run.log, where the run has one
-        if isinstance(error, DivergenceError) and HydraConfig.get().mode == RunMode.MULTIRUN:
-            print(f"Error: {said}", flush=True)
-            return 0.0  # the sweep goes on: a network of infinite weights gets nothing right
-        sys.exit(f"Error: {said}")
+        if not _is_of_a_sweep():
+            sys.exit(f"Error: {said}")
+        if not isinstance(error, DivergenceError):  # which is a result: infinite weights get nothing right
+            note_failure(said)
+        print(f"Error: {said}", flush=True)
+    except Exception as error:
+        if not _is_of_a_sweep():
+            raise
+        log.exception("This job failed.")
+        note_failure(" ".join(f"{type(error).__name__}: {error}".split()))
+    return 0.0  # the sweep goes on
+
+
+def _is_of_a_sweep() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def one_line(error: Exception) -> str:
@@ -92,6 +108,8 @@ def check_overrides(overrides: list[str]) -> DictConfig:
     """
     refuse_moved(overrides)
     refuse_unreadable(overrides)
+    for override in overrides:
+        _refuse_no_choice(override)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             if any(each.startswith("hparams_search=") for each in overrides):
@@ -102,7 +120,20 @@ def check_overrides(overrides: list[str]) -> DictConfig:
         except ConfigCompositionException as error:
             raise _unknown_key(str(error), overrides) from None
         except HydraException as error:
-            raise UserError(str(error)) from None
+            raise UserError(one_line(error)) from None
+
+
+def _refuse_no_choice(override: str) -> None:
+    """Refuse a value that is no name in place of a choice of a group."""
+    parsed = OverridesParser.create().parse_override(override)
+    group, value = parsed.key_or_group, parsed.value()
+    if parsed.is_delete() or not (CONF / group).is_dir() or isinstance(value, dict):
+        return  # of a dict, Hydra takes the keys
+    names = value if isinstance(value, list) else [value]
+    if not names or not all(isinstance(each, str | QuotedString) for each in names):
+        raise unknown(
+            group, parsed.get_value_element_as_str(), sorted(each.stem for each in (CONF / group).glob("*.yaml"))
+        )
 
 
 def check_search(config: DictConfig) -> None:
@@ -140,6 +171,7 @@ def _takes_more(place: list[str], node: DictConfig) -> bool:
 def _unknown_key(message: str, overrides: list[str]) -> UserError:
     """Explain a key that the configuration lacks by the keys that stand in its place, in the groups chosen."""
     found = re.search(r"Could not (?:override|find|append).*?'([\w./@-]+)'", message)
+    message = " ".join(message.split())
     if not found:
         return UserError(message)
     *parents, last = found[1].split(".")

@@ -6,17 +6,18 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from hydra.utils import get_object
+from hydra.utils import get_method, get_object
+from omegaconf import DictConfig
 from torch import nn
 
 from targetprop.algorithms import Algorithm, named
-from targetprop.app.objects import refuse_unknown
-from targetprop.app.optimizers import optimizer_spec
+from targetprop.app.objects import plain
+from targetprop.app.optimizers import forward_optimizer, optimizer_spec
 from targetprop.app.places import NUMBERS, placed
 from targetprop.baselines.backprop import Backprop
 from targetprop.baselines.notebook import AsPrinted
 from targetprop.learner import Learner
-from targetprop.utils.errors import UserError, require
+from targetprop.utils.errors import UserError, refuse_unknown, require
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +34,34 @@ def target_propagation(network: nn.Sequential, hparams: Mapping[str, Any], *, se
     Raises:
         UserError: a value that does not fit, or that the algorithm does not have, named by its full key.
     """
-    numbers = {key: value for key, value in hparams.items() if key != "f_optim"}
     with placed():
-        chosen = find_algorithm(algorithm)
-        refuse_unknown(numbers, [*chosen.numbers, "f_optim"])
-        if "b_optim" in numbers:
-            numbers["b_optim"] = optimizer_spec("b_optim", hparams)
-        given = chosen.with_numbers(**numbers)
+        chosen, given = _with_numbers(algorithm, hparams)
         if "." in algorithm:
             _say_replaced(algorithm, chosen, given)
         return Learner(network, given, seed=seed)
+
+
+def check_hparams(model: DictConfig) -> None:
+    """Refuse numbers that a model does not have or that do not fit, as far as this does not depend on the network.
+
+    Raises:
+        UserError: one of them, named by its full key.
+    """
+    hparams = plain(model.hparams)
+    forward_optimizer(hparams)
+    if get_method(model["_target_"]) is target_propagation:
+        with placed():
+            _with_numbers(model.algorithm, hparams)
+
+
+def _with_numbers(algorithm: str, hparams: Mapping[str, Any]) -> tuple[Algorithm, Algorithm]:
+    """The algorithm as it is, and with the numbers of `hparams`."""
+    numbers = {key: value for key, value in hparams.items() if key != "f_optim"}
+    chosen = find_algorithm(algorithm)
+    refuse_unknown(numbers, [*chosen.numbers, "f_optim"])
+    if "b_optim" in numbers:
+        numbers["b_optim"] = optimizer_spec("b_optim", hparams)
+    return chosen, chosen.with_numbers(**numbers)
 
 
 def as_printed(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int) -> AsPrinted:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from targetprop.app.objects import refuse_unknown
 from targetprop.app.places import placed
 from targetprop.feedback.base import OptimizerSpec
-from targetprop.utils.errors import UserError, is_number, prefixed, require
+from targetprop.utils.errors import UserError, is_number, prefixed, refuse_unknown, require
 
 
 def optimizer_spec(name: str, hparams: Mapping[str, Any]) -> OptimizerSpec:

@@ -14,12 +14,10 @@ from targetprop.app.checkpoint.names import LAST, PREVIOUS
 from targetprop.app.errors import DivergenceError
 from targetprop.app.objects import plain
 from targetprop.app.processes import is_started
+from targetprop.app.schema.plain import REWIND
 
 log = logging.getLogger(__name__)
 
-STOP, REWIND = "stop", "rewind"
-ANSWERS = (STOP, REWIND)
-"""What `on_divergence` may be."""
 MOST = 10
 """How often a run goes back: after so many halves its rates are a thousandth."""
 RATES = ("model.hparams.f_optim.lr", "model.hparams.b_optim.lr")

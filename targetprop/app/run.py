@@ -36,8 +36,9 @@ from targetprop.app.folder import RESULTS, claim, free_name
 from targetprop.app.going_on import command
 from targetprop.app.lock import owned
 from targetprop.app.loggers.journal import Journal
+from targetprop.app.models import check_hparams
 from targetprop.app.module import Classifier
-from targetprop.app.objects import build, build_members, call, plain, refuse_unknown
+from targetprop.app.objects import build, build_members, call, plain
 from targetprop.app.optimizers import forward_optimizer
 from targetprop.app.places import placed
 from targetprop.app.processes import (
@@ -51,7 +52,9 @@ from targetprop.app.processes import (
 )
 from targetprop.app.report.table import Result, results_table, times_line
 from targetprop.app.report.tree import config_tree
-from targetprop.app.rewind import ANSWERS, rewinding
+from targetprop.app.rewind import rewinding
+from targetprop.app.schema.check import check
+from targetprop.app.schema.rehearsal import rehearse
 from targetprop.app.signals import Signals, StoppedError, requeue
 from targetprop.app.threads import cpu_threads, multiply_adds
 from targetprop.app.unwritten import or_told
@@ -61,7 +64,7 @@ from targetprop.execution.graph import GraphedStep
 from targetprop.execution.memory import keep_freed_memory
 from targetprop.layers.fixed import Whitening
 from targetprop.learner import Learner, Trainable
-from targetprop.utils.errors import UserError, is_number, prefixed, require, require_whole, unknown
+from targetprop.utils.errors import UserError, is_number, prefixed, refuse_unknown, require, require_whole
 from targetprop.utils.files import write_text
 
 if TYPE_CHECKING:
@@ -69,10 +72,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PLAIN = (
-    "seed", "data_dir", "train", "test", "views", "ckpt_path", "output_dir", "overwrite", "on_divergence",
-)  # fmt: skip
-"""What is set beside the groups."""
 GROUPS = ("model", "network", "datamodule", "trainer", "scheduler", "callbacks", "logger")
 
 CROSS_ENTROPY = "torch.nn.functional.cross_entropy"
@@ -97,7 +96,7 @@ def train(config: DictConfig) -> dict[str, float]:
 
 def _start(config: DictConfig, overrides: Sequence[str] | None) -> dict[str, float]:
     """Train in this process, or in several."""
-    _check_start(config)
+    check_configuration(config)
     threads = config.trainer.threads
     with prefixed("trainer"):
         check_gpus(config.trainer.gpus)
@@ -116,6 +115,17 @@ def _start(config: DictConfig, overrides: Sequence[str] | None) -> dict[str, flo
     count = count_processes(config)
     with _own(config):
         return launch(work, plain(config), count, job_logging)
+
+
+def check_configuration(config: DictConfig) -> None:
+    """Refuse a configuration that cannot work, before any data is read.
+
+    Raises:
+        UserError: one of its settings, named by its full key, in one line.
+    """
+    check(config)
+    check_hparams(config.model)
+    rehearse(config)
 
 
 def _train_plain(config: dict[str, Any], overrides: Sequence[str] | None) -> dict[str, float]:
@@ -261,20 +271,6 @@ def _places(config: DictConfig, trainer: L.Trainer, start: resume.Start) -> list
     device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     return with_place(start.places, start.position.epoch, name, cuda_graph=bool(config.trainer.get("cuda_graph")))
-
-
-def _check_start(config: DictConfig) -> None:
-    refuse_unknown(map(str, config), [*PLAIN, *GROUPS])
-    for key in ("train", "test", "overwrite"):
-        require(isinstance(config[key], bool), key, "true or false", config[key])
-    require_whole("seed", config.seed, least=0)
-    require(config.seed < 2**32, "seed", "a number below 2**32", config.seed)
-    if config.on_divergence not in ANSWERS:
-        raise unknown("on_divergence", config.on_divergence, ANSWERS)
-    if config.views is not None and config.views not in VIEWS:
-        raise unknown("views", config.views, VIEWS)
-    if not config.train and config.ckpt_path is None:
-        raise UserError("train=false evaluates a checkpoint: say which.", key="ckpt_path")
 
 
 def _keep_config(config: DictConfig) -> None:

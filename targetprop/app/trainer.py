@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -17,24 +17,14 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from targetprop.app.checkpoint.files import WholeFiles
-from targetprop.app.objects import refuse_unknown
 from targetprop.app.processes import check_gpus, own_device, rank
+from targetprop.app.schema.trainer import MATMUL_PRECISIONS, PLACES, PRECISIONS, refuse_places
 from targetprop.app.strategy import LayerParallelStrategy
 from targetprop.execution.grid import Grid
-from targetprop.utils.errors import UserError, require, require_whole
+from targetprop.utils.errors import UserError, refuse_unknown, require, require_whole
 
 OWN = ("gpus", "threads", "matmul_precision", "cuda_graph")
 log = logging.getLogger(__name__)
-PRECISIONS = ("32-true", "64-true", "bf16-mixed")
-PLACES = {
-    "accelerator": "trainer.gpus says where a run is: 0 is the CPU, null a GPU if there is one.",
-    "devices": "trainer.gpus says where a run is, and trainer=layer_parallel trains in several processes.",
-    "num_nodes": "trainer=layer_parallel trains on several machines, see docs/layer_parallel.md.",
-    "strategy": "trainer=layer_parallel trains in several processes.",
-    "plugins": "it is not for the configuration.",
-}
-"""Options of Lightning's that are set here, and what to set in their place."""
-MATMUL_PRECISIONS = ("highest", "high", "medium")
 
 
 def build_trainer(
@@ -61,7 +51,7 @@ def build_trainer(
     Raises:
         UserError: an option that the trainer does not take.
     """
-    _refuse_places(options)
+    refuse_places(options)
     check_gpus(gpus)
     available = torch.cuda.device_count()
     if gpus and not available:
@@ -97,7 +87,7 @@ def build_layer_parallel_trainer(
     Raises:
         UserError: as `build_trainer`; processes that do not fit those there are.
     """
-    _refuse_places(options)
+    refuse_places(options)
     available = torch.cuda.device_count()
     if gpus and gpus > available:
         used = f"its {available} are used" if available else "training runs on the CPU"
@@ -112,12 +102,6 @@ def build_layer_parallel_trainer(
     strategy = LayerParallelStrategy(device, grid)
     accelerator = "gpu" if device.type == "cuda" else "cpu"
     return _trainer(accelerator, matmul_precision, callbacks, logger, {**options, "strategy": strategy})
-
-
-def _refuse_places(options: Mapping[str, Any]) -> None:
-    for key in options:
-        if key in PLACES:
-            raise UserError(f"this is set by targetprop; {PLACES[key]}", key=key)
 
 
 def _trainer(

@@ -49,7 +49,7 @@ class FeedbackRule(ABC):
 
     def check_style(self) -> None:
         """Raise `UserError` if the style is not one of those that the rule can train."""
-        if self.style not in self.styles:
+        if not isinstance(self.style, str) or self.style not in self.styles:
             raise unknown("style", self.style, self.styles)
 
 
@@ -179,7 +179,7 @@ class OptimizerSpec:
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        if self.type not in OPTIMIZERS:
+        if not isinstance(self.type, str) or self.type not in OPTIMIZERS:
             raise unknown("type", self.type, OPTIMIZERS)
         for rate in each_of(self.lr):
             require(is_number(rate) and rate >= 0, "lr", "numbers, 0 or more", self.lr)

@@ -66,6 +66,14 @@ def no_such(key: str, valid: Iterable[str]) -> UserError:
     return UserError(f"there is no such setting.{_nearest(key, valid)}", key=key)
 
 
+def refuse_unknown(given: Iterable[str], valid: Iterable[str]) -> None:
+    """Raise `UserError` for the first of the settings given that is not a valid one: names it, and the nearest."""
+    names = list(valid)
+    for key in given:
+        if key not in names:
+            raise no_such(key, names)
+
+
 def unknown(key: str, given: object, valid: Iterable[str]) -> UserError:
     """An error for a name that is not among `valid`: names `key`, the value, the nearest and all valid names."""
     return UserError(f"unknown value {given!r}.{_nearest(given, valid)}", key=key)
@@ -75,4 +83,4 @@ def _nearest(given: object, valid: Iterable[str]) -> str:
     names = sorted(valid)
     nearest = difflib.get_close_matches(str(given), names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
-    return f"{hint} Valid: {', '.join(names)}."
+    return f"{hint} Valid: {', '.join(names) or 'none'}."

@@ -365,8 +365,9 @@ def test_a_schedule_is_stepped_as_often_as_it_counts(
 
 
 def test_steps_of_an_epoch_are_known_of_a_run_with_a_length_only(compose: Compose) -> None:
+    unbounded = ("trainer.max_epochs=-1", "+trainer.max_steps=5")
     with pytest.raises(UserError, match=r"^scheduler.steps_per_epoch: expected a number of steps, .*got null"):
-        train(compose(*QUICK, "scheduler=one_cycle", "scheduler.epochs=2", "trainer.max_epochs=-1"))
+        train(compose(*QUICK, "scheduler=one_cycle", "scheduler.epochs=2", *unbounded))
 
 
 def test_schedules_made_of_one_that_counts_steps_count_steps(compose: Compose) -> None:

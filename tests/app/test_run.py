@@ -217,7 +217,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(compose: Compose, tmp_path: P
 
 @pytest.mark.parametrize(
     "override",
-    ["trainer.max_epochs=0", "trainer.limit_train_batches=0", "trainer.limit_val_batches=0", "callbacks=none",
+    ["trainer.max_epochs=0", "trainer.limit_val_batches=0", "callbacks=none",
      "scheduler=none", "logger=none", "debug=default", "debug=overfit", "model.hparams.gradient=autograd",
      "trainer.precision=64-true", "model=kolen_pollack", "model=delta_mirror", "model=fixed_dtp", "model=lee_dtp"],
 )  # fmt: skip

@@ -1,0 +1,21 @@
+"""Keys that a command line sets more than once, of which Hydra would silently take the last."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from targetprop.utils.errors import UserError
+
+
+def refuse_repeated(arguments: Sequence[str]) -> None:
+    """Raise `UserError` for the first key that is given two values; one that is deleted (~) may be added again."""
+    given: dict[str, str] = {}
+    for argument in arguments:
+        found = re.match(r"(?![-~])\+{0,2}([^=]+)=(.*)", argument, re.DOTALL)
+        if found is None:
+            continue
+        key, value = found.groups()
+        if key in given:
+            raise UserError(f"expected one value, got {given[key]!r} and {value!r}", key=key)
+        given[key] = value

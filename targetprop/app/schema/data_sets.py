@@ -1,0 +1,34 @@
+"""Sizes of the published data sets, by which a run is measured before one of them is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Size(NamedTuple):
+    """What images there are.
+
+    Attributes:
+        shape: (channels, height, width).
+        classes: how many.
+        images: of the training set.
+        tests: of the test set.
+        fixed: whether files with images of another size are none of this data set.
+    """
+
+    shape: tuple[int, int, int]
+    classes: int
+    images: int
+    tests: int
+    fixed: bool = True
+
+
+SIZES: Mapping[str, Size] = {
+    "targetprop.data.digits.load": Size((1, 8, 8), 10, 1438, 359),
+    "targetprop.data.mnist.load": Size((1, 28, 28), 10, 60_000, 10_000, fixed=False),
+    "targetprop.data.fashion_mnist.load": Size((1, 28, 28), 10, 60_000, 10_000, fixed=False),
+    "targetprop.data.cifar10.load": Size((3, 32, 32), 10, 50_000, 10_000),
+    "targetprop.data.imagenet32.load": Size((3, 32, 32), 1000, 1_281_167, 50_000, fixed=False),
+}
+"""By the import path of what reads them."""

@@ -1,0 +1,25 @@
+"""Settings of the loggers."""
+
+from __future__ import annotations
+
+from targetprop.app.schema.keys import Key, Keys
+from targetprop.app.schema.kinds import NULL, TEXT, TRUTH, WORD, whole
+
+FILES: Keys = {
+    "save_dir": Key(WORD, "folder in which the logger has its own"),
+    "name": Key(TEXT | NULL, "of a folder between them, if any"),
+    "version": Key(WORD | whole(0) | NULL, "name of its own folder"),
+    "prefix": Key(TEXT, "before the names of metrics"),
+}
+TARGETS: dict[str, Keys] = {
+    "lightning.pytorch.loggers.csv_logs.CSVLogger": {
+        **FILES,
+        "flush_logs_every_n_steps": Key(whole(1), "steps from one writing to the next"),
+    },
+    "lightning.pytorch.loggers.tensorboard.TensorBoardLogger": {
+        **FILES,
+        "log_graph": Key(TRUTH, "whether the network is drawn"),
+        "default_hp_metric": Key(TRUTH, "whether there is a metric for hyper-parameters"),
+        "sub_dir": Key(TEXT | NULL, "of a folder within its own"),
+    },
+}

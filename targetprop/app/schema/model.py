@@ -1,0 +1,21 @@
+"""Settings of the models, beside the numbers of algorithms: those are checked by the rules that have them."""
+
+from __future__ import annotations
+
+from targetprop.app.schema.keys import Key, Keys
+from targetprop.app.schema.kinds import MAPPING, WORD, number
+
+HPARAMS = Key(MAPPING, "numbers of the algorithm and of the forward optimiser")
+COMMON: Keys = {
+    "loss": Key(WORD, "import path of the loss, a function of logits and labels"),
+    "label_smoothing": Key(number(least=0, below=1), "share of each label that is spread over all classes"),
+    "hparams": HPARAMS,
+}
+TARGETS: dict[str, Keys] = {
+    "targetprop.app.models.target_propagation": {
+        "algorithm": Key(WORD, "name of the algorithm, or the import path of an Algorithm of your own"),
+        **COMMON,
+    },
+    "targetprop.app.models.as_printed": COMMON,
+    "targetprop.app.models.backprop": COMMON,
+}

@@ -1,0 +1,31 @@
+"""Settings beside the groups."""
+
+from __future__ import annotations
+
+from targetprop.app.schema.keys import Key, Keys
+from targetprop.app.schema.kinds import NULL, TRUTH, WORD, choice, whole
+from targetprop.data.views import VIEWS
+
+STOP, REWIND = "stop", "rewind"
+ANSWERS = (STOP, REWIND)
+"""What a run may do that diverges."""
+
+PLAIN: Keys = {
+    "seed": Key(whole(0, 2**32 - 1), "of weights, order, augmentation and noise; the same seed gives the same run"),
+    "data_dir": Key(WORD, "folder where data sets lie, or are downloaded to"),
+    "train": Key(TRUTH, "whether to train; false only evaluates `ckpt_path`"),
+    "test": Key(TRUTH, "whether to evaluate the best checkpoint on validation and test set at the end"),
+    "views": Key(
+        choice(*VIEWS) | NULL, "by which the mean of the logits of several views of an image is evaluated, too"
+    ),
+    "ckpt_path": Key(
+        WORD | NULL,
+        "what to go on from, or to evaluate: `last`, `best` or `auto` of this run's directory, another run's, or a file",
+    ),
+    "on_divergence": Key(
+        choice(*ANSWERS),
+        "what becomes of a run that diverges: `rewind` goes back to its last checkpoint, with half the rates",
+    ),
+    "output_dir": Key(WORD, "folder of all that the run writes"),
+    "overwrite": Key(TRUTH, "whether what another run left in that folder is put aside"),
+}

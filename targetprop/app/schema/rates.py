@@ -1,0 +1,60 @@
+"""The course of a learning rate, tried out before there is a network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from targetprop.app.schedule import counts_steps, has_ended, refuse_plateau, with_length
+from targetprop.feedback.base import OptimizerSpec
+from targetprop.utils.errors import UserError
+
+STEPS = 10
+"""Of an epoch that is tried out."""
+MOST = 1000
+"""Epochs that are."""
+
+
+def try_rates(make: Callable[[Optimizer], LRScheduler], f_optim: OptimizerSpec, epochs: int | None) -> None:
+    """Make a schedule for one weight, and follow it for as many epochs as the run has.
+
+    Args:
+        make: the schedule.
+        f_optim: the optimiser of the run.
+        epochs: of the run; None or -1 if it has no number.
+
+    Raises:
+        UserError: it cannot be made, or it leads to a rate that is none.
+    """
+    optimizer = f_optim.build([torch.zeros(1, requires_grad=True)])
+    length = MOST if epochs is None or epochs < 0 else min(epochs, MOST)
+    make = with_length(make, STEPS * length, epochs) if length else make
+    try:
+        scheduler = make(optimizer)
+    except Exception as error:  # whatever a schedule of the user's own raises
+        raise _failed("no schedule can be made", error) from error
+    refuse_plateau(scheduler)
+    optimizer.step()
+    for count in range(length * (STEPS if counts_steps(scheduler) else 1)):
+        rates = [group["lr"] for group in optimizer.param_groups]
+        if not all(math.isfinite(rate) and rate >= 0 for rate in rates):
+            what = "step" if counts_steps(scheduler) else "epoch"
+            message = f"expected rates of 0 or more, got {float(rates[0]):g} in {what} {count + 1} of those tried"
+            raise UserError(message, key="scheduler")
+        if has_ended(scheduler):
+            return
+        try:
+            scheduler.step()
+        except Exception as error:
+            if count and counts_steps(scheduler):
+                return  # it is at its end: how many steps the run has is not known yet
+            raise _failed("the schedule cannot be followed", error) from error
+
+
+def _failed(what: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"{what}: {reason}", key="scheduler")
