@@ -98,10 +98,15 @@ class Running:
         return self._end(None)
 
     def _end(self, code: int | None) -> End:
-        stdout, stderr = (path.read_text(errors="replace") for path in self._output)
-        for path in self._output:
-            path.unlink()
-        return End(code, stdout, stderr, left_behind(self.pid), time.monotonic() - self._start)
+        return _ended(code, self._output, self.pid, self._start)
+
+
+def _ended(code: int | None, output: Sequence[Path], session: int, start: float) -> End:
+    seconds = time.monotonic() - start
+    stdout, stderr = (path.read_text(errors="replace") for path in output)
+    for path in output:
+        path.unlink()
+    return End(code, stdout, stderr, left_behind(session), seconds)
 
 
 class Server:
@@ -166,17 +171,18 @@ class Process:
 
     def __init__(self, project: Path, launch: Launch, scratch: Path) -> None:
         assert not launch.triggers, "only the server's children have triggers"
-        self._files = [tempfile.TemporaryFile("w+", dir=scratch) for _ in range(2)]
+        self._output = [Path(tempfile.mkstemp(dir=scratch, prefix=name)[1]) for name in ("stdout", "stderr")]
         self._start = time.monotonic()
-        self._process = subprocess.Popen(
-            [sys.executable, str(project / "main.py"), *launch.arguments],
-            cwd=launch.directory,
-            env={**surroundings(project), **{k: v for k, v in launch.environment.items() if v is not None}},
-            stdin=subprocess.DEVNULL,
-            stdout=self._files[0],
-            stderr=self._files[1],
-            start_new_session=True,
-        )
+        with self._output[0].open("w") as stdout, self._output[1].open("w") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, str(project / "main.py"), *launch.arguments],
+                cwd=launch.directory,
+                env={**surroundings(project), **{k: v for k, v in launch.environment.items() if v is not None}},
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
         self.pid = self._process.pid
 
     def signal(self, number: int) -> None:
@@ -196,12 +202,7 @@ class Process:
             code = None
             _end_session(self.pid)
             self._process.wait()
-        said = []
-        for file in self._files:
-            file.seek(0)
-            said.append(file.read())
-            file.close()
-        return End(code, *said, left_behind(self.pid), time.monotonic() - self._start)
+        return _ended(code, self._output, self.pid, self._start)
 
 
 def surroundings(project: Path) -> dict[str, str]:

@@ -38,17 +38,18 @@ def same(found: Records, expected: Records) -> list[str]:
         if first is None or second is None:
             said.append(f"{name}.ckpt: {'missing' if first is None else 'there, but not in the uninterrupted run'}")
         else:
-            said += _differences(f"{name}.ckpt", first, second)
+            said += differences(f"{name}.ckpt", first, second)
     said += _rows(found.rows, expected.rows)
     said += _scalars(found.scalars, expected.scalars)
     if found.results is None or expected.results is None:
         said += ["results.json is in one of the runs only"] if found.results != expected.results else []
     else:
-        said += _differences("results.json", found.results, expected.results)
+        said += differences("results.json", found.results, expected.results)
     return said
 
 
-def _differences(what: str, found: Mapping[str, object], expected: Mapping[str, object]) -> list[str]:
+def differences(what: str, found: Mapping[str, object], expected: Mapping[str, object]) -> list[str]:
+    """The leaves in which two mappings differ, in words."""
     absent = object()
     names = [n for n in {**expected, **found} if found.get(n, absent) != expected.get(n, absent)]
     said = [f"{what}: {name} is {found.get(name)!r}, not {expected.get(name)!r}"[:300] for name in names[:SHOWN]]
@@ -106,7 +107,7 @@ def refused(end: End, names: Sequence[str]) -> list[str]:
 
 
 def named(line: str, name: str) -> bool:
-    """Whether a line names this as a whole, or a part of it: trainer.max_epochs is no max_epoch, model.x is of model."""
+    """Whether a line names this as a whole, or something in it: model.x is of model, and max_epochs no max_epoch."""
     return re.search(rf"(?<![\w.-]){re.escape(name)}(?!\w)", line) is not None
 
 

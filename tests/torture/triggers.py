@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
-EVENTS = ("step", "replace", "replaced", "fsync")
-"""Before a training step; before and after a file takes its place; before a file is forced to the disk."""
+EVENTS = ("start", "step", "replace", "replaced", "fsync")
+"""At the very start; before a training step; before and after a file takes its place; before one is synced."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def arm(triggers: list[Trigger]) -> None:
 
         return at
 
+    happen("start")(1)
     from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop  # only here: the server imports it early
 
     _watch(_TrainingEpochLoop, "advance", before=happen("step"))

@@ -1,0 +1,88 @@
+"""A checkout of the project whose runs are tried, and in what words it is spoken to."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .child import surroundings
+
+EDITIONS: dict[str, dict[str, str | None]] = {
+    "targetprop/app/conf": {},
+    "targetprop/conf": {
+        "callbacks.last.every_n_steps=": None,
+        "trainer.worker_timeout=": None,
+        "callbacks.genuineness.": None,
+        "ckpt_path=last": "ckpt_path={run}/checkpoints/last.ckpt",
+        "ckpt_path=best": "ckpt_path={run}/checkpoints/best.ckpt",
+        "scheduler=one_cycle": None,
+        "model=delta_mirror": None,
+        "model=weight_mirror": None,
+        "model=kolen_pollack": "feedback=kolen_pollack",
+        "model=feedback_alignment": None,
+        "model=fixed_dtp": None,
+    },
+}
+"""By the folder of the configuration: what a beginning of an override is there; None if there is no such thing."""
+LIST = """
+import json, sys, hydra
+from omegaconf import OmegaConf
+with hydra.initialize_config_dir(sys.argv[1], version_base="1.3"):
+    config = hydra.compose("config", [*sys.argv[2:], "output_dir=RUN"])
+print(json.dumps(OmegaConf.to_container(config, resolve=False)))
+"""
+
+
+class UntranslatableError(Exception):
+    """The checkout has no words for an override."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A checkout at `root`."""
+
+    root: Path
+
+    @cached_property
+    def conf(self) -> str:
+        """The folder of its configuration, below the root."""
+        return next(each for each in EDITIONS if (self.root / each).is_dir())
+
+    @cached_property
+    def commit(self) -> str:
+        """What is checked out, with a mark if files differ from it."""
+        asked = ["git", "-C", str(self.root), "describe", "--always", "--dirty", "--exclude=*"]
+        return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or "no repository"
+
+    def translated(self, overrides: Sequence[str]) -> list[str]:
+        """The overrides as this edition has them.
+
+        Raises:
+            UntranslatableError: it has no words for one of them.
+        """
+        words = EDITIONS[self.conf]
+        run = next((each.partition("=")[2] for each in overrides if each.startswith("hydra.run.dir=")), "")
+        return [self._word(each, words, run) for each in overrides]
+
+    @staticmethod
+    def _word(override: str, words: dict[str, str | None], run: str) -> str:
+        for old, new in words.items():
+            exact = "=" in old and not old.endswith("=")
+            if override == old or (not exact and override.lstrip("+").startswith(old)):
+                if new is None:
+                    raise UntranslatableError(override)
+                return new.format(run=run) if exact else new + override.removeprefix(old)
+        return override
+
+    def composed(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """The configuration with these overrides, not interpolated."""
+        asked = [sys.executable, "-c", LIST, str(self.root / self.conf), *self.translated(overrides)]
+        said = subprocess.run(asked, capture_output=True, text=True, check=True, env=surroundings(self.root)).stdout
+        made: dict[str, Any] = json.loads(said)
+        return made
