@@ -41,6 +41,8 @@ FAULTS: Mapping[str, Fault] = {
         clocks.Clocks(),
     )
 }
+MOST = 8
+"""Complaints about one case that are kept."""
 COLUMNS = ("tried", "survived", "wrong", "hung", "not applicable")
 
 
@@ -69,7 +71,9 @@ class Suite:
             return
         if json.loads(lines[0]) != here:
             sys.exit(f"Error: {self.out} is of {json.loads(lines[0])}, and this is {here}; --out names another file.")
-        self.outcomes = [json.loads(line) for line in lines[1:] if line.endswith("}")]
+        whole = [line for line in lines if line.endswith("}")]  # but one that was being written when the suite ended
+        self.outcomes = [json.loads(line) for line in whole[1:]]
+        self.out.write_text("".join(f"{line}\n" for line in whole))
 
     def left(self, cases: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         """The cases that have no outcome yet."""
@@ -79,6 +83,8 @@ class Suite:
     def tried(self, case: tuple[str, int], verdict: str, outcome: Outcome, seconds: float) -> None:
         """Keep what came of a case, and say so if it was wrong."""
         name, number = case
+        if len(outcome.complaints) > MOST:
+            outcome = Outcome(outcome.did, [*outcome.complaints[:MOST], f"and {len(outcome.complaints) - MOST} more"])
         line = {"class": name, "number": number, "verdict": verdict, "did": outcome.did}
         line |= {"complaints": list(outcome.complaints), "seconds": round(seconds, 1)}
         with self._lock, self.out.open("a") as file:

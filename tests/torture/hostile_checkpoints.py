@@ -12,8 +12,8 @@ import torch
 
 from . import oracle
 from .case import Bench, Outcome
-from .child import End
 from .checkpoint_flips import OVERRIDES, stopped_run, unbroken
+from .child import End
 
 VALUES: tuple[object, ...] = (
     None, "abc", -1, 10**30, float("nan"), True, [], {}, [[1]], {"a": 1}, b"x", torch.ones(3), torch.ones(0),

@@ -16,8 +16,8 @@ from .child import surroundings
 EDITIONS: dict[str, dict[str, str | None]] = {
     "targetprop/app/conf": {},
     "targetprop/conf": {
-        "callbacks.last.every_n_steps=": None,
-        "trainer.worker_timeout=": None,
+        "callbacks.last.every_n_steps=": "",
+        "trainer.worker_timeout=": "",
         "callbacks.genuineness.": None,
         "ckpt_path=last": "ckpt_path={run}/checkpoints/last.ckpt",
         "ckpt_path=best": "ckpt_path={run}/checkpoints/best.ckpt",
@@ -29,7 +29,10 @@ EDITIONS: dict[str, dict[str, str | None]] = {
         "model=fixed_dtp": None,
     },
 }
-"""By the folder of the configuration: what a beginning of an override is there; None if there is no such thing."""
+"""By the folder of the configuration: what a beginning of an override is there.
+
+"" leaves the override out, None says that the case cannot be told.
+"""
 LIST = """
 import json, sys, hydra
 from omegaconf import OmegaConf
@@ -68,7 +71,7 @@ class Project:
         """
         words = EDITIONS[self.conf]
         run = next((each.partition("=")[2] for each in overrides if each.startswith("hydra.run.dir=")), "")
-        return [self._word(each, words, run) for each in overrides]
+        return [word for each in overrides if (word := self._word(each, words, run))]
 
     @staticmethod
     def _word(override: str, words: dict[str, str | None], run: str) -> str:
@@ -77,7 +80,7 @@ class Project:
             if override == old or (not exact and override.lstrip("+").startswith(old)):
                 if new is None:
                     raise UntranslatableError(override)
-                return new.format(run=run) if exact else new + override.removeprefix(old)
+                return new.format(run=run) if exact or not new else new + override.removeprefix(old)
         return override
 
     def composed(self, overrides: Sequence[str]) -> dict[str, Any]:
