@@ -38,6 +38,8 @@ class Launch:
         memory: of address space, in bytes; 0 without a limit.
         ignored: numbers of signals that are ignored from the start, as under nohup.
         triggers: what happens to it while it runs.
+        ordinary: whether modes of files hold for it, as for an ordinary user, also if the suite is root's.
+        code: Python that is run in place of the command line.
     """
 
     arguments: Sequence[str]
@@ -46,6 +48,8 @@ class Launch:
     memory: int = 0
     ignored: Sequence[int] = ()
     triggers: Sequence[Trigger] = ()
+    ordinary: bool = False
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,8 @@ class Server:
             "memory": launch.memory,
             "ignored": list(launch.ignored),
             "triggers": [asdict(each) for each in launch.triggers],
+            "ordinary": launch.ordinary,
+            "code": launch.code,
             "stdout": str(output[0]),
             "stderr": str(output[1]),
         }

@@ -94,7 +94,7 @@ KINDS: tuple[tuple[str, Kind], ...] = (
     (r".*_optim\.type|.*\.(gradient|style|anneal_strategy|filename|monitor|mode)|model\.(algorithm|recipe|loss)",
      NAME),
     (r"scheduler\.(T_max|step_size)", Kind(("3",), (*NO_NUMBER, "0", "-1", "1.5", "null"))),
-    (r"scheduler\.(eta_min|gamma)", Kind(("0.0", "1e-5"), ("abc", "{a:1}", "nan", "null", "[]", "true"), ("-1", "1e9"))),
+    (r"scheduler\.(eta_min|gamma)", Kind(("0.0", "1e-5"), ("abc", "{a:1}", "nan", "null", "[]"), ("-1", "1e9"))),
     (r"scheduler\.(pct_start|div_factor|final_div_factor)", Kind((), ("abc", "{a:1}", "nan", "[]", "-1"), ("1e9",))),
     (r"callbacks\.\w+\.(every_n_steps|refresh_rate)", Kind(("5",), (*NO_NUMBER, "-1", "1.5"), ("0", "null"))),
     (r"callbacks\.\w+\.save_top_k", Kind(("1",), ("abc", "nan", "[]", "{a:1}", "1.5"), ("0", "-1", "3", "null"))),
