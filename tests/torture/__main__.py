@@ -141,8 +141,9 @@ def _try(suite: Suite, bench: Bench, fault: Fault, number: int) -> tuple[str, Ou
         outcome = fault.run(bench, number, chance)
     except (NotApplicableError, UntranslatableError) as error:
         return "not applicable", Outcome(str(error))
-    except BrokenReferenceError as error:
-        return "wrong", Outcome("what others are compared with", [str(error)])
+    except BrokenReferenceError as error:  # another edition may have no such run
+        verdict = "not applicable" if suite.project.is_first_edition else "wrong"
+        return verdict, Outcome("what others are compared with", [str(error)])
     except Exception as error:  # a fault of a run must not end the suite, nor be taken for a success
         return "wrong", Outcome("the suite itself", [f"{type(error).__name__}: {error}"])
     return outcome.verdict, outcome

@@ -121,11 +121,12 @@ class Bench:
     def launch(self, overrides: Sequence[str], **more: object) -> Launch:
         """A launch in the bench's folder, in the words of the project's edition."""
         arguments = self.project.translated(overrides)
-        return Launch(arguments, **{"directory": self.folder, "memory": ROOM, **more})  # type: ignore[arg-type]
+        surely = {"directory": self.folder, "memory": ROOM, "environment": self.project.environment}
+        return Launch(arguments, **{**surely, **more})  # type: ignore[arg-type]
 
     def run(self, overrides: Sequence[str], patience: float = PATIENCE, **more: object) -> End:
         """Fork a run and wait for it."""
-        return self.server.run(self.launch(overrides, **more), patience)
+        return self.project.heard(self.server.run(self.launch(overrides, **more), patience))
 
     def process(self, overrides: Sequence[str], **more: object) -> Process:
         """Start a run as a process of its own."""

@@ -6,12 +6,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .child import surroundings
+from .child import End, surroundings
 
 EDITIONS: dict[str, dict[str, str | None]] = {
     "targetprop/app/conf": {},
@@ -33,6 +33,8 @@ EDITIONS: dict[str, dict[str, str | None]] = {
 
 "" leaves the override out, None says that the case cannot be told.
 """
+FIRST = "targetprop/conf"
+"""Where the first edition has its configuration."""
 LIST = """
 import json, sys, hydra
 from omegaconf import OmegaConf
@@ -62,6 +64,23 @@ class Project:
         """What is checked out, with a mark if files differ from it."""
         asked = ["git", "-C", str(self.root), "describe", "--always", "--dirty", "--exclude=*"]
         return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or "no repository"
+
+    @property
+    def is_first_edition(self) -> bool:
+        """Whether it is another edition than the suite was written for."""
+        return self.conf == FIRST
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its runs need beside the usual: the first edition breaks the line of a mistake as a terminal would."""
+        return {"COLUMNS": "2000"} if self.is_first_edition else {}
+
+    def heard(self, end: End) -> End:
+        """How a run ended, with the line of a mistake where it belongs: the first edition has it in the log."""
+        if not self.is_first_edition or end.stderr.strip() or "Error: " not in end.stdout:
+            return end
+        said = " ".join(end.stdout.rpartition("Error: ")[2].split())
+        return replace(end, stderr=f"Error: {said}\n")
 
     def translated(self, overrides: Sequence[str]) -> list[str]:
         """The overrides as this edition has them.

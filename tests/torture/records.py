@@ -28,7 +28,7 @@ class Records:
     Attributes:
         checkpoints: by name, the leaves of each by their path.
         rows: of csv/metrics.csv, without empty columns.
-        scalars: of the event files: (step, value) by tag, in their order.
+        scalars: of the event files: (step, value) by tag, in the order of steps.
         results: of results.json; None where there is none.
     """
 
@@ -100,7 +100,7 @@ def rows(run: Path) -> tuple[dict[str, str], ...]:
 
 
 def scalars(run: Path) -> dict[str, tuple[tuple[int, float], ...]]:
-    """What TensorBoard shows of the run."""
+    """What TensorBoard shows of the run, by step: the order of its files is that of the clock, which may jump."""
     folder = run / "tensorboard"
     if not folder.is_dir():
         return {}
@@ -108,7 +108,7 @@ def scalars(run: Path) -> dict[str, tuple[tuple[int, float], ...]]:
 
     events = EventAccumulator(str(folder), size_guidance={SCALARS: 0}).Reload()
     return {
-        tag: tuple((each.step, each.value) for each in events.Scalars(tag))
+        tag: tuple(sorted((each.step, each.value) for each in events.Scalars(tag)))
         for tag in events.Tags()[SCALARS]
         if not _of_the_clock(tag)
     }

@@ -20,6 +20,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def serve(project: Path) -> Main:
             if child == 0:
                 _become(request["start"], project)
                 code = request["start"]["code"]
-                return (lambda: exec(code, {})) if code else main
+                return partial(exec, code, {}) if code else main
             print(json.dumps({"pid": child}), flush=True)
         else:
             print(json.dumps(_wait(request["wait"], request["seconds"])), flush=True)

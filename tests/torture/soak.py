@@ -124,7 +124,7 @@ def soak(steps: int, project: Project, folder: Path) -> list[str]:
     running = bench.process(command)
     first = watch(running, bench.rundir, steps // 2)
     running.signal(signal.SIGTERM)
-    end = running.end()
+    end = running.end()  # within the patience of the suite: a step takes milliseconds
     said = oracle.stopped(end, signal.SIGTERM, had_begun=True) + judge(first)
     running = bench.process(oracle.command_that_goes_on(end) or [*command, "ckpt_path=last"])
     second = watch(running, bench.rundir, 2 * steps)
