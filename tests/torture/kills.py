@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
 
 from . import oracle, records
 from .case import SMALL, Bench, NotApplicableError, Outcome
@@ -79,12 +82,15 @@ class Kills:
             return special(bench, mode, overrides, chance)
         did, said = [mode], []
         command = [*overrides, bench.place()]
-        for _ in range(chance.choice((1, 1, 1, 2))):
-            end, what, within = kill(bench, command, chance)
-            did.append(what)
-            if end.code == 0:
+        for life in range(chance.choice((1, 1, 1, 2))):
+            killed = kill(bench, command, chance)
+            end = killed.end
+            did.append(killed.what)
+            if end.code == 0:  # it was too late
                 break
-            said += oracle.stopped(end, number_of(what), had_begun=within)
+            said += oracle.stopped(end, killed.number, had_begun=killed.step is not None)
+            if life == 0 and killed.step is not None and killed.number in oracle.GRACEFUL:
+                said += saved_at(bench, killed.step)
             if not (bench.rundir / "checkpoints" / "last.ckpt").is_file():
                 return Outcome(", ".join([*did, "no checkpoint yet"]), said)
             command = goes_on(end, [*overrides, bench.place()])
@@ -93,27 +99,47 @@ class Kills:
         return Outcome(", ".join(did), [*said, *oracle.equal(end, bench.rundir, expected)])
 
 
-def kill(bench: Bench, command: Sequence[str], chance: random.Random) -> tuple[End, str, bool]:
-    """End a run somehow: how it ended, what was done, and whether the signal surely came within training."""
+class Kill(NamedTuple):
+    """A run that was ended.
+
+    Attributes:
+        end: how it ended.
+        what: was done.
+        number: of the signal.
+        step: before which the signal came, from 1 on; None if it is not known to have come within training.
+    """
+
+    end: End
+    what: str
+    number: int
+    step: int | None = None
+
+
+def kill(bench: Bench, command: Sequence[str], chance: random.Random) -> Kill:
+    """End a run somehow."""
     number = chance.choice(SIGNALS)
-    name = signal.Signals(number).name
     event = chance.choice(("step", "step", "replace", "replaced", "fsync", "clock"))
     if event == "clock":
         running = bench.server.start(bench.launch(command))
         after = chance.uniform(0, LENGTH)
         end = running.ends_within(after)
         if end is not None:
-            return end, f"{name} after {after:.2f} s, too late", False
+            return Kill(end, f"{number.name} after {after:.2f} s, too late", number)
         running.signal(number)
-        return running.end(), f"{name} after {after:.2f} s", False
+        return Kill(running.end(), f"{number.name} after {after:.2f} s", number)
     count = chance.randint(1, STEPS - 1)
     end = bench.run(command, triggers=[Trigger(event, count, (number,))])
-    return end, f"{name} at {event} {count}", event == "step" and end.code != 0
+    within = event == "step" and end.code != 0
+    return Kill(end, f"{number.name} at {event} {count}", number, count if within else None)
 
 
-def number_of(what: str) -> int:
-    """The signal of a description."""
-    return int(signal.Signals[what.split()[0]])
+def saved_at(bench: Bench, step: int) -> list[str]:
+    """Whether a run that was stopped before this step, or within it, has saved all that it had done."""
+    last = bench.rundir / "checkpoints" / "last.ckpt"
+    if not last.is_file():
+        return ["no checkpoint was written"]
+    saved = torch.load(last, map_location="cpu", weights_only=True)["global_step"]
+    return [] if saved in (step - 1, step) else [f"stopped at step {step}, and last.ckpt is of step {saved}"]
 
 
 def goes_on(end: End, overrides: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -77,10 +78,10 @@ class Project:
 
     def heard(self, end: End) -> End:
         """How a run ended, with the line of a mistake where it belongs: the first edition has it in the log."""
-        if not self.is_first_edition or end.stderr.strip() or "Error: " not in end.stdout:
+        found = re.search(r"(?<!\w)Error: .*", end.stdout, re.DOTALL)
+        if not self.is_first_edition or end.stderr.strip() or found is None:
             return end
-        said = " ".join(end.stdout.rpartition("Error: ")[2].split())
-        return replace(end, stderr=f"Error: {said}\n")
+        return replace(end, stderr=" ".join(found[0].split()) + "\n")
 
     def translated(self, overrides: Sequence[str]) -> list[str]:
         """The overrides as this edition has them.
