@@ -20,7 +20,7 @@ PLAIN: Keys = {
     ),
     "ckpt_path": Key(
         WORD | NULL,
-        "what to go on from, or to evaluate: `last`, `best` or `auto` of this run's directory, another run's, or a file",
+        "what to go on from, or to evaluate: `last`, `best` or `auto` of this run's directory, another's, or a file",
     ),
     "on_divergence": Key(
         choice(*ANSWERS),
