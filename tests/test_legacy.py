@@ -100,7 +100,7 @@ def test_each_trial_gets_the_next_folder_and_last_trial_the_latest_again(tmp_pat
     given = [claim_folder(["--path", path]) for _ in range(2)]
     assert [Path(path, f"Trial-{k}").is_dir() for k in (1, 2, 3)] == [True, True, False]
     assert check_run_dir(given[1]) == f"{path}/Trial-2"
-    assert claim_folder(["--path", path, "--last-trial"]) == given[1]
+    assert claim_folder(["--path", path, "--last-trial"]) == [*given[1], "overwrite=true"]
     Path(path, "Trial-7").mkdir()
     assert check_run_dir(claim_folder(["--path", path])) == f"{path}/Trial-8"
     assert claim_folder(["--seed", "1"]) == claim_folder(["seed=1"]) == []

@@ -63,11 +63,11 @@ def translate(arguments: Sequence[str]) -> list[str]:
 
 
 def claim_folder(arguments: Sequence[str]) -> list[str]:
-    """The override that puts the results into a folder of their own, as `--path` asks for; none without `--path`.
+    """The overrides that put the results into a folder of their own, as `--path` asks for; none without `--path`.
 
     The folder is PATH/Trial-k, k one more than the largest there is, and is made at once, so that trials that start
-    together do not meet. `--last-trial` takes the one with the largest k again: to overwrite it, or to go on in it
-    with ckpt_path=PATH/Trial-k/checkpoints/last.ckpt.
+    together do not meet. `--last-trial` takes the one with the largest k again: to write over it, what it holds being put
+    aside, or to go on in it with ckpt_path=last.
     """
     if not _has_flags(arguments):
         return []
@@ -81,7 +81,8 @@ def claim_folder(arguments: Sequence[str]) -> list[str]:
         number = max(taken, default=0) + 1
         while not _made(Path(flags.path) / f"Trial-{number}"):
             number += 1
-    return [f"hydra.run.dir={_quoted(f'{flags.path}/Trial-{number}')}"]
+    folder = f"hydra.run.dir={_quoted(f'{flags.path}/Trial-{number}')}"
+    return [folder, "overwrite=true"] if flags.last_trial else [folder]
 
 
 def _made(folder: Path) -> bool:

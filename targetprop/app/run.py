@@ -183,7 +183,9 @@ def _own(config: DictConfig) -> AbstractContextManager[None]:
 def _say_how_to_go_on(config: DictConfig, stopped: StoppedError) -> None:
     name, kept = Signals.name(stopped.number), (Path(config.output_dir) / FOLDER / LAST).is_file()
     how = f"To go on: {command(config.output_dir)}" if kept else "There is no checkpoint to go on from."
-    log.warning("The run was ended by %s. %s", name, how)
+    log.warning("The run was ended by %s.", name)
+    if rank() == 0:
+        print(how, flush=True)  # as one line, to be copied: the log would wrap it
     if rank() == 0 and kept and config.ckpt_path == AUTO and (requeued := requeue(stopped.number)):
         log.warning(requeued)
 

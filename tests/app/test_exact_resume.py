@@ -175,7 +175,14 @@ class Signal(L.Callback):
     ("hook", "step"), [("on_train_batch_start", 2), ("on_validation_batch_start", 4), ("on_train_epoch_end", 4)]
 )
 def test_a_signal_ends_a_run_with_a_checkpoint(
-    compose: Compose, tmp_path: Path, whole: Path, caplog: pytest.LogCaptureFixture, number: int, hook: str, step: int
+    compose: Compose,
+    tmp_path: Path,
+    whole: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    hook: str,
+    step: int,
 ) -> None:
     settings = (*QUICK, *MODELS["amortised"])
     send = f"+callbacks.end={{_target_:{__name__}.Signal,hook:{hook},step:{step},number:{int(number)}}}"
@@ -185,7 +192,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint(
     assert ended.value.code == 128 + number
     assert signal.getsignal(number) is before
     assert f"ended by {signal.Signals(number).name}" in caplog.text
-    assert f"hydra.run.dir={tmp_path / 'run'} ckpt_path=last" in caplog.text
+    assert f"hydra.run.dir={tmp_path / 'run'} ckpt_path=last" in capsys.readouterr().out
     train(compose(*settings, "ckpt_path=last"))
     assert_same_run(whole, tmp_path / "run")
 
