@@ -29,7 +29,7 @@ SAVE = """
 import sys, torch
 saved = torch.load({source!r}, weights_only=True)
 try:
-    from targetprop.app.checkpoints import WholeFiles
+    from targetprop.app.checkpoint.files import WholeFiles
 except ImportError:
     torch.save(saved, {target!r})
 else:
