@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from targetprop.app.errors import DivergenceError
-from targetprop.network.pair import Pair
+
+if TYPE_CHECKING:
+    from targetprop.network.pair import Pair
 
 ADVICE = "Lower learning rates (model.hparams.f_optim.lr, model.hparams.b_optim.lr) often help."
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from targetprop.app.checkpoint.find import FOLDER
+from targetprop.app.checkpoint.names import FOLDER
 from targetprop.app.checkpoint.resume import Start
 from targetprop.utils.errors import UserError
 

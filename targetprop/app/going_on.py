@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from targetprop.app.quoting import quoted
 from targetprop.utils.errors import UserError
 
 CONF = Path(__file__).parent / "conf"
@@ -32,15 +29,6 @@ def with_recorded(arguments: Sequence[str]) -> list[str]:
     evaluates = "train" in typed and _value(typed["train"]) == "False"
     recorded = _recorded(ckpt_path, _value(typed.get("hydra.run.dir", "")) or "", train=not evaluates)
     return [*(each for each in recorded if _holds(_key(each), typed)), *arguments]
-
-
-def command(folder: str) -> str:
-    """What goes on with the run in this directory, as a shell takes it."""
-    program = sys.argv[0]
-    start = f"python {program}" if program.endswith(".py") else Path(program).name
-    if program.endswith("__main__.py"):
-        start = "python -m targetprop"
-    return f"{start} {quoted('hydra.run.dir', folder) or shlex.quote(f'hydra.run.dir={folder}')} ckpt_path=last"
 
 
 def _recorded(ckpt_path: str, output_dir: str, *, train: bool) -> list[str]:

@@ -66,8 +66,8 @@ def claim_folder(arguments: Sequence[str]) -> list[str]:
     """The overrides that put the results into a folder of their own, as `--path` asks for; none without `--path`.
 
     The folder is PATH/Trial-k, k one more than the largest there is, and is made at once, so that trials that start
-    together do not meet. `--last-trial` takes the one with the largest k again: to write over it, what it holds being put
-    aside, or to go on in it with ckpt_path=last.
+    together do not meet. `--last-trial` takes the one with the largest k again: to put aside what it holds, or to go on
+    in it with ckpt_path=last.
     """
     if not _has_flags(arguments):
         return []

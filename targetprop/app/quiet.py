@@ -16,12 +16,10 @@ def quiet_warnings() -> None:
         ".*isinstance.treespec, LeafSpec.*",
         ".*sync_dist=True.*",
         ".*Total length of `list` across ranks is zero.*",
+        ".*exists and is not empty.*",
     ):
         warnings.filterwarnings("ignore", message=message)
+    logging.raiseExceptions = False  # a log on a full disk ends no run, and what is full is told elsewhere
     # The trainer's: of every checkpoint that it is written as asked, and of a signal that it was heard.
-    for name in (
-        "utilities.rank_zero",
-        "trainer.connectors.checkpoint_connector",
-        "trainer.connectors.signal_connector",
-    ):
+    for name in ("utilities.rank_zero", "trainer.connectors"):
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)

@@ -9,8 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from targetprop.app.checkpoint.find import FOLDER
-from targetprop.app.checkpoint.names import LAST, PREVIOUS
+from targetprop.app.checkpoint.names import FOLDER, LAST, PREVIOUS
 from targetprop.app.errors import DivergenceError
 from targetprop.app.objects import plain
 from targetprop.app.processes import is_started

@@ -28,12 +28,12 @@ from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.history import History
 from targetprop.app.callbacks.stop import StopOnSignal
 from targetprop.app.checkpoint import resume
-from targetprop.app.checkpoint.find import AUTO, FOLDER
-from targetprop.app.checkpoint.names import LAST
+from targetprop.app.checkpoint.find import AUTO
+from targetprop.app.checkpoint.names import FOLDER, LAST
 from targetprop.app.checkpoint.record import Place, record_of, with_place
 from targetprop.app.checkpoint.running import go_on_logging
+from targetprop.app.command import command
 from targetprop.app.folder import RESULTS, claim, free_name
-from targetprop.app.going_on import command
 from targetprop.app.lock import owned
 from targetprop.app.loggers.journal import Journal
 from targetprop.app.models import check_hparams

@@ -13,7 +13,7 @@ import lightning as L
 import pytest
 import torch
 from omegaconf import DictConfig
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from targetprop.app.run import train
 

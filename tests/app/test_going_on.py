@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from targetprop.app import rewind
 from targetprop.app.checkpoint.files import WholeFiles
+from targetprop.app.command import command
 from targetprop.app.errors import DivergenceError
-from targetprop.app.going_on import command, with_recorded
+from targetprop.app.going_on import with_recorded
 from targetprop.app.run import train
 from targetprop.app.signals import requeue
 from targetprop.utils.errors import UserError

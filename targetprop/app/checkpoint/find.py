@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from targetprop.app.checkpoint.files import DamagedError, read
-from targetprop.app.checkpoint.names import BEST, LAST, PREVIOUS
+from targetprop.app.checkpoint.names import BEST, FOLDER, LAST, PREVIOUS
 from targetprop.app.finite import first_not_finite
 from targetprop.utils.errors import UserError
 
@@ -15,8 +15,6 @@ log = logging.getLogger(__name__)
 
 AUTO = "auto"
 WORDS = ("last", "best", AUTO)
-FOLDER = "checkpoints"
-"""Where a run keeps them, below its directory."""
 
 
 def find(ckpt_path: str, output_dir: str, *, train: bool) -> tuple[Path, dict[str, Any]] | None:

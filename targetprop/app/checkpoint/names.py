@@ -1,3 +1,4 @@
-"""Names of checkpoint files."""
+"""Names of checkpoint files, and of the folder below a run's directory where they are."""
 
+FOLDER = "checkpoints"
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"

@@ -66,7 +66,8 @@ def _blocks(axes: Axes, rows: Rows, prefix: str, label: str, wide: bool = False)
             *zip(*points, strict=True), label=f"block {_block_number(name)}", color=color, marker="o", markersize=3
         )
     axes.set_ylabel(label)
-    axes.legend(frameon=False, fontsize="small", ncols=2)
+    if names:
+        axes.legend(frameon=False, fontsize="small", ncols=2)
 
 
 def _block_number(name: str) -> int:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from targetprop.app.checkpoint.find import FOLDER
-from targetprop.app.checkpoint.names import LAST, PREVIOUS
-from targetprop.app.going_on import command
+from targetprop.app.checkpoint.names import FOLDER, LAST, PREVIOUS
+from targetprop.app.command import command
 
 
 def kept_in(output_dir: Path) -> str:
