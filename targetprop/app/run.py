@@ -360,8 +360,6 @@ def _scheduler(config: DictConfig) -> Any:
     chosen = config.get("scheduler")
     if not chosen:
         return None
-    given = chosen.get("_partial_")
-    require(given is True, "scheduler._partial_", "true, since the optimiser is made later", given)
     return build(chosen)
 
 

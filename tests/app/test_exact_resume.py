@@ -29,7 +29,7 @@ EVERY_STEP = (
     "+callbacks.steps={_target_:lightning.pytorch.callbacks.ModelCheckpoint,every_n_train_steps:1,save_top_k:-1,"
     "filename:'{step}',auto_insert_metric_name:false,dirpath:%s}"
 )
-WALL_CLOCK = ("seconds", "elapsed")
+WALL_CLOCK = ("seconds",)
 
 MODELS = {
     "dtp": ["model=dtp"],

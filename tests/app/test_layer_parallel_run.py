@@ -121,7 +121,7 @@ def test_a_taken_port_does_not_matter(compose: Compose) -> None:
         ("model=backprop", "trainer: Backprop has no feedback to train"),
         ("datamodule.batch_size=100000", "batch_size: 100000 is larger"),
         ("trainer.cuda_graph=true", r"trainer.cuda_graph"),
-        ("trainer.precision=foo", r"^trainer.precision.*got .foo"),
+        ("trainer.precision=foo", r"^trainer.precision: unknown value .foo.. Valid: 32-true"),
     ],
 )
 def test_mistakes_are_told_by_whoever_makes_them(

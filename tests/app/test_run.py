@@ -111,7 +111,7 @@ def test_backprop_trains_the_same_network_from_the_same_weights_on_the_same_batc
         ("trainer.gpus=-1", ["trainer.gpus", "-1"]),
         ("trainer.precision=16-mixed", ["trainer.precision", "32-true", "bf16-mixed", "'16-mixed'"]),
         ("trainer.precision=bf16-mixed", ["autocast", "amortised_dtp"]),
-        ("trainer.matmul_precision=tf32", ["trainer.matmul_precision", "highest or high or medium", "'tf32'"]),
+        ("trainer.matmul_precision=tf32", ["trainer.matmul_precision", "Valid: high, highest, medium", "'tf32'"]),
         ("trainer.cuda_graph=1.5", ["trainer.cuda_graph", "true or false", "1.5"]),
         ("network.hparams.channels=32", ["network.hparams.channels", "a list", "32"]),
         ("network.hparams.channels=[-1,3]", ["network.hparams.channels", "-1"]),

@@ -114,6 +114,7 @@ def test_a_run_says_how_many_threads_it_had(
     for work, setting, expected in ((WORK, "null", 1), (1, "null", 2), (WORK, "2", 2)):
         monkeypatch.setattr("targetprop.app.threads.WORK", work)
         caplog.clear()
-        train(compose(f"trainer.threads={setting}", "trainer.max_epochs=1"))
-        assert json.loads((tmp_path / "run" / "results.json").read_text())["threads"] == expected
+        output = f"{work}-{setting}"
+        train(compose(f"trainer.threads={setting}", "trainer.max_epochs=1", output=output))
+        assert json.loads((tmp_path / output / "results.json").read_text())["threads"] == expected
         assert any(said.endswith(f"CPU threads: {expected}") for said in caplog.messages)

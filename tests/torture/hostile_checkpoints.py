@@ -65,7 +65,7 @@ class HostileCheckpoints:
 
     @staticmethod
     def _write(bench: Bench, saved: dict[str, Any]) -> Path:
-        source, target = bench.folder / "forged.pt", bench.folder / "given.ckpt"
+        source, target = bench.folder / "forged.pt", bench.rundir / "checkpoints" / "given.ckpt"
         torch.save(saved, source)
         code = SAVE.format(source=str(source), target=str(target))
         end = bench.server.run(Launch([], bench.folder, code=code))

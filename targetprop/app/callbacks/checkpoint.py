@@ -127,6 +127,11 @@ class BestCheckpoint(ModelCheckpoint):
             best_k_models={kept[old]: score for old, score in state["best_k_models"].items() if old in kept},
         )
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As ever, and with the score of the last epoch, which Lightning leaves out."""
+        super().load_state_dict(state_dict)
+        self.current_score = state_dict["current_score"]
+
 
 def _named(state: dict[str, Any]) -> set[str]:
     """The files that the state of a callback names."""

@@ -86,12 +86,12 @@ class History(L.Callback):
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, and what is known of the running epoch."""
         elapsed = time.monotonic() - self._epoch_start - self._validation_seconds
-        return {"epochs": self.epochs, "elapsed": elapsed, "validated": self._validated}
+        return {"epochs": self.epochs, "seconds": elapsed, "validated": self._validated}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after the rows of the resumed run."""
         self.epochs = list(state_dict["epochs"])
-        self._carried, self._validated = state_dict["elapsed"], state_dict["validated"]
+        self._carried, self._validated = state_dict["seconds"], state_dict["validated"]
 
 
 def _line(row: dict[str, float], epochs: int | None) -> str:

@@ -49,6 +49,9 @@ def check(config: DictConfig) -> None:
     _check_data(config.datamodule)
     _check_model(config.model)
     _check_network(config.network)
+    if scheduler := config.get("scheduler"):
+        given = scheduler.get("_partial_")
+        require(given is True, "scheduler._partial_", "true, since the optimiser is made later", given)
     for name in ("scheduler", "callbacks", "logger"):
         check_object(config.get(name))
     refuse_combinations(config)

@@ -11,7 +11,8 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
-from targetprop.app.checkpoint.names import LAST, PREVIOUS
+from targetprop.app.callbacks.checkpoint import LastCheckpoint
+from targetprop.app.checkpoint.names import LAST
 from targetprop.app.optimizers import forward_optimizer
 from targetprop.app.schema.data_sets import SIZES
 from targetprop.app.schema.objects import described, find_target, plain_value
@@ -20,6 +21,8 @@ from targetprop.utils.errors import UserError, require, unknown
 
 METRICS = ("val/accuracy", "val/loss", "val/top5", "train/accuracy", "train/loss")
 """Metrics of every run."""
+TINY = 1e-4
+"""A final rate up to here, as the published 1e-5, fits any first one, also a smaller one."""
 BY_BLOCK = re.compile(r"(feedback_loss|local_loss)/block\d+")
 
 
@@ -63,13 +66,14 @@ def _refuse_wide_crops(datamodule: DictConfig) -> None:
 
 def _refuse_rates(config: DictConfig) -> None:
     scheduler = config.get("scheduler")
-    if not scheduler or scheduler.get("_partial_") is not True:  # which `run` refuses
+    if not scheduler:
         return
     f_optim = forward_optimizer(plain_value(config.model.hparams))
     lowest = scheduler.get("eta_min", 0)
     if isinstance(lowest, int | float) and isinstance(f_optim.lr, int | float):
-        expected = f"a number, at most {f_optim.lr:g}, which is model.hparams.f_optim.lr"
-        require(lowest <= f_optim.lr, "scheduler.eta_min", expected, lowest)
+        most = max(f_optim.lr, TINY)
+        expected = f"a number, at most {most:g}, where model.hparams.f_optim.lr is {f_optim.lr:g}"
+        require(lowest <= most, "scheduler.eta_min", expected, lowest)
     try_rates(instantiate(scheduler), f_optim, config.trainer.get("max_epochs"))
 
 
@@ -100,15 +104,14 @@ def _refuse_one_file_twice(config: DictConfig) -> None:
     members = dict(_observers(config))
     files: dict[tuple[str, str], str] = {}
     for name, target in members.items():
-        if not (isinstance(target, type) and issubclass(target, ModelCheckpoint)):
+        if not (isinstance(target, type) and issubclass(target, ModelCheckpoint | LastCheckpoint)):
             continue
         callback = config.callbacks[name]
-        file = callback.get("filename")
+        file = Path(LAST).stem if issubclass(target, LastCheckpoint) else callback.get("filename")
         if file is None:
             continue
         others = sorted(set(members) - {name})
-        key = f"callbacks.{name}.filename"
-        others += [Path(name).stem for name in (LAST, PREVIOUS)]
+        key = f"callbacks.{name}.{'dirpath' if issubclass(target, LastCheckpoint) else 'filename'}"
         require(file not in others, key, "another name than that of another callback", file)
         place = (str(callback.get("dirpath")), str(file))
         require(place not in files, key, f"another name than that of callbacks.{files.get(place)}", file)

@@ -53,13 +53,19 @@ def _is_whole(given: object) -> bool:
 
 def number(least: float = -math.inf, most: float = math.inf, above: float = -math.inf, below: float = math.inf) -> Kind:
     """A finite number, not below `least` nor over `most`, and above and below the others."""
-    bounds = [f"above {above:g}"] * (above > -math.inf) + [f"{least:g} or more"] * (least > -math.inf)
-    bounds += [f"below {below:g}"] * (below < math.inf) + [f"at most {most:g}"] * (most < math.inf)
+    low, high = max(least, above), min(most, below)
+    if math.isfinite(low) and math.isfinite(high):
+        opens, closes = "(" if above > -math.inf else "[", ")" if below < math.inf else "]"
+        said = f"a number in {opens}{low:g}, {high:g}{closes}"
+    else:
+        bounds = [f"above {above:g}"] * (above > -math.inf) + [f"{least:g} or more"] * (least > -math.inf)
+        bounds += [f"below {below:g}"] * (below < math.inf) + [f"at most {most:g}"] * (most < math.inf)
+        said = ", ".join(["a number", *bounds])
 
     def takes(given: object) -> bool:
         return is_number(given) and least <= given <= most and above < given < below
 
-    return Kind(", ".join(["a number", *bounds]), takes)
+    return Kind(said, takes)
 
 
 def choice(*names: str) -> Kind:

@@ -12,11 +12,13 @@ FILES: Keys = {
     "prefix": Key(TEXT, "before the names of metrics"),
 }
 TARGETS: dict[str, Keys] = {
-    "lightning.pytorch.loggers.csv_logs.CSVLogger": {
-        **FILES,
-        "flush_logs_every_n_steps": Key(whole(1), "steps from one writing to the next"),
+    "targetprop.app.loggers.csv.CSVLogger": {
+        "save_dir": FILES["save_dir"],
+        "name": Key(TEXT, "of a folder between them, if any"),
+        "version": Key(WORD, "name of its own folder"),
+        "flush_logs_every_n_steps": Key(whole(1), "rows from one writing to the next"),
     },
-    "lightning.pytorch.loggers.tensorboard.TensorBoardLogger": {
+    "targetprop.app.loggers.tensorboard.TensorBoardLogger": {
         **FILES,
         "log_graph": Key(TRUTH, "whether the network is drawn"),
         "default_hp_metric": Key(TRUTH, "whether there is a metric for hyper-parameters"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from targetprop.app.schema.keys import Key, Keys
-from targetprop.app.schema.kinds import MAPPING, WORD, number
+from targetprop.app.schema.kinds import MAPPING, WORD, Kind, number
 
+ALGORITHM = Kind("a name, or the import path of an Algorithm", WORD.takes)
 HPARAMS = Key(MAPPING, "numbers of the algorithm and of the forward optimiser")
 COMMON: Keys = {
     "loss": Key(WORD, "import path of the loss, a function of logits and labels"),
@@ -13,7 +14,7 @@ COMMON: Keys = {
 }
 TARGETS: dict[str, Keys] = {
     "targetprop.app.models.target_propagation": {
-        "algorithm": Key(WORD, "name of the algorithm, or the import path of an Algorithm of your own"),
+        "algorithm": Key(ALGORITHM, "of the published ones, or of your own"),
         **COMMON,
     },
     "targetprop.app.models.as_printed": COMMON,
