@@ -62,7 +62,6 @@ class Classifier(L.LightningModule):
         record: what every checkpoint keeps of the run, in plain types (see `checkpoint.record`).
         start: what the run goes on from.
         multiply_adds: of one image's forward pass, where they were counted.
-        nonlinearity: of every block's targets, as last measured (see `measure.nonlinearity`).
         views: by which evaluations are made a second time, on the mean of the logits of all views.
     """
 
@@ -85,7 +84,6 @@ class Classifier(L.LightningModule):
         self.record: Mapping[str, Any] = {}
         self.start = Start()
         self.multiply_adds = 0
-        self.nonlinearity: list[float] = []
         self.views: Views | None = None
         self._labels: Tensor | None = None  # of the batch, between training_step and backward
         self._outcome: Outcome | None = None  # of a graph, between training_step and backward

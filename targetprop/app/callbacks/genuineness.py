@@ -55,13 +55,18 @@ class Genuineness(Measurements):
             return
         if distributed := distributed_of(learner):
             distributed.average_over_rows([found])
-        module.nonlinearity = ratio(found).tolist()
-        values = {f"nonlinearity/block{n}": each for n, each in enumerate(module.nonlinearity, start=1)}
+        numbers: list[float] = ratio(found).tolist()
+        values = {f"nonlinearity/block{n}": each for n, each in enumerate(numbers, start=1)}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
         if not self.rows:
-            log.info(verdict(module.nonlinearity))
+            log.info(verdict(numbers))
         self.rows.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **values})
+
+    @property
+    def last(self) -> list[float]:
+        """The numbers of all blocks, as last measured; empty before that."""
+        return [value for key, value in self.rows[-1].items() if key.startswith("nonlinearity/")] if self.rows else []
 
 
 def verdict(numbers: list[float]) -> str:
