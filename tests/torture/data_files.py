@@ -127,7 +127,8 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 
 def one_bit(file: Path, chance: random.Random) -> Expectation:
     content = bytearray(file.read_bytes())
-    bit = chance.randrange(8 * len(content))
+    bit = chance.randrange(8 * max(1, len(content)))
+    content = content or bytearray(1)
     content[bit // 8] ^= 1 << bit % 8
     file.write_bytes(content)
     return "open"
@@ -135,7 +136,7 @@ def one_bit(file: Path, chance: random.Random) -> Expectation:
 
 def some_bytes(file: Path, chance: random.Random) -> Expectation:
     content = bytearray(file.read_bytes())
-    start = chance.randrange(min(len(content), 400))
+    start = chance.randrange(min(len(content) + 1, 400))
     content[start : start + 4] = chance.randbytes(4)
     file.write_bytes(content)
     return "open"
@@ -143,7 +144,7 @@ def some_bytes(file: Path, chance: random.Random) -> Expectation:
 
 def cut(file: Path, chance: random.Random) -> Expectation:
     content = file.read_bytes()
-    file.write_bytes(content[: chance.randrange(1, len(content) - 1)])
+    file.write_bytes(content[: chance.randrange(len(content) // 2, len(content))] if content else b"")
     return "invalid"
 
 

@@ -33,14 +33,17 @@ def find(ckpt_path: str, output_dir: str, *, train: bool) -> tuple[Path, dict[st
         return None
     if not candidates:
         raise UserError(f"there is no checkpoint in {_folder(ckpt_path, Path(output_dir))}.{_hint(ckpt_path)}")
-    for path, other in zip(candidates, [*candidates[1:], None], strict=True):
+    damaged: list[DamagedError] = []
+    for path in candidates:
         try:
-            return path, _good(path)
+            saved = _good(path)
         except DamagedError as error:
-            if other is None:
-                raise
-            log.warning("%s Going back to %s.", error, other)
-    raise AssertionError("the last candidate is returned, or its error is raised")
+            damaged.append(error)
+            continue
+        for error in damaged:
+            log.warning("%s Going back to %s.", error, path)
+        return path, saved
+    raise DamagedError(" ".join(map(str, damaged)))
 
 
 def _good(path: Path) -> dict[str, Any]:
