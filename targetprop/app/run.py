@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from targetprop.app import unwritten
 from targetprop.app.callbacks.checkpoint import BestCheckpoint
 from targetprop.app.callbacks.find import find_callback
-from targetprop.app.callbacks.genuineness import Genuineness
 from targetprop.app.callbacks.history import History
+from targetprop.app.callbacks.measurements import Measurements
 from targetprop.app.callbacks.stop import StopOnSignal
 from targetprop.app.checkpoint import resume
 from targetprop.app.checkpoint.find import AUTO
@@ -227,9 +227,9 @@ def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, ar
     # Read before evaluation, which restores the callbacks of the best checkpoint.
     history = find_callback(trainer, History)
     seconds = [row["seconds"] for row in history.epochs] if history else []
-    genuineness = find_callback(trainer, Genuineness)
-    nonlinearity = genuineness.last if genuineness else []
-    facts = {"epoch_seconds": seconds, "threads": around.threads, "places": places, "nonlinearity": nonlinearity}
+    facts = {"epoch_seconds": seconds, "threads": around.threads, "places": places, "nonlinearity": []}
+    for measured in trainer.callbacks:  # type: ignore[attr-defined]
+        facts |= measured.facts if isinstance(measured, Measurements) else {}
     facts |= {"note": datamodule.note} if datamodule.note else {}
     results = evaluate(trainer, module, datamodule, _evaluated(config, trainer), config.views) if config.test else {}
     if results:

@@ -238,7 +238,7 @@ def test_one_batch_is_not_all_batches(compose: Compose, caplog: pytest.LogCaptur
     train(config)
     all_of_them = ("trainer.limit_train_batches=1.0", "trainer.max_epochs=2")
     train(compose(*QUICK, *all_of_them, f"ckpt_path='{last_of(config)}'"))
-    assert "From here on: trainer.limit_train_batches 1 -> 1.0" in caplog.text
+    assert "trainer.limit_train_batches 1 -> 1.0" in caplog.text
 
 
 def test_other_places_observers_devices_and_lengths_are_no_other_run(compose: Compose, first: Path) -> None:

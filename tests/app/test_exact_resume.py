@@ -74,7 +74,8 @@ def rows_of(run: Path) -> list[dict[str, str]]:
 def scalars_of(run: Path) -> dict[str, list[tuple[int, float]]]:
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
-    return {tag: [(each.step, each.value) for each in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    # Files of two processes are read in the order of their names, which two within a second decide by their numbers.
+    return {tag: sorted((each.step, each.value) for each in events.Scalars(tag)) for tag in events.Tags()["scalars"]}
 
 
 def assert_identical(a: Any, b: Any, where: str) -> None:

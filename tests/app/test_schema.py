@@ -262,7 +262,8 @@ def test_a_key_is_given_one_value_only() -> None:
     with pytest.raises(UserError, match=r"^seed: expected one value, got '1' and '2'"):
         refuse_repeated(["seed=1", "+trainer.max_steps=4", "seed=2"])
     with pytest.raises(UserError, match=r"^trainer.max_steps: "):
-        refuse_repeated(["-m", "+trainer.max_steps=4", "++trainer.max_steps=4"])
+        refuse_repeated(["-m", "+trainer.max_steps=4", "++trainer.max_steps=5"])
+    refuse_repeated(["seed=1", "seed=1"])
     refuse_repeated(["~datamodule.augmentation", "+datamodule.augmentation={flip:1}", "--config-name", "config"])
 
 

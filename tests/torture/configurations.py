@@ -175,10 +175,13 @@ def any_setting(config: Mapping[str, Any], chance: random.Random) -> Setting:
     )
 
 
+WRONG = "qz"
+
+
 def misspelt(name: str, chance: random.Random) -> str:
-    """A name with one letter doubled near its end."""
+    """A name with letters near its end that no name has."""
     place = chance.randrange(max(0, len(name) - 3), len(name))
-    return name[:place] + "qz" + name[place:]
+    return name[:place] + WRONG + name[place:]
 
 
 def value_of(key: str, chance: random.Random, only: Expectation | None = None) -> Setting:
@@ -241,6 +244,11 @@ def judged(end: End, bench: Bench, setting: Setting) -> list[str]:
     names = [setting.key]
     if setting.key.endswith(("._target_", "._partial_")):
         names.append(setting.key.rpartition(".")[0])
+    if WRONG in setting.key:  # in a part before the last one
+        before, _, behind = setting.key.partition(WRONG)
+        names.append(f"{before}{WRONG}{behind.partition('.')[0]}")
+    if setting.key.endswith(".channels"):  # by which lists for each block have another length
+        names.append("model.hparams.")
     if setting.expected == "invalid":
         return oracle.refused(end, names)
     if setting.expected == "open" and end.code != 0:

@@ -64,9 +64,10 @@ class Genuineness(Measurements):
         self.rows.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **values})
 
     @property
-    def last(self) -> list[float]:
-        """The numbers of all blocks, as last measured; empty before that."""
-        return [value for key, value in self.rows[-1].items() if key.startswith("nonlinearity/")] if self.rows else []
+    def facts(self) -> dict[str, Any]:
+        """The numbers of all blocks, as last measured; none before that."""
+        last = self.rows[-1] if self.rows else {}
+        return {"nonlinearity": [value for key, value in last.items() if key.startswith("nonlinearity/")]}
 
 
 def verdict(numbers: list[float]) -> str:

@@ -13,6 +13,11 @@ class Measurements(L.Callback):
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What `results.json` is to say of them, in plain types."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """The measurements so far."""
         return {"rows": self.rows}

@@ -40,8 +40,8 @@ def find(ckpt_path: str, output_dir: str, *, train: bool) -> tuple[Path, dict[st
         except DamagedError as error:
             damaged.append(error)
             continue
-        for error in damaged:
-            log.warning("%s Going back to %s.", error, path)
+        for each in damaged:
+            log.warning("%s Going back to %s.", each, path)
         return path, saved
     raise DamagedError(" ".join(map(str, damaged)))
 
@@ -53,7 +53,12 @@ def _good(path: Path) -> dict[str, Any]:
         DamagedError: it is not what was written, or of a run that had diverged.
     """
     saved = read(path)
-    if (bad := first_not_finite(saved["state_dict"])) is not None:
+    try:
+        bad = first_not_finite(saved["state_dict"])
+    except Exception as error:  # of a kind of tensor that holds no numbers, or not in the usual way
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{path} is no checkpoint of targetprop: {reason}") from None
+    if bad is not None:
         raise DamagedError(f"{path} is of a run that had diverged: {bad} is not finite.")
     return saved
 
