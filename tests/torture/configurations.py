@@ -248,7 +248,7 @@ def judged(end: End, bench: Bench, setting: Setting) -> list[str]:
         before, _, behind = setting.key.partition(WRONG)
         names.append(f"{before}{WRONG}{behind.partition('.')[0]}")
     if setting.key.endswith(".channels"):  # by which lists for each block have another length
-        names.append("model.hparams.")
+        names += [f"model.hparams.{each}" for each in ("noise", "feedback_training_iterations", "b_optim.lr")]
     if setting.expected == "invalid":
         return oracle.refused(end, names)
     if setting.expected == "open" and end.code != 0:
