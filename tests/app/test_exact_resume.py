@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from identical import assert_identical
 from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -56,11 +57,11 @@ def assert_same_run(whole: Path, other: Path, *, metrics: bool = True) -> None:
     """Equal weights, states, measurements and results, and all that was logged, but for clocks and places."""
     first, second = (torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in (whole, other))
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step"):
-        assert_identical(first[part], second[part], part)
+        assert_identical(first[part], second[part], part, WALL_CLOCK)
     own = [
         {key: state for key, state in each["callbacks"].items() if "Checkpoint" not in key} for each in (first, second)
     ]
-    assert_identical(own[0], own[1], "callbacks")
+    assert_identical(own[0], own[1], "callbacks", WALL_CLOCK)
     if metrics:
         assert rows_of(whole) == rows_of(other)
         assert scalars_of(whole) == scalars_of(other)
@@ -76,23 +77,6 @@ def scalars_of(run: Path) -> dict[str, list[tuple[int, float]]]:
     events.Reload()
     # Files of two processes are read in the order of their names, which two within a second decide by their numbers.
     return {tag: sorted((each.step, each.value) for each in events.Scalars(tag)) for tag in events.Tags()["scalars"]}
-
-
-def assert_identical(a: Any, b: Any, where: str) -> None:
-    assert type(a) is type(b), where
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            if key not in WALL_CLOCK:
-                assert_identical(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), where
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_identical(x, y, f"{where}[{i}]")
-    else:
-        assert a == b, where
 
 
 # Ends of processes

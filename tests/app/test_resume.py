@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from identical import assert_identical
 from omegaconf import DictConfig
 
 from targetprop.app.callbacks.history import History
@@ -124,20 +125,3 @@ def load_last(run: Path) -> dict[str, Any]:
 
 def without_times(row: dict[str, float]) -> dict[str, float]:
     return {key: value for key, value in row.items() if key != "seconds"}
-
-
-def assert_identical(a: Any, b: Any, where: str) -> None:
-    """Equal structures of tensors and plain values, bit for bit."""
-    assert type(a) is type(b), where
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_identical(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), where
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_identical(x, y, f"{where}[{i}]")
-    else:
-        assert a == b, where
