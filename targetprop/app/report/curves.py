@@ -8,13 +8,13 @@ from pathlib import Path
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from targetprop.utils.files import whole_file
+from targetprop.app.report.picture import leaves_no_memory, save, tidy
 
 Rows = Sequence[Mapping[str, float]]
 
 
+@leaves_no_memory
 def draw_curves(path: Path, epochs: Rows, alignment: Rows) -> None:
     """Draw loss and accuracy, and where there is feedback also its loss and the updates' angles, into `path` (PNG).
 
@@ -35,13 +35,9 @@ def draw_curves(path: Path, epochs: Rows, alignment: Rows) -> None:
     for position, panel in enumerate(panels, start=1):
         axes = figure.add_subplot(rows, columns, position)
         panel(axes)
-        axes.set_xlabel("epoch")
         axes.set_xlim(0, 1.03 * epochs[-1]["epoch"])
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    with whole_file(path) as partial:
-        figure.savefig(partial, dpi=130, format="png")
+        tidy(axes, "epoch")
+    save(figure, path)
 
 
 def _both(axes: Axes, rows: Rows, name: str, scale: float, label: str) -> None:

@@ -9,9 +9,8 @@ from pathlib import Path
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from targetprop.utils.files import whole_file
+from targetprop.app.report.picture import leaves_no_memory, save, tidy
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,7 @@ class FeedbackCourse:
     losses: list[float] = field(default_factory=list)
 
 
+@leaves_no_memory
 def draw_feedback(path: Path, title: str, courses: Mapping[int, FeedbackCourse]) -> None:
     """Draw angle, distance and loss by feedback iteration into `path` (PNG), a curve for each block, by its number."""
     figure = Figure(figsize=(13, 3.8), layout="constrained")
@@ -46,12 +46,8 @@ def draw_feedback(path: Path, title: str, courses: Mapping[int, FeedbackCourse])
     panels[2].set_yscale("symlog")  # the blocks' losses lie orders of magnitude apart
     panels[0].legend(frameon=False, fontsize="small")
     for axes in panels:
-        axes.set_xlabel("feedback iteration")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    with whole_file(path) as partial:
-        figure.savefig(partial, dpi=130, format="png")
+        tidy(axes, "feedback iteration")
+    save(figure, path)
 
 
 def _curve(axes: Axes, values: Sequence[float], first: int, *, label: str, color: tuple[float, ...]) -> None:
