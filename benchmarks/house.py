@@ -31,7 +31,7 @@ from rich.table import Table
 
 PACKAGE = "targetprop"
 ORDER = (
-    {"utils", "noise", "version"},
+    {"utils", "noise", "properties", "version"},
     {"layers", "data", "models"},
     {"network"},
     {"targets", "local", "feedback", "measure"},

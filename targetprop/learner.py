@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from targetprop import local
-from targetprop.algorithms import DTP, Algorithm, named
+from targetprop.algorithms import named
+from targetprop.algorithms.base import Algorithm
+from targetprop.algorithms.dtp import DTP
 from targetprop.network.network import PairedNetwork
 from targetprop.network.passes import Pass, StoredPass
 from targetprop.noise import GaussianNoise, NoiseSource
+from targetprop.properties import Needs
 from targetprop.step import Record, Step, sample_gradients
-from targetprop.targets import OutputSignal
+from targetprop.targets.base import OutputSignal
 from targetprop.utils.errors import UserError, require
 from targetprop.utils.inputs import Unchanged, check_batch, refuse_replicas
 from targetprop.utils.precision import Autocast, wide
@@ -33,6 +36,10 @@ class Trainable(Protocol):
     @property
     def update_scale(self) -> float | None:
         """What its gradients are times those of backprop, about; None where there is nothing to compare."""
+
+    @property
+    def needs(self) -> Needs:
+        """What it needs beside each block's own activity."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Output of the network for x (batch, ...); in training mode also what `backward` needs."""
@@ -102,6 +109,11 @@ class Learner(nn.Module):
     def update_scale(self) -> float | None:
         """What its gradients are times those of backprop, about; None where there is nothing to compare."""
         return self.algorithm.targets.update_scale
+
+    @property
+    def needs(self) -> Needs:
+        """What its algorithm needs beside each block's own activity."""
+        return self.algorithm.needs
 
     def optimizer_parameters(self) -> list[nn.Parameter]:
         """What your optimiser trains, each once: the forward parameters, and feedback weights that follow them."""

@@ -1,20 +1,9 @@
 """What `import targetprop` offers."""
 
-from targetprop.algorithms import (
-    ALGORITHMS,
-    AMORTISED_DTP,
-    DELTA_MIRROR,
-    DTP,
-    FEEDBACK_ALIGNMENT,
-    FIXED_DTP,
-    KOLEN_POLLACK,
-    LEE_DTP,
-    PARALLEL_DTP,
-    TP,
-    VANILLA_DTP,
-    WEIGHT_MIRROR,
-    Algorithm,
-)
+from targetprop.algorithms import ALGORITHMS
+from targetprop.algorithms.base import Algorithm
+from targetprop.algorithms.dtp import AMORTISED_DTP, DTP, FIXED_DTP, LEE_DTP, PARALLEL_DTP, TP, VANILLA_DTP
+from targetprop.algorithms.mirrors import DELTA_MIRROR, FEEDBACK_ALIGNMENT, KOLEN_POLLACK, WEIGHT_MIRROR
 from targetprop.feedback.amortised import Amortised
 from targetprop.feedback.base import FeedbackLearning, FeedbackRule, OptimizerSpec
 from targetprop.feedback.by_loss import ByLoss
@@ -31,8 +20,10 @@ from targetprop.learner import Learner, Trainable, explain
 from targetprop.network.network import PairedNetwork
 from targetprop.network.pair import Pair, Trace
 from targetprop.network.passes import Pass
+from targetprop.properties import Needs, Source
 from targetprop.step import Step
-from targetprop.targets import DifferenceTargets, OutputSignal, PlainTargets, TargetRule
+from targetprop.targets.base import OutputSignal, TargetRule
+from targetprop.targets.layerwise import DifferenceTargets, PlainTargets
 from targetprop.utils.errors import UserError
 from targetprop.version import __version__
 
@@ -61,6 +52,7 @@ __all__ = [
     "KolenPollack",
     "LayerRule",
     "Learner",
+    "Needs",
     "OptimizerSpec",
     "OutputSignal",
     "Pair",
@@ -69,6 +61,7 @@ __all__ = [
     "PlainTargets",
     "Reshape",
     "Residual",
+    "Source",
     "Step",
     "TargetRule",
     "Trace",

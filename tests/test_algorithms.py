@@ -46,6 +46,7 @@ from targetprop.feedback.base import OPTIMIZERS, per_block
 from targetprop.feedback.losses import NetworkLoss, l_drl, reconstruction
 from targetprop.network.passes import Scope
 from targetprop.noise import Draw
+from targetprop.properties import Needs, Source
 
 NAN = float("nan")
 
@@ -528,3 +529,28 @@ def test_a_rule_of_the_users_own_is_a_value_beside_the_others() -> None:
     for number, (mine, theirs) in enumerate(zip(halved.network.pairs, whole.network.pairs, strict=True)):
         for p, q in zip(mine.block.parameters(), theirs.block.parameters(), strict=True):
             torch.testing.assert_close(p.grad, q.grad / 2 ** (2 - number) if q.grad is not None else None)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "needs"),
+    [
+        (DTP, Needs(noisy_phase=True)),
+        (LEE_DTP, Needs(frozenset({"weights"}), noisy_phase=True)),
+        (FIXED_DTP, Needs()),
+        (KOLEN_POLLACK, Needs(frozenset({"weight updates"}))),
+        (AMORTISED_DTP, Needs(noisy_phase=True)),
+        (AMORTISED_DTP.with_numbers(reads_weights=True), Needs(frozenset({"weights"}), noisy_phase=True)),
+        (
+            Algorithm(DifferenceTargets(), ByLoss(NetworkLoss(lambda *_: torch.zeros(())))),
+            Needs(noisy_phase=True, passes=2),
+        ),
+    ],
+)
+def test_an_algorithm_needs_what_either_of_its_rules_needs(algorithm: Algorithm, needs: Needs) -> None:
+    assert algorithm.needs == needs
+
+
+def test_numbers_leave_an_algorithm_its_source() -> None:
+    assert isinstance(DTP.source, Source)
+    assert DTP.with_numbers(beta=0.1).source is DTP.source
+    assert str(DTP.source).startswith("Ernoult et al., “Towards Scaling")

@@ -34,7 +34,8 @@ from targetprop.layers.conv import ConvolutionFeedback
 from targetprop.layers.linear import DenseFeedback
 from targetprop.measure.alignment import angle, backprop_gradients, block_gradients, feedback_angles
 from targetprop.models import lenet, mlp, norm_vgg, simple_vgg
-from targetprop.network.linear_feedback import FeedbackMap, LinearPart
+from targetprop.network.feedback_map import FeedbackMap
+from targetprop.network.linear_feedback import LinearPart
 from targetprop.noise import NoiseKey
 
 CONF = Path(targetprop.__file__).parent / "app" / "conf"

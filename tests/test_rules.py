@@ -11,7 +11,7 @@ from targetprop.feedback.losses import BlockLoss, l_drl, reconstruction
 from targetprop.layers.sequence import feedback_of
 from targetprop.local import local_loss
 from targetprop.noise import Kind
-from targetprop.targets import adjoint_difference, output_difference
+from targetprop.targets.base import adjoint_difference, output_difference
 
 FORWARD = torch.tensor([[2.0, 0.0], [1.0, -1.0], [0.0, 3.0]])
 FEEDBACK = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, -1.0]])

@@ -10,7 +10,8 @@ from hydra.utils import get_method, get_object
 from omegaconf import DictConfig
 from torch import nn
 
-from targetprop.algorithms import Algorithm, named
+from targetprop.algorithms import named
+from targetprop.algorithms.base import Algorithm
 from targetprop.app.objects import plain
 from targetprop.app.optimizers import forward_optimizer, optimizer_spec
 from targetprop.app.places import NUMBERS, placed

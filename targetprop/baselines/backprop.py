@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from targetprop.network.network import PairedNetwork
+from targetprop.properties import Needs
 from targetprop.utils.errors import UserError
 
 
@@ -18,6 +19,7 @@ class Backprop(nn.Module):
     """
 
     update_scale = None
+    needs = Needs(frozenset({"weights"}))
 
     def __init__(self, network: nn.Sequential) -> None:
         super().__init__()

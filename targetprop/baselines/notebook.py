@@ -23,7 +23,7 @@ from targetprop.network.network import PairedNetwork
 from targetprop.network.pair import Trace
 from targetprop.noise import GaussianNoise, NoiseKey, NoiseSource
 from targetprop.step import Step
-from targetprop.targets import DifferenceTargets
+from targetprop.targets.layerwise import DifferenceTargets
 from targetprop.utils.errors import UserError
 
 TARGETS = DifferenceTargets(beta=0.327736332653, output_follows_loss=True)
@@ -57,6 +57,7 @@ class AsPrinted(nn.Module):
     """
 
     update_scale = None
+    needs = TARGETS.needs | FEEDBACK.needs
 
     def __init__(self, network: nn.Sequential, *, seed: int = 0, noise: NoiseSource | None = None) -> None:
         super().__init__()

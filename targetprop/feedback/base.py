@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from targetprop.properties import Needs
 from targetprop.utils.errors import UserError, is_number, require, unknown
 from targetprop.utils.precision import wide
 
@@ -37,6 +38,11 @@ class FeedbackRule(ABC):
     @abstractmethod
     def scope(self) -> Scope:
         """How far it looks: at one block, or further."""
+
+    @property
+    def needs(self) -> Needs:
+        """What it needs beside each block's own activity."""
+        return Needs()
 
     @abstractmethod
     def start(self, network: PairedNetwork) -> FeedbackLearning:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from targetprop.network.linear_feedback import FeedbackMap, entering, where_noise_enters
+from targetprop.network.feedback_map import FeedbackMap, entering, where_noise_enters
 
 if TYPE_CHECKING:
     from targetprop.network.network import PairedNetwork

@@ -15,6 +15,7 @@ from targetprop.feedback.closed_form import l_drl_gradient
 from targetprop.feedback.losses import FeedbackLoss, NetworkLoss, l_drl
 from targetprop.layers.base import STYLES, Style
 from targetprop.noise import Draw, Kind, NoiseKey
+from targetprop.properties import Needs
 from targetprop.utils.errors import UserError, is_number, require, require_whole, unknown
 from targetprop.utils.precision import wide
 
@@ -77,6 +78,10 @@ class ByLoss(FeedbackRule):
     @property
     def scope(self) -> Scope:
         return "network" if isinstance(self.loss, NetworkLoss) else "block"
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(noisy_phase=True, passes=2 if isinstance(self.loss, NetworkLoss) else 1)
 
     def start(self, network: PairedNetwork) -> ByLossLearning:
         learning = ByLossLearning(network, self)

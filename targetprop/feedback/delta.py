@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from targetprop.network.linear_feedback import FeedbackMap, response_to, where_noise_enters
+from targetprop.network.feedback_map import FeedbackMap, response_to, where_noise_enters
 from targetprop.utils.precision import wide
 
 if TYPE_CHECKING:

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from targetprop.feedback.base import FeedbackLearning, FeedbackRule
 from targetprop.layers.base import STYLES, Style
+from targetprop.properties import Needs
 from targetprop.utils.errors import UserError, require
 
 if TYPE_CHECKING:
-    from targetprop.network.linear_feedback import FeedbackMap
+    from targetprop.network.feedback_map import FeedbackMap
     from targetprop.network.network import PairedNetwork
     from targetprop.network.passes import Pass, Scope
 
@@ -46,6 +47,10 @@ class KolenPollack(FeedbackRule):
     @property
     def scope(self) -> Scope:
         return "block"
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(frozenset({"weight updates"}))
 
     def start(self, network: PairedNetwork) -> KolenPollackLearning:
         for pair in network.trained:

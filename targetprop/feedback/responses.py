@@ -32,8 +32,9 @@ from targetprop.feedback.budget import (
     warm_up,
 )
 from targetprop.feedback.delta import delta_rule
-from targetprop.network.linear_feedback import FeedbackMap, entering
+from targetprop.network.feedback_map import FeedbackMap, entering
 from targetprop.noise import Kind, NoiseKey
+from targetprop.properties import Needs
 from targetprop.utils.errors import UserError, is_number, require
 
 if TYPE_CHECKING:
@@ -81,6 +82,10 @@ class ByResponses(FeedbackRule):
     @property
     def scope(self) -> Scope:
         return "block"
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(frozenset({"weights"} if self.reads_weights else ()), noisy_phase=True)
 
     @property
     @abstractmethod

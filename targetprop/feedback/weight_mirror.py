@@ -9,14 +9,14 @@ import torch
 
 from targetprop.feedback.budget import Allocation, Passes
 from targetprop.feedback.responses import ByResponses, MapNoise
-from targetprop.network.linear_feedback import response_to, where_noise_enters
+from targetprop.network.feedback_map import response_to, where_noise_enters
 from targetprop.utils.errors import is_number, require
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from targetprop.layers.base import Style
-    from targetprop.network.linear_feedback import FeedbackMap
+    from targetprop.network.feedback_map import FeedbackMap
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from targetprop.layers.linear_map import LinearMap
 from targetprop.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from targetprop.layers.linear_map import LinearMap
 
 Context = Any
 """What a rule keeps of one pass of its layer; its type is the rule's own business."""

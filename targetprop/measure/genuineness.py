@@ -10,7 +10,8 @@ import torch
 
 from targetprop.network.passes import StoredPass
 from targetprop.noise import GaussianNoise
-from targetprop.targets import LayerwiseTargets, OutputSignal, TargetRule
+from targetprop.targets.base import OutputSignal, TargetRule
+from targetprop.targets.layerwise import LayerwiseTargets
 
 if TYPE_CHECKING:
     from collections.abc import Callable

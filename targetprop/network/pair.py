@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from targetprop.layers.lookup import rule_of
 from targetprop.layers.sequence import SequenceRule
-from targetprop.network.linear_feedback import FeedbackMap, LinearPart, feedback_maps, linear_part
+from targetprop.network.feedback_map import FeedbackMap
+from targetprop.network.linear_feedback import LinearPart, feedback_maps, linear_part
 from targetprop.utils.errors import UserError
 from targetprop.utils.precision import wide
 

@@ -1,0 +1,36 @@
+"""All algorithms, by name; those of a family stand in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from targetprop.algorithms.base import Algorithm
+from targetprop.algorithms.dtp import AMORTISED_DTP, DTP, FIXED_DTP, LEE_DTP, PARALLEL_DTP, TP, VANILLA_DTP
+from targetprop.algorithms.mirrors import DELTA_MIRROR, FEEDBACK_ALIGNMENT, KOLEN_POLLACK, WEIGHT_MIRROR
+from targetprop.utils.errors import unknown
+
+ALGORITHMS: Mapping[str, Algorithm] = {
+    "dtp": DTP,
+    "amortised_dtp": AMORTISED_DTP,
+    "parallel_dtp": PARALLEL_DTP,
+    "vanilla_dtp": VANILLA_DTP,
+    "lee_dtp": LEE_DTP,
+    "tp": TP,
+    "fixed_dtp": FIXED_DTP,
+    "feedback_alignment": FEEDBACK_ALIGNMENT,
+    "kolen_pollack": KOLEN_POLLACK,
+    "weight_mirror": WEIGHT_MIRROR,
+    "delta_mirror": DELTA_MIRROR,
+}
+"""Algorithms by name."""
+
+
+def named(name: str) -> Algorithm:
+    """An algorithm by its name.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in ALGORITHMS:
+        raise unknown("algorithm", name, ALGORITHMS)
+    return ALGORITHMS[name]
