@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
 
-from targetprop.network.pair import Pair, Trace
-from targetprop.network.passes import Pass
 from targetprop.noise import Draw
 
-BlockLoss = Callable[[Pair, Trace, Draw], Tensor]
+if TYPE_CHECKING:
+    from targetprop.network.pair import Pair, Trace
+    from targetprop.network.passes import Pass
+
+BlockLoss: TypeAlias = "Callable[[Pair, Trace, Draw], Tensor]"
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class NetworkLoss:
         return self.of(seen, block, draw)
 
 
-FeedbackLoss = BlockLoss | NetworkLoss
+FeedbackLoss: TypeAlias = "BlockLoss | NetworkLoss"
 
 
 def l_drl(pair: Pair, trace: Trace, draw: Draw) -> Tensor:
