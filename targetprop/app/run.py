@@ -336,6 +336,8 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
             graphed = GraphedStep(cast(Learner, learner), loss)  # which refuses what is none
     made = Classifier(learner, f_optim, classes, scheduler, graphed, loss)
     made.multiply_adds = work
+    if config.trainer.get("precision") == "64-true":
+        made.double()  # as the trainer will, but only after it has loaded a checkpoint, whose digits would be lost
     return made
 
 
