@@ -50,7 +50,7 @@ COUNT = Kind(("1", "2"), (*NO_NUMBER, "-1", "1.5", "0", "-1e30", "null"), ("1000
 NATURAL = Kind(("0", "1", "7"), (*NO_NUMBER, "-1", "1.5", "null"), ("12345678901",))
 RATE = Kind(("0.01", "1e-3"), (*NO_NUMBER, "-1", "-1e-9", "null"), ("0", "1", "1e30", "1e-30"))
 FRACTION = Kind(("0.5", "0.0"), (*NO_NUMBER, "-0.1", "1.5", "null", "1e30"), ("0.999999", "1e-12"))
-SHARE = Kind(("1.0", "2", "0.5"), (*NO_NUMBER, "-1", "1.5", "-0.5", "1e30"), ("1e-9", "0.0", "0"))
+SHARE = Kind(("1.0", "2"), (*NO_NUMBER, "-1", "1.5", "-0.5", "1e30"), ("0.5", "1e-9", "0.0", "0"))
 NAME = Kind((), ("nonsense", "1", "[]", "{a:1}", "true", "1e30", "' '"), ("null",))
 TARGET = Kind((), ("nonsense", "os.system", "targetprop.nowhere", "0", "null", "[]", "{a:1}", "builtins.print"))
 FOLDER = Kind((), ("[]", "{a:1}", "[1]"), ("0", "true", "nan", "null", "''", "/proc/nowhere"))
@@ -91,8 +91,9 @@ KINDS: tuple[tuple[str, Kind], ...] = (
     (r".*\.(feedback_training_iterations|noise_samples)", Kind(("1", "3"), (*NO_NUMBER, "-1", "1.5", "null"), ("0",))),
     (r".*\.channels", Kind(("[4,6]",), ("[]", "abc", "[0,8]", "[-1]", "[1.5]", "null", "{a:1}", "true"), ("[8]",))),
     (r".*\.activation", Kind(("elu", "tanh"), ("nonsense", "7", "[]", "{a:1}", "null"), ("relu",))),
-    (r".*_optim\.type|.*\.(gradient|style|anneal_strategy|filename|monitor|mode)|model\.(algorithm|recipe|loss)",
+    (r".*_optim\.type|.*\.(gradient|style|anneal_strategy|monitor|mode)|model\.(algorithm|recipe|loss)",
      NAME),
+    (r".*\.filename", Kind(("other",), ("[]", "{a:1}", "a/b", "' '", "1", "true"), ("null",))),
     (r"scheduler\.(T_max|step_size)", Kind(("3",), (*NO_NUMBER, "0", "-1", "1.5", "null"))),
     (r"scheduler\.(eta_min|gamma)", Kind(("0.0", "1e-5"), ("abc", "{a:1}", "nan", "null", "[]"), ("-1", "1e9"))),
     (r"scheduler\.(pct_start|div_factor|final_div_factor)", Kind((), ("abc", "{a:1}", "nan", "[]", "-1"), ("1e9",))),
