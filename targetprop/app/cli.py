@@ -118,7 +118,7 @@ def check_overrides(overrides: list[str]) -> DictConfig:
         except MissingConfigException as error:
             raise _unknown_choice(error) from None
         except ConfigCompositionException as error:
-            raise _unknown_key(str(error), overrides) from None
+            raise _unknown_key(error, overrides) from None
         except HydraException as error:
             raise UserError(one_line(error)) from None
 
@@ -168,9 +168,11 @@ def _takes_more(place: list[str], node: DictConfig) -> bool:
     return place in (["trainer"], ["callbacks"], ["logger"], ["scheduler"])
 
 
-def _unknown_key(message: str, overrides: list[str]) -> UserError:
+def _unknown_key(error: ConfigCompositionException, overrides: list[str]) -> UserError:
     """Explain a key that the configuration lacks by the keys that stand in its place, in the groups chosen."""
-    found = re.search(r"Could not (?:override|find|append).*?'([\w./@-]+)'", message)
+    message = str(error)
+    within = re.search(r"full_key: (\S+)", str(error.__cause__))  # of a section that was given as a whole
+    found = within or re.search(r"Could not (?:override|find|append).*?'([\w./@-]+)'", message)
     message = " ".join(message.split())
     if not found:
         return UserError(message)

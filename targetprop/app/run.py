@@ -34,7 +34,7 @@ from targetprop.app.checkpoint.names import FOLDER, LAST
 from targetprop.app.checkpoint.record import Place, record_of, with_place
 from targetprop.app.checkpoint.running import go_on_logging
 from targetprop.app.command import command
-from targetprop.app.folder import RESULTS, claim, free_name
+from targetprop.app.folder import RESULTS, claim, free_name, make_folders
 from targetprop.app.lock import owned
 from targetprop.app.loggers.journal import Journal
 from targetprop.app.models import check_hparams
@@ -221,6 +221,7 @@ def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, ar
     if config.train:
         if rank() == 0:
             claim(folder, start, overwrite=config.overwrite)
+            make_folders(config.callbacks or {})
             _keep_config(config)
         log.info("Training into %s, CPU threads: %d", config.output_dir, around.threads)
         _fit(trainer, module, datamodule, folder)

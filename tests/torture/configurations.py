@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Literal
 
 from . import oracle
-from .case import Bench, Outcome
+from .case import Bench, NotApplicableError, Outcome
 from .child import End
 from .project import Project
 
@@ -210,6 +210,8 @@ class Configurations:
         setting = any_setting(config, chance)
         base = [*base_of(choices), bench.place()]
         if setting.expected != "invalid":  # or it would start processes, which is another class's to try
+            if setting.key in OF_PROCESSES:
+                raise NotApplicableError(f"{setting.override} needs processes")
             base = [each for each in base if each != "trainer=layer_parallel"]
         end = bench.run([*without(base, setting.key), setting.override])
         return Outcome(f"{' '.join([*choices, setting.override])} ({setting.expected})", judged(end, bench, setting))
@@ -248,8 +250,10 @@ def judged(end: End, bench: Bench, setting: Setting) -> list[str]:
     if WRONG in setting.key:  # in a part before the last one
         before, _, behind = setting.key.partition(WRONG)
         names.append(f"{before}{WRONG}{behind.partition('.')[0]}")
-    if setting.key.endswith(".channels"):  # by which lists for each block have another length
+    if setting.key.endswith((".channels", ".output_follows_loss")):  # by which lists for each block change in length
         names += [f"model.hparams.{each}" for each in ("noise", "feedback_training_iterations", "b_optim.lr")]
+    if setting.key == "datamodule.val_fraction":  # of which little is left to train on
+        names.append("datamodule.batch_size")
     if setting.expected == "invalid":
         return oracle.refused(end, names)
     if setting.expected == "open" and end.code != 0:
@@ -259,5 +263,6 @@ def judged(end: End, bench: Bench, setting: Setting) -> list[str]:
     return oracle.finite(end, bench.rundir, CHANCE if setting.key.startswith(UNMINDFUL) else 0.0)
 
 
+OF_PROCESSES = ("trainer.processes", "trainer.data_parallel", "trainer.worker_timeout")
 CHANCE = 0.02
 """Three batches do not learn much; what is below this is not even a guess."""
