@@ -161,6 +161,12 @@ def _unknown_choice(error: MissingConfigException) -> UserError:
     return unknown(group, choice, error.options or []) if group else UserError(str(error))
 
 
+def _is_choice(override: str) -> bool:
+    """Whether it chooses a file of a group."""
+    group, _, value = override.partition("=")
+    return (CONF / group).is_dir() and not value.startswith("{")
+
+
 def _takes_more(place: list[str], node: DictConfig) -> bool:
     """Whether something reads a key that is added there; elsewhere one that is added is refused."""
     if place[:1] == ["model"]:
@@ -178,7 +184,7 @@ def _unknown_key(error: ConfigCompositionException, overrides: list[str]) -> Use
         return UserError(message)
     *parents, last = found[1].split(".")
     try:
-        node: Any = hydra.compose("config", [each for each in overrides if (CONF / each.partition("=")[0]).is_dir()])
+        node: Any = hydra.compose("config", [each for each in overrides if _is_choice(each)])
     except HydraException:  # what is wrong is in one of the files chosen
         return UserError(message)
     reached: list[str] = []
