@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.torture.table import aligned, read, side_by_side
+from .table import aligned, read, side_by_side
 
 VERDICTS = [("kills", "survived"), ("kills", "not applicable"), ("clocks", "wrong"), ("clocks", "hung")]
 
