@@ -67,7 +67,7 @@ def _refuse_small_shares(config: DictConfig, size: Size) -> None:
         require(met, f"trainer.limit_{part}_batches", expected, share)
 
 
-def _refuse_other_blocks(callbacks: DictConfig, learner: Trainable) -> None:
+def _refuse_other_blocks(callbacks: Mapping[str, Any], learner: Trainable) -> None:
     """Refuse to wait for a metric of a block that the network does not have, or that has no feedback."""
     for name, each in callbacks.items():
         found = BY_BLOCK.fullmatch(str(each.get("monitor"))) if isinstance(each, DictConfig) else None
@@ -75,7 +75,7 @@ def _refuse_other_blocks(callbacks: DictConfig, learner: Trainable) -> None:
             fed = found[1] == "feedback_loss"
             numbers = learner.network.fed_numbers if fed else range(len(learner.network.pairs))
             metrics = [f"{found[1]}/block{number + 1}" for number in numbers]
-            require(found[0] in metrics, f"callbacks.{name}.monitor", " or ".join(metrics) or "a metric", found[0])
+            require(found[0] in metrics, f"callbacks.{name!s}.monitor", " or ".join(metrics) or "a metric", found[0])
 
 
 def _learner(config: DictConfig, network: nn.Sequential) -> Trainable:
