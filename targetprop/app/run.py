@@ -258,10 +258,11 @@ def _fit(trainer: L.Trainer, module: Classifier, datamodule: ImageDataModule, fo
     except MisconfigurationException as error:  # of a callback's setting, which shows while it works
         raise UserError(str(error)) from error
     except Exception as error:
-        named = isinstance(error, StoppedError) or (isinstance(error, UserError) and error.key)
-        if path is None or module.has_begun or named:
+        elsewhere = isinstance(error, StoppedError) or (isinstance(error, UserError) and error.key != "")
+        if path is None or module.has_begun or elsewhere:
             raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        reason = " ".join(f"{kind}{error}".split())[:200]
         raise UserError(f"no run can go on from what {path} holds: {reason}", key="ckpt_path") from error
     if history := find_callback(trainer, History):
         history.draw(trainer)  # also where there was nothing left to train

@@ -70,7 +70,8 @@ def _is_like(own: object, given: object) -> bool:
     """Whether a value may stand where a fresh one stands, which may be empty or None."""
     match own:
         case None:
-            return given is None or isinstance(given, str | Tensor)
+            tensors = isinstance(given, tuple) and all(isinstance(each, Tensor) for each in given)
+            return given is None or isinstance(given, str | Tensor) or tensors
         case bool():
             return isinstance(given, bool)
         case int():
@@ -80,7 +81,7 @@ def _is_like(own: object, given: object) -> bool:
         case list():
             return isinstance(given, list) and all(_is_row(each) for each in given)
         case dict():
-            return isinstance(given, dict) and all(isinstance(each, Real | Tensor) for each in given.values())
+            return isinstance(given, dict) and all(isinstance(each, Real | Tensor | list) for each in given.values())
         case Tensor():
             return isinstance(given, Tensor) and given.shape == own.shape
         case _:
