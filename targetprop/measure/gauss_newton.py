@@ -1,0 +1,174 @@
+"""How near updates come to Gauss-Newton's, and to those of Gauss-Newton targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from scipy.sparse.linalg import LinearOperator, cg
+from torch import Tensor
+from torch.func import functional_call, grad, jvp, vjp
+
+from targetprop import local
+from targetprop.measure.alignment import block_gradients, block_parameters, compared
+from targetprop.measure.probe import Clean, InapplicableError, Probe, by_block, in_float64
+from targetprop.utils.errors import is_number, require, require_whole
+
+ROWS = 16
+"""Rows of a network's Jacobian that are computed in one pass."""
+
+
+def gauss_newton(probe: Probe, damping: float = 1e-2, iterations: int = 50) -> dict[str, float]:
+    """Of each block's update d and its damped Gauss-Newton update u = (G + damping I)^-1 g:
+
+    - `gauss_newton_angle`: of d and u, degrees;
+    - `gauss_newton_ratio`: ||d|| / (c ||u||), with c the learner's `update_scale` (beta, or 1);
+    - `gauss_newton_residual`: ||(G + damping I) u - g|| / ||g||, how far u is from solved.
+
+    G = mean over the batch of J^T H J is the generalised Gauss-Newton matrix of this block's parameters alone, with J
+    the Jacobian of one sample's output for them, H the Hessian of its loss for the output, g the gradient of the mean
+    loss. For one sample, squared errors, a linear network and no damping u is the update of Gauss-Newton targets, but
+    for its length (Meulemans et al. 2020, theorem 5, https://arxiv.org/abs/2006.14331).
+
+    Schraudolph, "Fast Curvature Matrix-Vector Products for Second-Order Gradient Descent", 2002,
+    https://doi.org/10.1162/08997660260028683. Costs, for each block, up to `iterations` of conjugate gradients, each of
+    about four passes of the batch in float64.
+
+    Args:
+        damping: what is added to all eigenvalues of G.
+        iterations: of conjugate gradients, at most.
+    """
+    _check_damping(damping, above=True)
+    require_whole("iterations", iterations, least=1)
+    if not probe.is_alone:
+        raise InapplicableError("processes that train on batches of their own know no Gauss-Newton update of them all.")
+    found = [_solved(_product(probe, names, damping), iterations) for names in block_parameters(probe.network)]
+    residuals = {n: each.residual for n, each in enumerate(found)}
+    return compared(
+        probe, [each.update for each in found], "gauss_newton_angle", "gauss_newton_ratio"
+    ) | by_block("gauss_newton_residual", residuals)
+
+
+def gauss_newton_targets(probe: Probe, damping: float = 0.0) -> dict[str, float]:
+    """Of each block's update d and the update u that it has with Gauss-Newton targets (GNT):
+
+    - `gnt_angle`: of d and u, degrees;
+    - `gnt_ratio`: ||d|| / (c ||u||), with c the learner's `update_scale` (beta, or 1).
+
+    t^n = s^n - J^T (J J^T + damping I)^-1 e, with J the Jacobian of one sample's output for s^n and e the gradient of
+    its loss for the output; without damping, t^n = s^n - pinv(J) e. The update is the gradient of
+    1/2 ||F^n(s^{n-1}) - t^n||^2, as that of any target.
+
+    Meulemans et al., "A Theoretical Framework for Target Propagation", 2020, https://arxiv.org/abs/2006.14331. Costs
+    for each block one backward pass for each unit of the output, and holds its Jacobian: batch x outputs x units.
+
+    Args:
+        damping: what is added to all eigenvalues of J J^T.
+    """
+    _check_damping(damping, above=False)
+    clean, updates = probe.whole, []
+    for block in range(len(probe.network.pairs)):
+        probe.network.zero_grad()
+        with torch.no_grad():
+            local.add_gradients(clean.seen, block, gauss_newton_difference(clean, block, damping))
+        updates.append(block_gradients(probe.network)[block])
+    probe.network.zero_grad()
+    probe.average(updates)
+    return compared(probe, updates, "gnt_angle", "gnt_ratio")
+
+
+def gauss_newton_difference(clean: Clean, block: int, damping: float = 0.0) -> Tensor:
+    """t^n - s^n of Gauss-Newton targets, (batch, *output of the block); the block is counted from 0."""
+    error = clean.signal.gradient.flatten(1)
+    y = clean.trace(block).y
+    if block == len(clean.network.pairs) - 1:
+        return (-error / (1 + damping)).view_as(y)
+    jacobian = output_jacobian(clean, block)
+    if damping:
+        gram = jacobian @ jacobian.mT
+        gram.diagonal(dim1=1, dim2=2).add_(damping)
+        down = torch.einsum("bku,bk->bu", jacobian, torch.linalg.solve(gram, error))
+    else:
+        down = torch.einsum("buk,bk->bu", torch.linalg.pinv(jacobian), error)
+    return -down.view_as(y)
+
+
+def output_jacobian(clean: Clean, block: int) -> Tensor:
+    """Each sample's Jacobian of the network's output for the output of a block, (batch, outputs, units).
+
+    Statistics and masks of the batch are held fixed, so that samples do not meet.
+    """
+    with torch.enable_grad():
+        s = clean.trace(block).y.requires_grad_()
+        output = clean.seen.output_for(s, block + 1).flatten(1)
+    units = torch.eye(output.shape[1], dtype=output.dtype, device=output.device)
+    rows = [
+        torch.autograd.grad(
+            output, s, chunk[:, None].expand(-1, *output.shape), is_grads_batched=True, retain_graph=True
+        )[0]
+        for chunk in units.split(ROWS)
+    ]
+    return torch.cat(rows).transpose(0, 1).flatten(2)
+
+
+class _System(NamedTuple):
+    """(G + damping I) v, and g."""
+
+    product: Callable[[Tensor], Tensor]
+    right: Tensor
+
+
+class _Solution(NamedTuple):
+    update: Tensor
+    residual: float
+
+
+def _product(probe: Probe, names: list[str], damping: float) -> _System:
+    """Of the parameters of these names, flattened into one vector."""
+    own = {name: p.detach() for name, p in probe.network.named_parameters(remove_duplicate=False)}
+    shapes = [own[name].shape for name in names]
+    x = in_float64(probe.x)
+
+    def output_of(flat: Tensor) -> Tensor:
+        parts = flat.split([shape.numel() for shape in shapes])
+        values = {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
+        with probe.random.again():
+            return functional_call(probe.network, {**own, **values}, (x,), tie_weights=False)
+
+    at = torch.cat([own[name].flatten() for name in names])
+    output, back = vjp(output_of, at)
+
+    def product(v: Tensor) -> Tensor:
+        _, moved = jvp(output_of, (at,), (v,))
+        _, curved = jvp(grad(probe.loss_of), (output,), (moved,))
+        return back(curved)[0] + damping * v
+
+    return _System(product, back(grad(probe.loss_of)(output))[0])
+
+
+def _solved(system: _System, iterations: int) -> _Solution:
+    right = system.right
+    update = conjugate_gradients(system.product, right, iterations)
+    return _Solution(update, float((system.product(update) - right).norm() / right.norm()))
+
+
+def conjugate_gradients(product: Callable[[Tensor], Tensor], right: Tensor, iterations: int) -> Tensor:
+    """v with A v = right, for a symmetric positive definite A: relative residual 1e-10, or as far as one comes.
+
+    Args:
+        product: A v for a v of the shape of `right`, in float64.
+    """
+
+    def on_host(v: Tensor) -> Tensor:
+        moved = torch.from_numpy(v).to(right.device).view_as(right)
+        return product(moved).detach().flatten().cpu().numpy()
+
+    operator = LinearOperator((right.numel(), right.numel()), matvec=on_host, dtype=float)
+    found, _ = cg(operator, right.detach().flatten().cpu().numpy(), rtol=1e-10, maxiter=iterations)
+    return torch.from_numpy(found).to(right.device).view_as(right)
+
+
+def _check_damping(damping: object, *, above: bool) -> None:
+    met = is_number(damping) and (damping > 0 if above else damping >= 0)
+    require(met, "damping", "a number above 0" if above else "a number, 0 or more", damping)
