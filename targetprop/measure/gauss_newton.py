@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from scipy.sparse.linalg import LinearOperator, cg
 from torch import Tensor
 from torch.func import functional_call, grad, jvp, vjp
 
 from targetprop import local
 from targetprop.measure.alignment import block_gradients, block_parameters, compared
 from targetprop.measure.probe import Clean, InapplicableError, Probe, by_block, in_float64
+from targetprop.measure.solve import conjugate_gradients
 from targetprop.utils.errors import is_number, require, require_whole
 
 ROWS = 16
@@ -45,9 +45,9 @@ def gauss_newton(probe: Probe, damping: float = 1e-2, iterations: int = 50) -> d
         raise InapplicableError("processes that train on batches of their own know no Gauss-Newton update of them all.")
     found = [_solved(_product(probe, names, damping), iterations) for names in block_parameters(probe.network)]
     residuals = {n: each.residual for n, each in enumerate(found)}
-    return compared(
-        probe, [each.update for each in found], "gauss_newton_angle", "gauss_newton_ratio"
-    ) | by_block("gauss_newton_residual", residuals)
+    return compared(probe, [each.update for each in found], "gauss_newton_angle", "gauss_newton_ratio") | by_block(
+        "gauss_newton_residual", residuals
+    )
 
 
 def gauss_newton_targets(probe: Probe, damping: float = 0.0) -> dict[str, float]:
@@ -137,11 +137,11 @@ def _product(probe: Probe, names: list[str], damping: float) -> _System:
             return functional_call(probe.network, {**own, **values}, (x,), tie_weights=False)
 
     at = torch.cat([own[name].flatten() for name in names])
-    output, back = vjp(output_of, at)
+    output, back = vjp(output_of, at)[:2]
 
     def product(v: Tensor) -> Tensor:
-        _, moved = jvp(output_of, (at,), (v,))
-        _, curved = jvp(grad(probe.loss_of), (output,), (moved,))
+        moved = jvp(output_of, (at,), (v,))[1]
+        curved = jvp(grad(probe.loss_of), (output,), (moved,))[1]
         return back(curved)[0] + damping * v
 
     return _System(product, back(grad(probe.loss_of)(output))[0])
@@ -151,22 +151,6 @@ def _solved(system: _System, iterations: int) -> _Solution:
     right = system.right
     update = conjugate_gradients(system.product, right, iterations)
     return _Solution(update, float((system.product(update) - right).norm() / right.norm()))
-
-
-def conjugate_gradients(product: Callable[[Tensor], Tensor], right: Tensor, iterations: int) -> Tensor:
-    """v with A v = right, for a symmetric positive definite A: relative residual 1e-10, or as far as one comes.
-
-    Args:
-        product: A v for a v of the shape of `right`, in float64.
-    """
-
-    def on_host(v: Tensor) -> Tensor:
-        moved = torch.from_numpy(v).to(right.device).view_as(right)
-        return product(moved).detach().flatten().cpu().numpy()
-
-    operator = LinearOperator((right.numel(), right.numel()), matvec=on_host, dtype=float)
-    found, _ = cg(operator, right.detach().flatten().cpu().numpy(), rtol=1e-10, maxiter=iterations)
-    return torch.from_numpy(found).to(right.device).view_as(right)
 
 
 def _check_damping(damping: object, *, above: bool) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from targetprop.measure.gauss_newton import conjugate_gradients
-from targetprop.measure.probe import Clean, Probe, by_block, root_of_ratio
+from targetprop.measure.probe import Clean, Probe, by_block, draws, root_of_ratio
+from targetprop.measure.solve import conjugate_gradients
 from targetprop.utils.errors import is_number, require, require_whole
 
 if TYPE_CHECKING:
@@ -141,10 +141,3 @@ def _compared(
         angles[block] = torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))
         ratios[block] = root_of_ratio(sums[1:])
     return by_block(f"{name}_angle", angles) | by_block(f"{name}_ratio", ratios)
-
-
-def draws(like: Tensor, count: int, seed: int = 0) -> Iterator[Tensor]:
-    """Standard-normal noise of the shape of a tensor, so many times, of a generator of its own."""
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(count):
-        yield torch.randn(like.shape, dtype=like.dtype, generator=generator).to(like.device)

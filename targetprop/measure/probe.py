@@ -181,7 +181,7 @@ class Probe:
         network = deepcopy(self.learner.network).double()
         for each in network.modules():
             if each.training and getattr(each, "running_mean", None) is not None:
-                each.running_mean = each.running_var = each.num_batches_tracked = None
+                vars(each)["_buffers"].update(dict.fromkeys(("running_mean", "running_var", "num_batches_tracked")))
         return network
 
     @cached_property
@@ -213,6 +213,13 @@ def _gradients(network: PairedNetwork) -> list[list[Tensor]]:
     return [
         [torch.zeros_like(p) if p.grad is None else p.grad for p in pair.block.parameters()] for pair in network.pairs
     ]
+
+
+def draws(like: Tensor, count: int, seed: int = 0) -> Iterator[Tensor]:
+    """Standard-normal noise of the shape of a tensor, so many times, of a generator of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(count):
+        yield torch.randn(like.shape, dtype=like.dtype, generator=generator).to(like.device)
 
 
 def root_of_ratio(power: Tensor) -> Tensor:

@@ -12,8 +12,7 @@ from targetprop.layers.base import CARRYING
 from targetprop.layers.lookup import rule_of
 from targetprop.layers.pool import AveragePoolRule, OfMaxima
 from targetprop.layers.sequence import leaves
-from targetprop.measure.jacobians import draws
-from targetprop.measure.probe import Probe, by_block, root_of_ratio
+from targetprop.measure.probe import Probe, by_block, draws, root_of_ratio
 from targetprop.utils.errors import is_number, require
 
 FAR = 1e12
@@ -106,9 +105,7 @@ def reconstruction(probe: Probe, sigma: float = 0.1) -> dict[str, float]:
         eps = sigma * eps
         with torch.no_grad():
             moved = clean.encode(block, trace.x + eps) - trace.y
-            of_differences[block] = _relative(
-                probe, pair.decode_difference(trace.y, moved, trace.context) - eps, eps
-            )
+            of_differences[block] = _relative(probe, pair.decode_difference(trace.y, moved, trace.context) - eps, eps)
             if probe.network.style not in CARRYING:
                 plain[block] = _relative(probe, pair.decode(trace.y, trace.context) - trace.x, trace.x)
     return by_block("reconstruction", plain) | by_block("difference_reconstruction", of_differences)

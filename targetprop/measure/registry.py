@@ -17,7 +17,7 @@ from targetprop.measure.probe import Loss, Probe
 from targetprop.measure.rank import rank
 from targetprop.measure.reach import reach, reconstruction
 from targetprop.measure.shares import time_share
-from targetprop.utils.errors import prefixed, refuse_unknown, unknown
+from targetprop.utils.errors import prefixed, refuse_unknown, require, unknown
 
 if TYPE_CHECKING:
     from targetprop.learner import Trainable
@@ -118,52 +118,48 @@ MEASURES: Mapping[str, Measure] = {
 """Measures by name."""
 
 
-def chosen(
-    which: Sequence[str], numbers: Mapping[str, Mapping[str, Any]] | None = None
-) -> dict[str, Callable[[Probe], dict[str, float]]]:
-    """The measures of these names, each with its numbers, as functions of a `Probe` alone.
+Choice = Sequence[str] | Mapping[str, Mapping[str, Any] | None]
+"""Which measures: their names, or by names their numbers, where these are not the default ones; None leaves one out."""
+
+
+def chosen(which: Choice) -> dict[str, Callable[[Probe], dict[str, float]]]:
+    """The measures of a choice, as functions of a `Probe` alone.
 
     Raises:
         UserError: a name that there is not, or a number that the measure of that name does not have.
     """
-    for name in which:
+    require(not isinstance(which, str), "which", "names of measures", which)
+    named = which if isinstance(which, Mapping) else {name: {} for name in which}
+    for name in named:
         if name not in MEASURES:
             raise unknown("which", name, MEASURES)
-    given = {name: dict(numbers[name] or {}) for name in numbers} if numbers else {}
-    with prefixed("numbers"):
-        refuse_unknown(given, which)
-    for name, own in given.items():
-        with prefixed(f"numbers.{name}"):
-            refuse_unknown(own, MEASURES[name].numbers)
-    return {name: _with_numbers(name, given.get(name, {})) for name in which}
+    return {name: _with_numbers(name, numbers) for name, numbers in named.items() if numbers is not None}
 
 
 def _with_numbers(name: str, numbers: Mapping[str, Any]) -> Callable[[Probe], dict[str, float]]:
+    place = f"which.{name}"
+    with prefixed(place):
+        require(isinstance(numbers, Mapping), "", "its numbers by name, or null", numbers)
+        refuse_unknown(numbers, MEASURES[name].numbers)
+
     def taken(probe: Probe) -> dict[str, float]:
-        with prefixed(f"numbers.{name}"):
+        with prefixed(place):
             return MEASURES[name].function(probe, **numbers)
 
     return taken
 
 
-def measure(
-    learner: Trainable,
-    x: Tensor,
-    y: Tensor,
-    loss: Loss,
-    which: Sequence[str],
-    numbers: Mapping[str, Mapping[str, Any]] | None = None,
-) -> dict[str, float]:
+def measure(learner: Trainable, x: Tensor, y: Tensor, loss: Loss, which: Choice) -> dict[str, float]:
     """Measure a learner on a batch, and change nothing of it.
 
-    >>> measure(learner, x, y, F.cross_entropy, ["reach", "inverse"], {"inverse": {"damping": 0.1}})
+    >>> measure(learner, x, y, F.cross_entropy, ["reach", "rank"])
+    >>> measure(learner, x, y, F.cross_entropy, {"inverse": {"damping": 0.1}})
 
     Args:
         learner: what is trained.
         x, y: a batch, (batch, ...), and what the loss is told of it.
         loss: (output, y) -> one value per sample (batch,), or their mean.
-        which: names in `MEASURES`.
-        numbers: of the measures, by their names.
+        which: names in `MEASURES`, or numbers by these names.
 
     Returns:
         Values by name: `quantity/block{n}`, blocks counted from 1.
@@ -173,6 +169,6 @@ def measure(
     """
     probe = Probe(learner, x, y, loss)
     values: dict[str, float] = {}
-    for each in chosen(which, numbers).values():
-        values |= each(probe)
+    for taken in chosen(which).values():
+        values |= taken(probe)
     return values
