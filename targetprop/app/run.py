@@ -227,7 +227,8 @@ def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, ar
     # Read before evaluation, which restores the callbacks of the best checkpoint.
     history = find_callback(trainer, History)
     seconds = [row["seconds"] for row in history.epochs] if history else []
-    facts = {"epoch_seconds": seconds, "threads": around.threads, "places": places, "nonlinearity": [], "measures": {}}
+    facts: dict[str, Any] = {"epoch_seconds": seconds, "threads": around.threads, "places": places}
+    facts |= {"nonlinearity": [], "measures": {}}
     for measured in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(measured, Measurements):
             facts |= measured.facts

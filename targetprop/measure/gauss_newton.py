@@ -11,9 +11,8 @@ from torch.func import functional_call, grad, jvp, vjp
 
 from targetprop import local
 from targetprop.measure.alignment import block_gradients, block_parameters, compared
-from targetprop.measure.probe import Clean, InapplicableError, Probe, by_block, in_float64
+from targetprop.measure.probe import Clean, InapplicableError, Probe, by_block, check_numbers, in_float64
 from targetprop.measure.solve import conjugate_gradients
-from targetprop.utils.errors import is_number, require, require_whole
 
 ROWS = 16
 """Rows of a network's Jacobian that are computed in one pass."""
@@ -36,14 +35,14 @@ def gauss_newton(probe: Probe, damping: float = 1e-2, iterations: int = 50) -> d
     about four passes of the batch in float64.
 
     Args:
-        damping: what is added to all eigenvalues of G.
+        damping: what is added to all eigenvalues of G; without it there are many solutions, of which the smallest is
+            come near.
         iterations: of conjugate gradients, at most.
     """
-    _check_damping(damping, above=True)
-    require_whole("iterations", iterations, least=1)
+    check_numbers(damping=damping, iterations=iterations)
     if not probe.is_alone:
         raise InapplicableError("processes that train on batches of their own know no Gauss-Newton update of them all.")
-    found = [_solved(_product(probe, names, damping), iterations) for names in block_parameters(probe.network)]
+    found = gauss_newton_updates(probe, damping, iterations)
     residuals = {n: each.residual for n, each in enumerate(found)}
     return compared(probe, [each.update for each in found], "gauss_newton_angle", "gauss_newton_ratio") | by_block(
         "gauss_newton_residual", residuals
@@ -66,7 +65,26 @@ def gauss_newton_targets(probe: Probe, damping: float = 0.0) -> dict[str, float]
     Args:
         damping: what is added to all eigenvalues of J J^T.
     """
-    _check_damping(damping, above=False)
+    check_numbers(damping=damping)
+    updates = gauss_newton_target_updates(probe, damping)
+    probe.average(updates)
+    return compared(probe, updates, "gnt_angle", "gnt_ratio")
+
+
+class Solution(NamedTuple):
+    """An update, flat, and its residual relative to the right side of its equation."""
+
+    update: Tensor
+    residual: float
+
+
+def gauss_newton_updates(probe: Probe, damping: float, iterations: int) -> list[Solution]:
+    """(G + damping I)^-1 g of each block, in float64."""
+    return [_solved(_system(probe, names, damping), iterations) for names in block_parameters(probe.network)]
+
+
+def gauss_newton_target_updates(probe: Probe, damping: float) -> list[Tensor]:
+    """Each block's gradient of its local loss to its Gauss-Newton target, flat, in float64."""
     clean, updates = probe.whole, []
     for block in range(len(probe.network.pairs)):
         probe.network.zero_grad()
@@ -74,8 +92,7 @@ def gauss_newton_targets(probe: Probe, damping: float = 0.0) -> dict[str, float]
             local.add_gradients(clean.seen, block, gauss_newton_difference(clean, block, damping))
         updates.append(block_gradients(probe.network)[block])
     probe.network.zero_grad()
-    probe.average(updates)
-    return compared(probe, updates, "gnt_angle", "gnt_ratio")
+    return updates
 
 
 def gauss_newton_difference(clean: Clean, block: int, damping: float = 0.0) -> Tensor:
@@ -119,12 +136,7 @@ class _System(NamedTuple):
     right: Tensor
 
 
-class _Solution(NamedTuple):
-    update: Tensor
-    residual: float
-
-
-def _product(probe: Probe, names: list[str], damping: float) -> _System:
+def _system(probe: Probe, names: list[str], damping: float) -> _System:
     """Of the parameters of these names, flattened into one vector."""
     own = {name: p.detach() for name, p in probe.network.named_parameters(remove_duplicate=False)}
     shapes = [own[name].shape for name in names]
@@ -142,17 +154,12 @@ def _product(probe: Probe, names: list[str], damping: float) -> _System:
     def product(v: Tensor) -> Tensor:
         moved = jvp(output_of, (at,), (v,))[1]
         curved = jvp(grad(probe.loss_of), (output,), (moved,))[1]
-        return back(curved)[0] + damping * v
+        return back(curved)[0].detach() + damping * v
 
-    return _System(product, back(grad(probe.loss_of)(output))[0])
+    return _System(product, back(grad(probe.loss_of)(output))[0].detach())
 
 
-def _solved(system: _System, iterations: int) -> _Solution:
+def _solved(system: _System, iterations: int) -> Solution:
     right = system.right
     update = conjugate_gradients(system.product, right, iterations)
-    return _Solution(update, float((system.product(update) - right).norm() / right.norm()))
-
-
-def _check_damping(damping: object, *, above: bool) -> None:
-    met = is_number(damping) and (damping > 0 if above else damping >= 0)
-    require(met, "damping", "a number above 0" if above else "a number, 0 or more", damping)
+    return Solution(update, float((system.product(update) - right).norm() / right.norm()))

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from targetprop.measure.probe import Clean, Probe, by_block, draws, root_of_ratio
+from targetprop.measure.probe import Clean, Probe, by_block, check_numbers, draws, root_of_ratio
 from targetprop.measure.solve import conjugate_gradients
-from targetprop.utils.errors import is_number, require, require_whole
 
 if TYPE_CHECKING:
     from targetprop.network.pair import Pair, Trace
@@ -69,7 +68,7 @@ def transpose(probe: Probe, probes: int = 4) -> dict[str, float]:
     Args:
         probes: for each sample.
     """
-    require_whole("probes", probes, least=1)
+    check_numbers(probes=probes)
     return _compared(probe, probes, lambda clean, block: forward_jacobian(clean, block).transposed, "transpose")
 
 
@@ -85,13 +84,12 @@ def inverse(probe: Probe, damping: float = 1e-2, probes: int = 2, iterations: in
     conjugate gradients, each of two passes through the block in float64.
 
     Args:
-        damping: what is added to all eigenvalues of J_F J_F^T.
+        damping: what is added to all eigenvalues of J_F J_F^T; without it there is a solution only where no unit of the
+            block's output follows from others.
         probes: for each sample.
         iterations: of conjugate gradients, at most.
     """
-    require(is_number(damping) and damping > 0, "damping", "a number above 0", damping)
-    require_whole("probes", probes, least=1)
-    require_whole("iterations", iterations, least=1)
+    check_numbers(damping=damping, probes=probes, iterations=iterations)
 
     residuals: dict[int, Tensor] = {}
 

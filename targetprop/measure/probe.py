@@ -16,7 +16,7 @@ from targetprop.network.passes import StoredPass
 from targetprop.noise import GaussianNoise
 from targetprop.targets.base import OutputSignal, TargetRule
 from targetprop.targets.layerwise import LayerwiseTargets
-from targetprop.utils.errors import UserError
+from targetprop.utils.errors import UserError, is_number, require, require_whole
 
 if TYPE_CHECKING:
     from targetprop.learner import Trainable
@@ -220,6 +220,25 @@ def draws(like: Tensor, count: int, seed: int = 0) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(count):
         yield torch.randn(like.shape, dtype=like.dtype, generator=generator).to(like.device)
+
+
+WHOLE = ("probes", "iterations", "repeats")
+"""Numbers of measures that count something."""
+
+
+def check_numbers(**numbers: object) -> None:
+    """Refuse numbers of a measure that are no such numbers.
+
+    Raises:
+        UserError: one of them, by its name.
+    """
+    for name, given in numbers.items():
+        if name in WHOLE:
+            require_whole(name, given, least=1)
+        elif name == "damping":
+            require(is_number(given) and given >= 0, name, "a number, 0 or more", given)
+        else:
+            require(is_number(given) and given > 0, name, "a number above 0", given)
 
 
 def root_of_ratio(power: Tensor) -> Tensor:

@@ -12,8 +12,7 @@ from targetprop.layers.base import CARRYING
 from targetprop.layers.lookup import rule_of
 from targetprop.layers.pool import AveragePoolRule, OfMaxima
 from targetprop.layers.sequence import leaves
-from targetprop.measure.probe import Probe, by_block, draws, root_of_ratio
-from targetprop.utils.errors import is_number, require
+from targetprop.measure.probe import Probe, by_block, check_numbers, draws, root_of_ratio
 
 FAR = 1e12
 """An activation that is here where it was at the root of it is bounded."""
@@ -63,7 +62,7 @@ def output_range(block: nn.Module) -> tuple[float, float] | None:
         if isinstance(rule, Elementwise):
             bounds = activation_range(layer)
             return None if bounds == (-math.inf, math.inf) else bounds
-        if getattr(layer, "padding", 0) and isinstance(rule, AveragePoolRule):
+        if isinstance(rule, AveragePoolRule) and getattr(layer, "padding", 0) not in (0, (0, 0), (0,), (0, 0, 0)):
             return None  # zeros go into its means
         if not (rule.facts(layer).reshapes or isinstance(rule, OfMaxima | AveragePoolRule)):
             return None
@@ -95,7 +94,7 @@ def reconstruction(probe: Probe, sigma: float = 0.1) -> dict[str, float]:
     Args:
         sigma: of the noise.
     """
-    require(is_number(sigma) and sigma > 0, "sigma", "a number above 0", sigma)
+    check_numbers(sigma=sigma)
     clean = probe.few
     plain: dict[int, Tensor] = {}
     of_differences: dict[int, Tensor] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from targetprop.measure.alignment import backprop, feedback_weights
 from targetprop.measure.gauss_newton import gauss_newton, gauss_newton_targets
 from targetprop.measure.genuineness import genuineness
 from targetprop.measure.jacobians import inverse, transpose
-from targetprop.measure.probe import Loss, Probe
+from targetprop.measure.probe import Loss, Probe, check_numbers
 from targetprop.measure.rank import rank
 from targetprop.measure.reach import reach, reconstruction
 from targetprop.measure.shares import time_share
@@ -46,61 +47,61 @@ MEASURES: Mapping[str, Measure] = {
     "backprop": Measure(
         backprop,
         {
-            "angle": "angle of update to backprop (degrees)",
-            "norm_ratio": "norm of update, relative to backprop",
+            "angle": "angle to backprop (degrees)",
+            "norm_ratio": "norm relative to backprop",
         },
         of_updates=True,
     ),
     "gauss_newton": Measure(
         gauss_newton,
         {
-            "gauss_newton_angle": "angle of update to Gauss-Newton (degrees)",
-            "gauss_newton_ratio": "norm of update, relative to Gauss-Newton",
-            "gauss_newton_residual": "residual of the Gauss-Newton update",
+            "gauss_newton_angle": "angle to Gauss-Newton (degrees)",
+            "gauss_newton_ratio": "norm relative to Gauss-Newton",
+            "gauss_newton_residual": "residual of Gauss-Newton",
         },
         of_updates=True,
     ),
     "gauss_newton_targets": Measure(
         gauss_newton_targets,
         {
-            "gnt_angle": "angle of update to that of GNT (degrees)",
-            "gnt_ratio": "norm of update, relative to GNT",
+            "gnt_angle": "angle to GNT (degrees)",
+            "gnt_ratio": "norm relative to GNT",
         },
         of_updates=True,
     ),
     "feedback_weights": Measure(
         feedback_weights,
         {
-            "feedback_angle": "angle of V to the transposed W (degrees)",
-            "feedback_distance": "distance of V to the transposed W, relative to W",
+            "feedback_angle": "angle of V to W^T (degrees)",
+            "feedback_distance": "|V - W^T| / |W|",
         },
     ),
     "transpose": Measure(
         transpose,
         {
-            "transpose_angle": "angle of the feedback's Jacobian to J^T (degrees)",
-            "transpose_ratio": "norm of the feedback's Jacobian, relative to J^T",
+            "transpose_angle": "angle of J_G to J_F^T (degrees)",
+            "transpose_ratio": "|J_G| / |J_F|",
         },
     ),
     "inverse": Measure(
         inverse,
         {
-            "inverse_angle": "angle of the feedback's Jacobian to pinv J (degrees)",
-            "inverse_ratio": "norm of the feedback's Jacobian, relative to pinv J",
-            "inverse_residual": "residual of pinv J",
+            "inverse_angle": "angle of J_G to pinv J_F (degrees)",
+            "inverse_ratio": "|J_G| / |pinv J_F|",
+            "inverse_residual": "residual of pinv J_F",
         },
     ),
     "reconstruction": Measure(
         reconstruction,
         {
-            "reconstruction": "error of reconstruction, relative",
-            "difference_reconstruction": "error of reconstructed differences, relative",
+            "reconstruction": "relative error of reconstruction",
+            "difference_reconstruction": "the same, of differences",
         },
     ),
     "reach": Measure(
         reach,
         {
-            "reach": "what is missed of the way to the target",
+            "reach": "missed of the way to the target",
             "out_of_range": "share of target units out of range",
         },
     ),
@@ -113,53 +114,49 @@ MEASURES: Mapping[str, Measure] = {
         of_updates=True,
     ),
     "time_share": Measure(time_share, {"time_share": "share of step time"}),
-    "nonlinearity": Measure(genuineness, {"nonlinearity": "how far targets are from linear in the error"}),
+    "nonlinearity": Measure(genuineness, {"nonlinearity": "nonlinearity of targets"}),
 }
 """Measures by name."""
 
 
-Choice = Sequence[str] | Mapping[str, Mapping[str, Any] | None]
-"""Which measures: their names, or by names their numbers, where these are not the default ones; None leaves one out."""
+Numbers = Mapping[str, Mapping[str, Any]]
+"""By names of measures, those of their numbers that are not to be the default ones."""
 
 
-def chosen(which: Choice) -> dict[str, Callable[[Probe], dict[str, float]]]:
-    """The measures of a choice, as functions of a `Probe` alone.
+def chosen(which: Sequence[str], numbers: Numbers | None = None) -> dict[str, Callable[[Probe], dict[str, float]]]:
+    """The measures of these names, each with its numbers, as functions of a `Probe` alone.
 
     Raises:
-        UserError: a name that there is not, or a number that the measure of that name does not have.
+        UserError: a name that there is not, or numbers that no measure among these has.
     """
     require(not isinstance(which, str), "which", "names of measures", which)
-    named = which if isinstance(which, Mapping) else {name: {} for name in which}
-    for name in named:
+    numbers = numbers or {}
+    for name in which:
         if name not in MEASURES:
             raise unknown("which", name, MEASURES)
-    return {name: _with_numbers(name, numbers) for name, numbers in named.items() if numbers is not None}
+    with prefixed("numbers"):
+        refuse_unknown(numbers, which)
+        for name, own in numbers.items():
+            require(isinstance(own, Mapping), name, "its numbers by name", own)
+            with prefixed(name):
+                refuse_unknown(own, MEASURES[name].numbers)
+                check_numbers(**own)
+    return {name: partial(MEASURES[name].function, **numbers.get(name, {})) for name in which}
 
 
-def _with_numbers(name: str, numbers: Mapping[str, Any]) -> Callable[[Probe], dict[str, float]]:
-    place = f"which.{name}"
-    with prefixed(place):
-        require(isinstance(numbers, Mapping), "", "its numbers by name, or null", numbers)
-        refuse_unknown(numbers, MEASURES[name].numbers)
-
-    def taken(probe: Probe) -> dict[str, float]:
-        with prefixed(place):
-            return MEASURES[name].function(probe, **numbers)
-
-    return taken
-
-
-def measure(learner: Trainable, x: Tensor, y: Tensor, loss: Loss, which: Choice) -> dict[str, float]:
+def measure(
+    learner: Trainable, x: Tensor, y: Tensor, loss: Loss, which: Sequence[str], numbers: Numbers | None = None
+) -> dict[str, float]:
     """Measure a learner on a batch, and change nothing of it.
 
-    >>> measure(learner, x, y, F.cross_entropy, ["reach", "rank"])
-    >>> measure(learner, x, y, F.cross_entropy, {"inverse": {"damping": 0.1}})
+    >>> measure(learner, x, y, F.cross_entropy, ["reach", "inverse"], {"inverse": {"damping": 0.1}})
 
     Args:
         learner: what is trained.
         x, y: a batch, (batch, ...), and what the loss is told of it.
         loss: (output, y) -> one value per sample (batch,), or their mean.
-        which: names in `MEASURES`, or numbers by these names.
+        which: names in `MEASURES`.
+        numbers: of these measures, by name, where they are not to be the default ones.
 
     Returns:
         Values by name: `quantity/block{n}`, blocks counted from 1.
@@ -169,6 +166,6 @@ def measure(learner: Trainable, x: Tensor, y: Tensor, loss: Loss, which: Choice)
     """
     probe = Probe(learner, x, y, loss)
     values: dict[str, float] = {}
-    for taken in chosen(which).values():
+    for taken in chosen(which, numbers).values():
         values |= taken(probe)
     return values

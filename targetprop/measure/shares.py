@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from targetprop.measure.probe import Probe, by_block
-from targetprop.utils.errors import require_whole
+from targetprop.measure.probe import Probe, by_block, check_numbers
 
 if TYPE_CHECKING:
     from targetprop.learner import Trainable
@@ -32,7 +31,7 @@ def time_share(probe: Probe, repeats: int = 3) -> dict[str, float]:
     Args:
         repeats: of the step, of whose times the median counts; another one before them warms up.
     """
-    require_whole("repeats", repeats, least=1)
+    check_numbers(repeats=repeats)
     _ = probe.targets
     learner = probe.copied()
     clock = Clock(probe.x.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
@@ -10,7 +11,7 @@ import lightning as L
 from targetprop.app.callbacks.measuring import Measuring
 from targetprop.app.report.measures import draw_measures
 from targetprop.app.unwritten import or_told
-from targetprop.measure.registry import MEASURES, Choice
+from targetprop.measure.registry import MEASURES, Numbers
 
 REDRAW_SECONDS = 60.0
 """From one drawing to the next, at least."""
@@ -22,13 +23,16 @@ class Measures(Measuring):
     The picture is drawn at the ends of epochs, at most once a minute, and at the end, also of a run that fails.
 
     Args:
-        which: names of measures, or by these names their numbers; null leaves one out.
-        every_n_steps: steps from one measurement to the next.
+        which: names of measures.
         path: of the picture.
+        every_n_steps: steps from one measurement to the next.
+        numbers: of these measures, by name, where they are not to be the default ones.
     """
 
-    def __init__(self, which: Choice, path: str | Path, every_n_steps: int = 100) -> None:
-        super().__init__(which, every_n_steps)
+    def __init__(
+        self, which: Sequence[str], path: str | Path, every_n_steps: int = 100, numbers: Numbers | None = None
+    ) -> None:
+        super().__init__(which, every_n_steps, numbers)
         self.path = Path(path)
         self._drawn = time.monotonic()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
@@ -13,7 +13,7 @@ from torch import Tensor
 from targetprop.app.callbacks.measurements import Measurements
 from targetprop.execution.parallel import distributed_of, grid_of
 from targetprop.measure.probe import InapplicableError, Probe, RandomState
-from targetprop.measure.registry import MEASURES, Choice, chosen
+from targetprop.measure.registry import MEASURES, Numbers, chosen
 from targetprop.utils.errors import UserError, require_whole
 
 if TYPE_CHECKING:
@@ -29,8 +29,9 @@ class Measuring(Measurements):
     trained is left out.
 
     Args:
-        which: names of measures, or by these names their numbers; null leaves one out.
+        which: names of measures.
         every_n_steps: steps from one measurement to the next; None is the first batch of each epoch.
+        numbers: of these measures, by name, where they are not to be the default ones.
 
     Raises:
         UserError: a measure or a number that there is not.
@@ -39,12 +40,12 @@ class Measuring(Measurements):
     key = "callbacks.measures"
     """Where it stands in a configuration."""
 
-    def __init__(self, which: Choice, every_n_steps: int | None = None) -> None:
+    def __init__(self, which: Sequence[str], every_n_steps: int | None = None, numbers: Numbers | None = None) -> None:
         super().__init__()
         if every_n_steps is not None:
             require_whole("every_n_steps", every_n_steps, least=1)
-        self.which = which
-        self.names = list(chosen(which))
+        self.names = list(chosen(which, numbers))
+        self.numbers = numbers
         self.every_n_steps = every_n_steps
         self._left_out: set[str] = set()
         self._batch: Batch | None = None
@@ -96,7 +97,7 @@ class Measuring(Measurements):
 
     def _values(self, probe: Probe) -> dict[str, float]:
         values: dict[str, float] = {}
-        for name, taken in chosen(self.which).items():
+        for name, taken in chosen(self.names, self.numbers).items():
             if name in self._left_out:
                 continue
             try:

@@ -65,7 +65,8 @@ TARGETS: dict[str, Keys] = {
     },
     f"{OURS}.alignment.Alignment": {"every_n_steps": Key(EVERY, "steps from one comparison with backprop to the next")},
     f"{OURS}.measures.Measures": {
-        "which": Key(list_of(WORD, "names") | MAPPING, "names of measures, or by name their numbers (null: left out)"),
+        "which": Key(list_of(WORD, "names"), "names of measures, explained in [measures.md](measures.md)"),
+        "numbers": Key(MAPPING, "numbers of these measures, by name, where they are not to be the default ones"),
         "every_n_steps": Key(EVERY, "steps from one measurement to the next"),
         "path": Key(WORD, "file of the picture"),
     },
