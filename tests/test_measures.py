@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from inspect import signature
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -319,7 +322,7 @@ def test_with_gauss_newton_targets_the_angle_to_them_is_zero(damping: float, los
 
 
 def test_of_one_sample_in_a_linear_network_gauss_newton_and_its_targets_agree() -> None:
-    """Meulemans et al. 2020, theorem 5: in direction, without damping, for squared errors."""
+    """Meulemans et al. 2020: in direction, without damping, for squared errors."""
     learner = Backprop(nn.Sequential(Linear(6, 8), Linear(8, 7), Linear(7, 3))).double()
     x, y = batch(classes=3, samples=1)
     probe = Probe(learner, x, y, squared)
@@ -607,3 +610,44 @@ def test_batches_of_any_kind() -> None:
     values = measure(learner, x, goal, lambda output, y: (output - y).square().sum(1), EXACT)
     assert all(math.isfinite(value) for value in values.values())
     assert not learner.training
+
+
+# The page
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "measures.md").read_text()
+
+
+def test_the_page_names_every_measure_and_quantity() -> None:
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)] for line in PAGE.splitlines() if line[:1] == "|"]
+    named: dict[str, list[str]] = {}
+    name = ""
+    for row in cells[2:]:
+        name = row[1].strip("`") or name  # a row without a name is of the one before it
+        named.setdefault(name, []).append(row[2].strip("`"))
+    assert named == {name: list(each.quantities) for name, each in MEASURES.items()}
+
+
+def test_the_page_says_the_numbers() -> None:
+    (said,) = re.findall(r"with their default values: (.*?)\. Damping", PAGE, flags=re.DOTALL)
+    found: dict[str, dict[str, float]] = {}
+    for name, each in MEASURES.items():
+        numbers = {key: value.default for key, value in list(signature(each.function).parameters.items())[1:]}
+        found |= {name: numbers} if numbers else {}
+    expected = "; ".join(
+        f"`{name}` " + ", ".join(f"{key} {value:g}" for key, value in numbers.items())
+        for name, numbers in found.items()
+    )
+    assert " ".join(said.split()) == expected
+
+
+def test_the_pages_example_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    ((code, printed),) = re.findall(r"```python\n(.*?)```\s*```text\n(.*?)```", PAGE, flags=re.DOTALL)
+    exec(code, {})
+
+    def numbers(text: str) -> list[float]:
+        return [float(each) for each in re.findall(r"\d+\.\d+", text)]
+
+    found = capsys.readouterr().out
+    assert re.sub(r"[\d.]+", "", found) == re.sub(r"[\d.]+", "", printed)
+    assert numbers(found) == pytest.approx(numbers(printed), abs=0.02)

@@ -22,7 +22,7 @@ def backprop(probe: Probe) -> dict[str, float]:
     - `angle`: arccos(<d, g> / (||d|| ||g||)), degrees;
     - `norm_ratio`: ||d|| / (c ||g||), with c the learner's `update_scale` (beta, or 1).
 
-    Ernoult et al. 2022, figure 4.3, https://arxiv.org/abs/2201.13415. Costs one step of backprop.
+    Ernoult et al. 2022, https://arxiv.org/abs/2201.13415. Costs one step of backprop.
     """
     if probe.learner.update_scale is None:
         raise InapplicableError(f"updates of {type(probe.learner).__name__} are not made to be like backprop's.")
@@ -48,7 +48,7 @@ def feedback_weights(probe: Probe) -> dict[str, float]:
     - `feedback_angle`: of V and W^T, degrees;
     - `feedback_distance`: ||V - W^T|| / ||W||, without a unit.
 
-    Ernoult et al. 2022, figure 4.2, https://arxiv.org/abs/2201.13415. Costs one look at the weights.
+    Ernoult et al. 2022, https://arxiv.org/abs/2201.13415. Costs one look at the weights.
     """
     pairs = {n: pair for n, pair in enumerate(probe.learner.network.pairs) if pair.weights()}
     if not pairs:
@@ -60,7 +60,7 @@ def feedback_weights(probe: Probe) -> dict[str, float]:
 
 def angle(a: Tensor, b: Tensor) -> Tensor:
     """Angle between two flattened tensors in degrees; nan if one is zero."""
-    a, b = a.flatten(), b.flatten()
+    a, b = a.flatten().double(), b.flatten().double()  # float32 would tell no angle below .02 degrees from zero
     cosine = (a @ b) / (a.norm() * b.norm())
     return torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))
 

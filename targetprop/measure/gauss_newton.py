@@ -28,7 +28,7 @@ def gauss_newton(probe: Probe, damping: float = 1e-2, iterations: int = 50) -> d
     G = mean over the batch of J^T H J is the generalised Gauss-Newton matrix of this block's parameters alone, with J
     the Jacobian of one sample's output for them, H the Hessian of its loss for the output, g the gradient of the mean
     loss. For one sample, squared errors, a linear network and no damping u is the update of Gauss-Newton targets, but
-    for its length (Meulemans et al. 2020, theorem 5, https://arxiv.org/abs/2006.14331).
+    for its length (Meulemans et al. 2020, https://arxiv.org/abs/2006.14331).
 
     Schraudolph, "Fast Curvature Matrix-Vector Products for Second-Order Gradient Descent", 2002,
     https://doi.org/10.1162/08997660260028683. Costs, for each block, up to `iterations` of conjugate gradients, each of

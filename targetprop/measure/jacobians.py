@@ -57,8 +57,8 @@ def transpose(probe: Probe, probes: int = 4) -> dict[str, float]:
     - `transpose_ratio`: ||J_G|| / ||J_F||.
 
     J_F is the Jacobian of the block at its input, J_G that of its feedback at its output, along the probe; statistics
-    and masks of the batch are held fixed. Zero degrees is condition 1 of Ernoult et al. 2022 for targets that bring
-    backprop's updates, https://arxiv.org/abs/2201.13415.
+    and masks of the batch are held fixed. Zero degrees is the Jacobian matching condition of Ernoult et al.
+    2022, under which small targets bring backprop's updates, https://arxiv.org/abs/2201.13415.
 
     Estimator: <A, B> is the mean of <A v, B v> over v ~ N(0, I) (Hutchinson 1990,
     https://doi.org/10.1080/03610919008812866). It is unbiased in each of the three sums; the relative standard
@@ -79,7 +79,7 @@ def inverse(probe: Probe, damping: float = 1e-2, probes: int = 2, iterations: in
     - `inverse_ratio`: ||J_G|| / ||J^+||;
     - `inverse_residual`: ||(J_F J_F^T + damping I) w - v|| / ||v||, how far J^+ v = J_F^T w is from solved.
 
-    The pseudo-inverse is what Gauss-Newton targets ask of a block's feedback: Meulemans et al. 2020, condition 2,
+    The pseudo-inverse is what the difference reconstruction loss drives feedback towards: Meulemans et al. 2020,
     https://arxiv.org/abs/2006.14331. Estimator as of `transpose`. Costs for each block and probe up to `iterations` of
     conjugate gradients, each of two passes through the block in float64.
 

@@ -29,8 +29,8 @@ def reach(probe: Probe) -> dict[str, float]:
       blocks that end in an activation which acts on every unit by itself and is bounded, above or below; pooling
       and reshaping may follow it.
 
-    Lee et al. 2015, section 2.3, https://arxiv.org/abs/1412.7525: a target that is not reached teaches the block
-    something else than what lowers the loss. Costs about two passes of the samples in float64.
+    The premise of target propagation is that a block which is nearer to its target brings all above nearer to theirs:
+    Lee et al. 2015, https://arxiv.org/abs/1412.7525. Costs about two passes of the samples in float64.
     """
     clean = probe.few
     differences = clean.differences(probe.targets)
@@ -87,7 +87,7 @@ def reconstruction(probe: Probe, sigma: float = 0.1) -> dict[str, float]:
     - `difference_reconstruction`: ||G(F(s + eps)) - G(F(s)) - eps|| / ||eps||, with eps ~ N(0, sigma^2): what is left
       of it once the difference correction of DTP is made.
 
-    Lee et al. 2015, equations 12 and 15, https://arxiv.org/abs/1412.7525; Meulemans et al. 2020, difference
+    Lee et al. 2015, https://arxiv.org/abs/1412.7525; Meulemans et al. 2020, difference
     reconstruction loss, https://arxiv.org/abs/2006.14331. Both are zero for an inverse, and one for no feedback. Costs
     two passes of the samples through block and feedback in float64.
 
