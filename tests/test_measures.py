@@ -357,6 +357,11 @@ BLOCKS: dict[str, Callable[[], nn.Sequential]] = {
         nn.Sequential(nn.Conv1d(3, 4, 3, padding=1), nn.ELU(), nn.MaxPool1d(2)),
         nn.Sequential(nn.Flatten(), nn.Linear(12, 4)),
     ),
+    "batch norm": lambda: nn.Sequential(
+        nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh()),
+        nn.Sequential(nn.Linear(8, 5), nn.BatchNorm1d(5), nn.ELU()),
+        nn.Linear(5, 4),
+    ),
 }  # fmt: skip
 
 
@@ -367,7 +372,7 @@ def test_jacobians_are_those_of_autograd(name: str, style: str) -> None:
     clean = Probe(learner, x, y, F.cross_entropy).whole
     for block, pair in clean.network.fed.items():
         trace, forward = clean.trace(block), forward_jacobian(clean, block)
-        expected = jacrev(lambda s, block=block: clean.encode(block, s))(trace.x)
+        expected = jacrev(lambda s, block=block: clean.anew(block, s))(trace.x)
         expected = cast(Tensor, expected).reshape(trace.y.numel(), trace.x.numel())
         assert torch.allclose(whole(forward.times, trace.x), expected, atol=1e-12)
         assert torch.allclose(whole(forward.transposed, trace.y), expected.mT, atol=1e-12)

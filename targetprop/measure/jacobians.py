@@ -56,9 +56,10 @@ def transpose(probe: Probe, probes: int = 4) -> dict[str, float]:
     - `transpose_angle`: arccos(<J_G, J_F^T> / (||J_G|| ||J_F||)), Frobenius, degrees;
     - `transpose_ratio`: ||J_G|| / ||J_F||.
 
-    J_F is the Jacobian of the block at its input, J_G that of its feedback at its output, along the probe; statistics
-    and masks of the batch are held fixed. Zero degrees is the Jacobian matching condition of Ernoult et al.
-    2022, under which small targets bring backprop's updates, https://arxiv.org/abs/2201.13415.
+    J_F is the Jacobian of the block at its input, J_G that of its feedback at its output, along the probe. Masks are
+    held fixed; the samples of a batch meet where they do in training, in the statistics of a batch norm. Zero degrees
+    is the Jacobian matching condition of Ernoult et al. 2022, under which small targets bring backprop's updates,
+    https://arxiv.org/abs/2201.13415.
 
     Estimator: <A, B> is the mean of <A v, B v> over v ~ N(0, I) (Hutchinson 1990,
     https://doi.org/10.1080/03610919008812866). It is unbiased in each of the three sums; the relative standard
@@ -113,7 +114,7 @@ def inverse(probe: Probe, damping: float = 1e-2, probes: int = 2, iterations: in
 
 def forward_jacobian(clean: Clean, block: int) -> Jacobian:
     """J_F of a block, counted from 0, on the clean pass."""
-    return Jacobian(lambda x: clean.encode(block, x), clean.trace(block).x)
+    return Jacobian(lambda x: clean.anew(block, x), clean.trace(block).x)
 
 
 def feedback_times(pair: Pair, trace: Trace, v: Tensor) -> Tensor:

@@ -54,19 +54,31 @@ class RandomState:
 
 @dataclass(frozen=True)
 class Clean:
-    """A pass on a copy of the network, in float64, and what a target rule is told of its output."""
+    """A pass on a copy of the network, in float64.
+
+    Attributes:
+        signal: what a target rule is told of its output.
+        random: the state in which each block began, from 0.
+    """
 
     network: PairedNetwork
     seen: StoredPass
     signal: OutputSignal
+    random: Mapping[int, RandomState]
 
     def trace(self, block: int) -> Trace:
         """A block's part of the pass, without a graph."""
         return self.seen.trace(block).detach()
 
     def encode(self, block: int, x: Tensor) -> Tensor:
-        """F(x) of a block, with the masks and the statistics of this pass."""
+        """F(x) of a block, with the masks and the statistics of this pass held fixed."""
         y, _ = self.network.pairs[block].encode(x, self.trace(block).context)
+        return y
+
+    def anew(self, block: int, x: Tensor) -> Tensor:
+        """F(x) of a block as a pass of its own would have it: with the same masks, and with the statistics of x."""
+        with self.random[block].again():
+            y, _ = self.network.pairs[block].encode(x)
         return y
 
     def differences(self, targets: TargetRule) -> dict[int, Tensor]:
@@ -196,12 +208,33 @@ class Probe:
 
     def _pass(self, samples: int) -> Clean:
         x = in_float64(self.x[:samples])
-        with self.random.again(), torch.enable_grad():
+        with self.random.again(), torch.enable_grad(), _noted(self.network) as random:
             seen = StoredPass(self.network, x, GaussianNoise(0), 0)
             output = seen.output.requires_grad_()
             (gradient,) = torch.autograd.grad(self.loss_of(output), output)
         seen.output = seen.output.detach()
-        return Clean(self.network, seen, OutputSignal(gradient * samples, self.y[:samples], self.loss_of))
+        return Clean(self.network, seen, OutputSignal(gradient * samples, self.y[:samples], self.loss_of), random)
+
+
+@contextmanager
+def _noted(network: PairedNetwork) -> Iterator[dict[int, RandomState]]:
+    """Within it, the random state is noted in which each block of a pass begins."""
+    states: dict[int, RandomState] = {}
+
+    def noting(number: int, trace: Callable[[Tensor], Trace]) -> Callable[[Tensor], Trace]:
+        def noted(x: Tensor) -> Trace:
+            states[number] = RandomState(x.device)
+            return trace(x)
+
+        return noted
+
+    for number, pair in enumerate(network.pairs):
+        vars(pair)["trace"] = noting(number, pair.trace)
+    try:
+        yield states
+    finally:
+        for pair in network.pairs:
+            del vars(pair)["trace"]
 
 
 def in_float64(x: Tensor) -> Tensor:
