@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from inspect import signature
 from itertools import pairwise
 from pathlib import Path
+from threading import Barrier, Thread
 from typing import Any, cast
 
 import pytest
@@ -615,6 +616,39 @@ def test_batches_of_any_kind() -> None:
     values = measure(learner, x, goal, lambda output, y: (output - y).square().sum(1), EXACT)
     assert all(math.isfinite(value) for value in values.values())
     assert not learner.training
+
+
+# Several processes
+
+
+@pytest.mark.parametrize("measured", ["backprop", "gauss_newton_targets", "reach", "nonlinearity"])
+def test_processes_on_batches_of_their_own_measure_as_one_on_all_of_them(measured: str) -> None:
+    """Here threads, which average as processes do."""
+    learner, (x, y) = fixed(small()), batch(samples=8)
+    learner.backward(F.cross_entropy(learner(x), y))
+    expected = MEASURES[measured].function(Probe(learner, x, y, F.cross_entropy, is_after_backward=True))
+    barrier, given, found = Barrier(2), dict[int, list[Tensor]](), dict[int, dict[str, float]]()
+
+    def work(row: int) -> None:
+        def average(tensors: Sequence[Tensor]) -> None:
+            given[row] = [each.clone() for each in tensors]
+            barrier.wait(60)
+            for each, others in zip(tensors, zip(given[0], given[1], strict=True), strict=True):
+                each.copy_((others[0] + others[1]) / 2)
+            barrier.wait(60)
+
+        part = slice(4 * row, 4 * row + 4)
+        probe = Probe(learner, x[part], y[part], F.cross_entropy, is_after_backward=True, average=average)
+        with pytest.raises(InapplicableError):
+            MEASURES["gauss_newton"].function(probe)
+        found[row] = MEASURES[measured].function(probe)
+
+    threads = [Thread(target=work, args=(row,)) for row in (0, 1)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert found[0] == found[1] == pytest.approx(expected, rel=1e-9, abs=1e-5)
 
 
 # The page
