@@ -50,7 +50,7 @@ def _gradient(of: Tensor, by: Tensor, v: Tensor, *, create_graph: bool = False) 
     return found
 
 
-def transpose(probe: Probe, probes: int = 4) -> dict[str, float]:
+def transpose(probe: Probe, probes: int = 2) -> dict[str, float]:
     """Of each block with feedback, over the samples of a batch together (at most 128):
 
     - `transpose_angle`: arccos(<J_G, J_F^T> / (||J_G|| ||J_F||)), Frobenius, degrees;
@@ -73,7 +73,7 @@ def transpose(probe: Probe, probes: int = 4) -> dict[str, float]:
     return _compared(probe, probes, lambda clean, block: forward_jacobian(clean, block).transposed, "transpose")
 
 
-def inverse(probe: Probe, damping: float = 1e-2, probes: int = 2, iterations: int = 50) -> dict[str, float]:
+def inverse(probe: Probe, damping: float = 1e-2, probes: int = 1, iterations: int = 20) -> dict[str, float]:
     """As `transpose`, for the damped pseudo-inverse J^+ = J_F^T (J_F J_F^T + damping I)^-1 in place of J_F^T:
 
     - `inverse_angle`: of J_G and J^+, degrees;

@@ -30,7 +30,7 @@ class Measures(Measuring):
     """
 
     def __init__(
-        self, which: Sequence[str], path: str | Path, every_n_steps: int = 100, numbers: Numbers | None = None
+        self, which: Sequence[str], path: str | Path, every_n_steps: int = 500, numbers: Numbers | None = None
     ) -> None:
         super().__init__(which, every_n_steps, numbers)
         self.path = Path(path)
