@@ -11,7 +11,7 @@ without those under `if TYPE_CHECKING`, which never happen; and without those in
 - Rooms are the files and folders at the package's top level. A room's floor is one above the highest floor of the rooms
   that it imports; rooms in a circle share a floor, and are named.
 - An import goes up if it is of a room that stands above by `ORDER`. Rooms without a place in it are named: the order
-  is that of the second edition.
+  is that of the second edition, but that measures are of a learner, and stand above it.
 - `WORDS` are of the configuration, and have nothing to look for outside app/.
 """
 
@@ -34,10 +34,10 @@ ORDER = (
     {"utils", "noise", "properties", "version"},
     {"layers", "data", "models"},
     {"network"},
-    {"targets", "local", "feedback", "measure"},
+    {"targets", "local", "feedback"},
     {"algorithms", "step"},
     {"learner"},
-    {"execution", "baselines", "public"},
+    {"execution", "baselines", "measure", "public"},
     {"app"},
     {"__init__", "__main__"},
 )

@@ -142,6 +142,7 @@ def test_the_number_of_target_propagation_is_not_zero_below_an_activation(name: 
     numbers = nonlinearity(learner.network, learner.algorithm.targets, x, lambda output: F.cross_entropy(output, y))
     assert numbers is not None
     assert min(map(float, numbers[:-2])) > (0.001 if name == "lee_dtp" else 0.01)  # its targets start with less
+    assert float(numbers[-1]) < 1e-10  # the output block's own difference, whatever its step size
     if name not in ("tp", "lee_dtp"):  # whose targets are more than a difference, or activations come after the map
         assert max(map(float, numbers[-2:])) < 1e-10  # no activation lies between these and the output
 

@@ -228,9 +228,12 @@ def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, ar
     # Read before evaluation, which restores the callbacks of the best checkpoint.
     history = find_callback(trainer, History)
     seconds = [row["seconds"] for row in history.epochs] if history else []
-    facts = {"epoch_seconds": seconds, "threads": around.threads, "places": places, "nonlinearity": []}
+    facts: dict[str, Any] = {"epoch_seconds": seconds, "threads": around.threads, "places": places}
+    facts |= {"nonlinearity": [], "measures": {}}
     for measured in trainer.callbacks:  # type: ignore[attr-defined]
-        facts |= measured.facts if isinstance(measured, Measurements) else {}
+        if isinstance(measured, Measurements):
+            facts |= measured.facts
+            facts["measures"] |= measured.last
     facts |= {"note": datamodule.note} if datamodule.note else {}
     results = evaluate(trainer, module, datamodule, _evaluated(config, trainer), config.views) if config.test else {}
     if results:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from targetprop.measure.probe import MOST, Probe, by_block
 from targetprop.network.passes import StoredPass
 from targetprop.noise import GaussianNoise
 from targetprop.targets.base import OutputSignal, TargetRule
@@ -22,6 +23,18 @@ if TYPE_CHECKING:
 
 SMALLER = 100
 """By what beta is divided for comparison."""
+
+
+def genuineness(probe: Probe) -> dict[str, float]:
+    """`nonlinearity` of each block, over the samples of a batch together (at most 128), without a unit.
+
+    Zero of backprop by another name: see the function `nonlinearity`. Costs a pass and two sweeps of the samples in
+    float64, and a copy of the network.
+    """
+    found = nonlinear_power(probe.learner.network, probe.layerwise, probe.x[:MOST], probe.loss_of)
+    assert found is not None
+    probe.average([found])
+    return by_block("nonlinearity", dict(enumerate(ratio(found))))
 
 
 def nonlinearity(
@@ -67,6 +80,8 @@ def nonlinear_power(
         at_beta, at_less = (
             dict(replace(targets, beta=beta).sweep(seen, signal)) for beta in (targets.beta, targets.beta / SMALLER)
         )
+        if targets.output_follows_loss:
+            at_less[len(at_less) - 1] /= SMALLER  # the output block knows no step size
         pairs = [(at_beta[n] - SMALLER * at_less[n], at_beta[n]) for n in range(len(network.pairs))]
         return torch.stack([torch.stack([each.square().sum() for each in pair]) for pair in pairs])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning as L
@@ -17,6 +18,16 @@ class Measurements(L.Callback):
     def facts(self) -> dict[str, Any]:
         """What `results.json` is to say of them, in plain types."""
         return {}
+
+    @property
+    def last(self) -> dict[str, dict[str, float | None]]:
+        """The last value of each quantity by block, {"angle": {"block1": 3.2}}; None where it is no finite number."""
+        values: dict[str, dict[str, float | None]] = {}
+        for name, value in self.rows[-1].items() if self.rows else ():
+            quantity, separator, block = name.partition("/")
+            if separator:
+                values.setdefault(quantity, {})[block] = value if math.isfinite(value) else None
+        return values
 
     def state_dict(self) -> dict[str, Any]:
         """The measurements so far."""

@@ -27,9 +27,9 @@ def draw_curves(path: Path, epochs: Rows, alignment: Rows) -> None:
         lambda axes: _both(axes, epochs, "accuracy", 100.0, "accuracy (%)"),
     ]
     if any(key.startswith("feedback_loss/") for key in epochs[-1]):
-        panels.append(lambda axes: _blocks(axes, epochs, "feedback_loss/", "feedback loss", wide=True))
+        panels.append(lambda axes: draw_blocks(axes, epochs, "feedback_loss/", "feedback loss", wide=True))
     if alignment:
-        panels.append(lambda axes: _blocks(axes, alignment, "angle/", "angle of update to backprop (degrees)"))
+        panels.append(lambda axes: draw_blocks(axes, alignment, "angle/", "angle of update to backprop (degrees)"))
     rows, columns = (len(panels) + 1) // 2, 2
     figure = Figure(figsize=(5.5 * columns, 3.6 * rows), layout="constrained")
     for position, panel in enumerate(panels, start=1):
@@ -50,7 +50,7 @@ def _both(axes: Axes, rows: Rows, name: str, scale: float, label: str) -> None:
     axes.legend(frameon=False)
 
 
-def _blocks(axes: Axes, rows: Rows, prefix: str, label: str, wide: bool = False) -> None:
+def draw_blocks(axes: Axes, rows: Rows, prefix: str, label: str, wide: bool = False) -> None:
     """One curve a block, from dark (lowest) to light."""
     if wide and any(abs(value) > 10 for row in rows for key, value in row.items() if key.startswith(prefix)):
         axes.set_yscale("symlog")  # the blocks' losses lie orders of magnitude apart

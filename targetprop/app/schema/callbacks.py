@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from targetprop.app.schema.keys import Key, Keys
-from targetprop.app.schema.kinds import FILE_NAME, MAPPING, NULL, OBJECT, TEXT, TRUTH, WORD, choice, number, whole
+from targetprop.app.schema.kinds import (
+    FILE_NAME,
+    MAPPING,
+    NULL,
+    OBJECT,
+    TEXT,
+    TRUTH,
+    WORD,
+    choice,
+    list_of,
+    number,
+    whole,
+)
 
 OURS = "targetprop.app.callbacks"
 MODE = Key(choice("min", "max"), "whether less or more of the metric is better")
@@ -52,6 +64,12 @@ TARGETS: dict[str, Keys] = {
         "log_rank_zero_only": Key(TRUTH, "whether only the first process says something"),
     },
     f"{OURS}.alignment.Alignment": {"every_n_steps": Key(EVERY, "steps from one comparison with backprop to the next")},
+    f"{OURS}.measures.Measures": {
+        "which": Key(list_of(WORD, "names"), "names of measures, explained in [measures.md](measures.md)"),
+        "numbers": Key(MAPPING, "numbers of these measures, by name, where they are not to be the default ones"),
+        "every_n_steps": Key(EVERY, "steps from one measurement to the next"),
+        "path": Key(WORD, "file of the picture"),
+    },
     f"{OURS}.divergence.StopOnDivergence": {
         "every_n_steps": Key(EVERY, "steps from one look at infinite numbers to the next; none goes unseen")
     },
