@@ -253,20 +253,18 @@ def _loggers(config: DictConfig) -> list[Logger]:
 def _fit(trainer: L.Trainer, module: Classifier, datamodule: ImageDataModule, folder: Path) -> None:
     """Train, from the start or from where the run goes on."""
     start = module.start
-    path = None if start.path is None else str(start.path)
+    path = start.path
     try:
         if start.running and start.run and rank() == 0 and not go_on_logging(trainer, start.running, start.run, folder):
             log.warning("Metrics logged so far are not beside %s: their files begin here.", start.path)
-        trainer.fit(module, datamodule=datamodule, ckpt_path=path, weights_only=True)
+        trainer.fit(module, datamodule=datamodule, ckpt_path=path and str(path), weights_only=True)
     except MisconfigurationException as error:  # of a callback's setting, which shows while it works
         raise UserError(str(error)) from error
     except Exception as error:
         elsewhere = isinstance(error, StoppedError) or (isinstance(error, UserError) and error.key != "")
         if path is None or module.has_begun or elsewhere:
             raise
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        reason = " ".join(f"{kind}{error}".split())[:200]
-        raise UserError(f"no run can go on from what {path} holds: {reason}", key="ckpt_path") from error
+        raise resume.unusable(path, error) from error
     if history := find_callback(trainer, History):
         history.draw(trainer)  # also where there was nothing left to train
 

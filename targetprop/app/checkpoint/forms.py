@@ -6,33 +6,55 @@ carried along unseen.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
 from torch import Tensor
 
+from targetprop.app.checkpoint.record import KEY as RECORD
 from targetprop.utils.errors import UserError
 
 KNOWN = ("targetprop.", "lightning.")
 """Whose callbacks keep states that are alike from the start to the end of a run."""
+IN_RECORD = ("version", "config", "places", "position", "running")
+IN_RUNNING = ("journals", "unlogged", "seen", "metrics", "random")
 LOOPS = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
 
 
 def refuse_other_forms(trainer: L.Trainer, saved: Mapping[str, Any]) -> None:
-    """Compare the loops and the states of callbacks with those that the trainer has.
+    """Compare the record, the loops and the states of callbacks with those that this run would write.
 
     Raises:
         UserError: an entry is not there, is one too many, or is of another kind.
     """
+    _check_record(saved[RECORD])
+    for key in saved["callbacks"]:
+        if not re.fullmatch(r"[\w.]+(\{.*\})?", str(key), re.DOTALL):
+            raise _refusal("callbacks", "keys as Lightning makes them", key)
     for name in LOOPS:
         _compare(f"loops.{name}", getattr(trainer, name).state_dict(), saved["loops"].get(name))
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         kind, state = type(callback), saved["callbacks"].get(callback.state_key)
         if state is not None and kind.__module__.startswith(KNOWN):
             _compare(f"callbacks.{kind.__name__}", callback.state_dict(), state)
+
+
+def _check_record(record: Mapping[str, Any]) -> None:
+    if lacking := [key for key in IN_RECORD if key not in record]:
+        raise _refusal(RECORD, f"{', '.join(IN_RECORD)}", f"none of the name {lacking[0]}")
+    running = record["running"]
+    if lacking := [key for key in IN_RUNNING if not isinstance(running, Mapping) or key not in running]:
+        raise _refusal(f"{RECORD}.running", ", ".join(IN_RUNNING), f"none of the name {lacking[0]}")
+    unlogged = running["unlogged"]
+    if unlogged is not None:
+        fits = isinstance(unlogged, Mapping) and isinstance(unlogged.get("step"), int)
+        values = unlogged.get("values") if fits else None
+        if not (_is_row(values) and "epoch" in cast(Mapping[str, Any], values)):
+            raise _refusal(f"{RECORD}.running.unlogged", "a step, and numbers by name with epoch", unlogged)
 
 
 def refuse_foreign_state(optimizers: Iterable[torch.optim.Optimizer]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
+from torch import Tensor
 
 from targetprop.app.checkpoint.files import record_in
 from targetprop.app.checkpoint.find import find, run_of
@@ -67,9 +68,18 @@ def start(config: Mapping[str, Any], module: L.LightningModule) -> Start:
         return went_on
     _check_state(path, saved["state_dict"], module)
     log.info("Evaluating %s", path)
-    with prefixed("ckpt_path"):
+    try:
         module.load_state_dict(saved["state_dict"])
+    except Exception as error:  # whatever a state that may come from anywhere leads to
+        raise unusable(path, error) from error
     return Start()
+
+
+def unusable(path: Path, error: Exception) -> UserError:
+    """The error of a checkpoint whose content cannot be taken over, as this error shows."""
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    reason = " ".join(f"{kind}{error}".split())[:200]
+    return UserError(f"what {path} holds cannot be taken over: {reason}", key="ckpt_path")
 
 
 def _went_on(path: Path, saved: Mapping[str, Any], config: Mapping[str, Any]) -> Start:
@@ -128,5 +138,9 @@ def _edition(state: Mapping[str, Any]) -> tuple[str, ...] | None:
     return (*sorted(beside), str(beside.get("format"))) if isinstance(beside, dict) else None
 
 
-def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
+def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Of tensors also whether they hold numbers with fractions, which are not to be cut off."""
+    return {
+        name: (*value.shape, value.is_floating_point()) if isinstance(value, Tensor) else ()
+        for name, value in state.items()
+    }
