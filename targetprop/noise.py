@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-Kind = Literal["input", "output", "white", "mixture"]
-"""What noise is for; "white" is for rules that use nothing of it but its covariance."""
+Kind = Literal["input", "output", "white", "mixture", "magnitude"]
+"""What noise is for; "white" is for rules that use nothing of it but its covariance, "magnitude" is of weights."""
 
 
 class NoiseKey(NamedTuple):

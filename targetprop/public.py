@@ -3,13 +3,22 @@
 from targetprop.algorithms import ALGORITHMS
 from targetprop.algorithms.base import Algorithm
 from targetprop.algorithms.dtp import AMORTISED_DTP, DTP, FIXED_DTP, LEE_DTP, PARALLEL_DTP, TP, VANILLA_DTP
-from targetprop.algorithms.mirrors import DELTA_MIRROR, FEEDBACK_ALIGNMENT, KOLEN_POLLACK, WEIGHT_MIRROR
+from targetprop.algorithms.mirrors import (
+    BATCHWISE_SIGN_SYMMETRY,
+    DELTA_MIRROR,
+    FEEDBACK_ALIGNMENT,
+    FIXED_SIGN_SYMMETRY,
+    KOLEN_POLLACK,
+    UNIFORM_SIGN_SYMMETRY,
+    WEIGHT_MIRROR,
+)
 from targetprop.feedback.amortised import Amortised
 from targetprop.feedback.base import FeedbackLearning, FeedbackRule, OptimizerSpec
 from targetprop.feedback.by_loss import ByLoss
 from targetprop.feedback.delta_mirror import DeltaMirror
 from targetprop.feedback.fixed import Fixed
 from targetprop.feedback.kolen_pollack import KolenPollack
+from targetprop.feedback.sign_symmetry import BatchwiseSignSymmetry, FixedSignSymmetry, UniformSignSymmetry
 from targetprop.feedback.weight_mirror import WeightMirror
 from targetprop.layers.activation import register_elementwise
 from targetprop.layers.base import FeedbackLayer, LayerRule, register
@@ -30,18 +39,22 @@ from targetprop.version import __version__
 __all__ = [
     "ALGORITHMS",
     "AMORTISED_DTP",
+    "BATCHWISE_SIGN_SYMMETRY",
     "DELTA_MIRROR",
     "DTP",
     "FEEDBACK_ALIGNMENT",
     "FIXED_DTP",
+    "FIXED_SIGN_SYMMETRY",
     "KOLEN_POLLACK",
     "LEE_DTP",
     "PARALLEL_DTP",
     "TP",
+    "UNIFORM_SIGN_SYMMETRY",
     "VANILLA_DTP",
     "WEIGHT_MIRROR",
     "Algorithm",
     "Amortised",
+    "BatchwiseSignSymmetry",
     "ByLoss",
     "DeltaMirror",
     "DifferenceTargets",
@@ -49,6 +62,7 @@ __all__ = [
     "FeedbackLearning",
     "FeedbackRule",
     "Fixed",
+    "FixedSignSymmetry",
     "KolenPollack",
     "LayerRule",
     "Learner",
@@ -66,6 +80,7 @@ __all__ = [
     "TargetRule",
     "Trace",
     "Trainable",
+    "UniformSignSymmetry",
     "UserError",
     "WeightMirror",
     "__version__",

@@ -6,7 +6,15 @@ from collections.abc import Mapping
 
 from targetprop.algorithms.base import Algorithm
 from targetprop.algorithms.dtp import AMORTISED_DTP, DTP, FIXED_DTP, LEE_DTP, PARALLEL_DTP, TP, VANILLA_DTP
-from targetprop.algorithms.mirrors import DELTA_MIRROR, FEEDBACK_ALIGNMENT, KOLEN_POLLACK, WEIGHT_MIRROR
+from targetprop.algorithms.mirrors import (
+    BATCHWISE_SIGN_SYMMETRY,
+    DELTA_MIRROR,
+    FEEDBACK_ALIGNMENT,
+    FIXED_SIGN_SYMMETRY,
+    KOLEN_POLLACK,
+    UNIFORM_SIGN_SYMMETRY,
+    WEIGHT_MIRROR,
+)
 from targetprop.utils.errors import unknown
 
 ALGORITHMS: Mapping[str, Algorithm] = {
@@ -21,6 +29,9 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "kolen_pollack": KOLEN_POLLACK,
     "weight_mirror": WEIGHT_MIRROR,
     "delta_mirror": DELTA_MIRROR,
+    "uniform_sign_symmetry": UNIFORM_SIGN_SYMMETRY,
+    "batchwise_sign_symmetry": BATCHWISE_SIGN_SYMMETRY,
+    "fixed_sign_symmetry": FIXED_SIGN_SYMMETRY,
 }
 """Algorithms by name."""
 
