@@ -37,7 +37,7 @@ ORDER = (
     {"targets", "local", "feedback", "measure"},
     {"algorithms", "step"},
     {"learner"},
-    {"execution", "baselines", "public"},
+    {"execution", "baselines", "learners", "public"},
     {"app"},
     {"__init__", "__main__"},
 )

@@ -18,7 +18,7 @@ from targetprop.network.network import PairedNetwork
 from targetprop.network.passes import Pass, StoredPass
 from targetprop.noise import GaussianNoise, NoiseSource
 from targetprop.properties import Needs
-from targetprop.step import Record, Step, sample_gradients
+from targetprop.step import Record, Step, refuse_lost_gradient, sample_gradients
 from targetprop.targets.base import OutputSignal
 from targetprop.utils.errors import UserError, require
 from targetprop.utils.inputs import Unchanged, check_batch, refuse_replicas
@@ -56,6 +56,9 @@ class Trainable(Protocol):
 
     def optimizer_parameters(self) -> list[nn.Parameter]:
         """What the forward optimiser trains."""
+
+    def use_own_numbers(self) -> None:
+        """Have its rates and other numbers take effect where a state brought those of another one."""
 
 
 class Learner(nn.Module):
@@ -120,6 +123,10 @@ class Learner(nn.Module):
         both = self.network.forward_parameters() + self.learning.parameters_for_the_user()
         return list({id(p): p for p in both}.values())
 
+    def use_own_numbers(self) -> None:
+        """Have the algorithm's rates and other numbers take effect where a state brought those of another one."""
+        self.learning.bare.use_own_numbers()
+
     def forward(self, x: Tensor) -> Tensor:
         """Network output for x (batch, ...); in training mode also what `backward` needs.
 
@@ -143,7 +150,7 @@ class Learner(nn.Module):
         output = output.detach().requires_grad_()
         if self._call is not None:
             self._earlier = self._call.leaf
-        leaf = _Leaf(output, output.register_post_accumulate_grad_hook(_refuse_lost_gradient))
+        leaf = _Leaf(output, output.register_post_accumulate_grad_hook(refuse_lost_gradient))
         self._call = _Call(seen, leaf, autocast, Unchanged(x, self.network.parameters_as_analysed()))
         return output.clone()  # which the caller may change in place
 
@@ -290,15 +297,6 @@ class _Call:
     leaf: _Leaf
     autocast: Autocast
     unchanged: Unchanged
-
-
-def _refuse_lost_gradient(output: Tensor) -> None:
-    output.grad = None  # or it would be taken for part of the next step's
-    raise UserError(
-        "a gradient reached the output by loss.backward(), which trains nothing here: use learner.backward(loss) "
-        "in its place.",
-        key="backward",
-    )
 
 
 def explain(learner: Learner) -> list[str]:

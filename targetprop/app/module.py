@@ -26,7 +26,6 @@ from targetprop.app.places import NUMBERS
 from targetprop.app.schedule import advance, counts_steps, has_ended, refuse_plateau, refuse_short, with_length
 from targetprop.app.single import refuse_single_images
 from targetprop.data.loader import BatchLoader
-from targetprop.learner import Learner
 from targetprop.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -178,8 +177,8 @@ class Classifier(L.LightningModule):
     def _change(self, start: Start) -> None:
         """Have settings take effect that a checkpoint brought other values of."""
         keys = [each.key for each in start.changed]
-        if any(key.startswith(f"{NUMBERS}.b_optim.") for key in keys) and isinstance(self.learner, Learner):
-            self.learner.learning.bare.use_own_numbers()
+        if any(key.startswith(f"{NUMBERS}.b_optim.") for key in keys):
+            self.learner.use_own_numbers()
         if any(key.startswith((f"{NUMBERS}.f_optim.", "scheduler", "trainer.max_")) for key in keys):
             (optimizer,) = self.trainer.optimizers
             self.f_optim.set_numbers(optimizer)

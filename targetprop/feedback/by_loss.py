@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from targetprop.feedback.base import FeedbackLearning, FeedbackRule, OptimizerSpec, each_of, per_block
 from targetprop.feedback.closed_form import l_drl_gradient
+from targetprop.feedback.following import fits
 from targetprop.feedback.losses import FeedbackLoss, NetworkLoss, l_drl
 from targetprop.layers.base import STYLES, Style
 from targetprop.noise import Draw, Kind, NoiseKey
@@ -124,7 +125,7 @@ class ByLossLearning(FeedbackLearning):
         if not parameters or not self.numbers[block].iterations:
             return None
         made = self._optimizers.get(block)
-        if made is None or not _fits(made, parameters):
+        if made is None or not fits(made, parameters):
             state = self._loaded.pop(block, None) if made is None else made.state_dict()
             made = self._optimizers[block] = self.rule.b_optim.build(parameters, self.numbers[block].rate)
             if state is not None:
@@ -267,19 +268,6 @@ def _by_autograd(loss_of: Callable[[Draw], Tensor], pair: Pair) -> Update:
         return loss.detach()
 
     return update
-
-
-def _fits(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> bool:
-    """Whether these are its parameters still, and its state lies where they lie."""
-    (group,) = optimizer.param_groups
-    if any(a is not b for a, b in zip(group["params"], parameters, strict=True)):
-        return False
-    for parameter, state in optimizer.state.items():
-        for each in state.values():
-            beside = isinstance(each, Tensor) and each.shape == parameter.shape and each.dim() > 0
-            if beside and (each.device != parameter.device or each.dtype != parameter.dtype):
-                return False
-    return True
 
 
 def _held(optimizer: torch.optim.Optimizer) -> tuple[Any, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from targetprop.app.schema.keys import Key, Keys
-from targetprop.app.schema.kinds import MAPPING, WORD, Kind, number
+from targetprop.app.schema.kinds import MAPPING, WORD, Kind, choice, number
+from targetprop.learners import LEARNERS
 
 ALGORITHM = Kind("a name, or the import path of an Algorithm", WORD.takes)
 HPARAMS = Key(MAPPING, "numbers of the algorithm and of the forward optimiser")
@@ -15,6 +16,10 @@ COMMON: Keys = {
 TARGETS: dict[str, Keys] = {
     "targetprop.app.models.target_propagation": {
         "algorithm": Key(ALGORITHM, "of the published ones, or of your own"),
+        **COMMON,
+    },
+    "targetprop.app.models.other_rule": {
+        "rule": Key(choice(*LEARNERS), "one that is no sweep of targets"),
         **COMMON,
     },
     "targetprop.app.models.as_printed": COMMON,
