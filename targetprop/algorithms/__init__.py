@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from targetprop.algorithms.base import Algorithm
 from targetprop.algorithms.dtp import AMORTISED_DTP, DTP, FIXED_DTP, LEE_DTP, PARALLEL_DTP, TP, VANILLA_DTP
+from targetprop.algorithms.gait_prop import GAIT_PROP
 from targetprop.algorithms.mirrors import (
     BATCHWISE_SIGN_SYMMETRY,
     DELTA_MIRROR,
@@ -32,6 +33,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "uniform_sign_symmetry": UNIFORM_SIGN_SYMMETRY,
     "batchwise_sign_symmetry": BATCHWISE_SIGN_SYMMETRY,
     "fixed_sign_symmetry": FIXED_SIGN_SYMMETRY,
+    "gait_prop": GAIT_PROP,
 }
 """Algorithms by name."""
 

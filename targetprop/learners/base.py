@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from targetprop.learners.dense import DenseBlock, dense_blocks, dense_network, run
+from targetprop.learners.dense import DenseBlock, bare_feedback, dense_blocks, run
+from targetprop.network.network import PairedNetwork
 from targetprop.step import Step, refuse_lost_gradient, sample_gradients
 from targetprop.utils.errors import UserError, no_such
 from targetprop.utils.inputs import Unchanged, check_batch, refuse_replicas
@@ -81,6 +82,9 @@ class DenseLearner(nn.Module):
         network: a Sequential, cut into blocks as `PairedNetwork.of` says.
         first_fed: number of the first block, from 0, that has feedback weights.
 
+    Raises:
+        UserError: a block is not fully connected.
+
     Attributes:
         network: with feedback weights of each block that the rule needs some of.
         update_scale: None, since there is nothing that updates are a multiple of.
@@ -95,8 +99,9 @@ class DenseLearner(nn.Module):
         super().__init__()
         if not isinstance(network, nn.Sequential):
             raise UserError(f"expected an nn.Sequential, got {type(network).__name__}.", key="network")
-        self.network = dense_network(network, first_fed)
+        self.network = PairedNetwork.of(network, "map", bare_feedback(first_fed))
         self._call: _Call | None = None
+        dense_blocks(self.network.pairs)
 
     def optimizer_parameters(self) -> list[nn.Parameter]:
         """What your optimiser trains."""
@@ -179,7 +184,7 @@ class DenseLearner(nn.Module):
         return {**vars(self), "_call": None}
 
 
-def add(parameter: nn.Parameter | None, gradient: Tensor) -> None:
+def add(parameter: Tensor | None, gradient: Tensor) -> None:
     """Add to the `.grad` of a parameter, if it has one and is not frozen."""
     if parameter is None or not parameter.requires_grad:
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -12,13 +12,13 @@ from targetprop.layers.base import AdjointFeedback, IgnoredFeedback
 from targetprop.layers.linear import DenseFeedback
 from targetprop.layers.lookup import Opaque, rule_of
 from targetprop.layers.sequence import FeedbackChain, leaves
-from targetprop.network.network import PairedNetwork
 from targetprop.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from targetprop.layers.base import FeedbackLayer, Style
+    from targetprop.network.network import FeedbackBuilder
     from targetprop.network.pair import Pair
 
 
@@ -39,10 +39,12 @@ class DenseBlock:
     def of(cls, layers: Sequence[nn.Module]) -> DenseBlock | None:
         """The block of these layers; None if they are others, or have parameters beside those of the linear one."""
         before = [layer for layer in layers if rule_of(layer).facts(layer).reshapes]
-        linear, *above = layers[len(before) :] or [None]
-        if not isinstance(linear, nn.Linear) or len(above) > 1 or before != list(layers[: len(before)]):
+        others = list(layers[len(before) :])
+        if before != list(layers[: len(before)]) or not others or not _is_linear(others[0]):
             return None
-        return cls(tuple(before), linear, above[0] if above else None) if all(map(_is_activation, above)) else None
+        linear, above = cast(nn.Linear, others[0]), others[1:]
+        known = len(above) <= 1 and all(map(_is_activation, above))
+        return cls(tuple(before), linear, above[0] if above else None) if known else None
 
     def act(self, z: Tensor) -> Tensor:
         """f(z)."""
@@ -57,21 +59,16 @@ class Activity(NamedTuple):
     h: Tensor
 
 
-def dense_network(model: nn.Sequential, first_fed: int) -> PairedNetwork:
-    """A network of fully connected blocks; those from number `first_fed` on have feedback weights without a bias.
+def bare_feedback(first: int) -> FeedbackBuilder:
+    """Feedback weights without a bias for the blocks from number `first` on: y V^T, for y behind an activation, too.
 
-    Feedback is y V^T for y behind a block's activation; whatever else a rule does with it is the rule's.
-
-    Raises:
-        UserError: a block is another one.
+    What else a rule does with it is the rule's.
     """
 
     def feedback(blocks: Sequence[nn.Sequential], number: int, style: Style) -> FeedbackLayer | None:
-        return _feedback(leaves(blocks[number])) if number >= first_fed else None
+        return _feedback(leaves(blocks[number])) if number >= first else None
 
-    network = PairedNetwork.of(model, "map", feedback)
-    dense_blocks(network.pairs)
-    return network
+    return feedback
 
 
 def dense_blocks(pairs: Sequence[Pair]) -> list[DenseBlock]:
@@ -124,6 +121,10 @@ def _feedback(layers: Sequence[nn.Module]) -> FeedbackChain | None:
         else:
             parts.append(AdjointFeedback(layer, rule_of(layer)))
     return FeedbackChain(parts, "map")
+
+
+def _is_linear(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Linear) and isinstance(layer.weight, nn.Parameter)  # not one that is computed
 
 
 def _is_activation(layer: nn.Module) -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from targetprop.app.schema.keys import Key, Keys
-from targetprop.app.schema.kinds import MAPPING, WORD, Kind, choice, number
-from targetprop.learners import LEARNERS
+from targetprop.app.schema.kinds import MAPPING, WORD, Kind, number
 
 ALGORITHM = Kind("a name, or the import path of an Algorithm", WORD.takes)
 HPARAMS = Key(MAPPING, "numbers of the algorithm and of the forward optimiser")
@@ -19,7 +18,7 @@ TARGETS: dict[str, Keys] = {
         **COMMON,
     },
     "targetprop.app.models.other_rule": {
-        "rule": Key(choice(*LEARNERS), "one that is no sweep of targets"),
+        "rule": Key(WORD, "one that is no sweep of targets"),
         **COMMON,
     },
     "targetprop.app.models.as_printed": COMMON,
