@@ -24,6 +24,7 @@ from targetprop.layers.base import (
     add_rule,
     register,
 )
+from targetprop.layers.lookup import Opaque, rule_of
 from targetprop.layers.turning import turning
 from targetprop.utils.errors import UserError
 from targetprop.utils.precision import wide
@@ -82,7 +83,7 @@ class Elementwise(LayerRule[nn.Module]):
     def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
         if style in ("published", "adjoint", "lee"):
             return ActivationFeedback(layer)
-        if style == "map":
+        if style in ("map", "range"):
             return IgnoredFeedback()
         if style == "matched" and self.matched is not None and self.is_matched(layer):
             return MatchedFeedback(layer, self, self.matched)
@@ -399,9 +400,20 @@ class ActivationRule(LayerRule[nn.Module]):
     def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
         if style in ("published", "adjoint", "lee"):
             return ActivationFeedback(layer)
-        if style == "map":
+        if style in ("map", "range"):
             return IgnoredFeedback()
         return AdjointFeedback(layer, self) if style == "linear" else AgainFeedback(layer, self)
+
+
+def last_activation(block: nn.Sequential) -> ActivationFeedback | None:
+    """The activation that a block's output has passed again, as feedback; None of a block that ends with weights."""
+    for layer in reversed(block):
+        rule = rule_of(layer)
+        if isinstance(rule.known if isinstance(rule, Opaque) else rule, Elementwise | ActivationRule):
+            return ActivationFeedback(layer)
+        if any(True for _ in layer.parameters()):
+            break
+    return None
 
 
 @register(nn.PReLU)
