@@ -3,7 +3,18 @@
 from targetprop.algorithms import ALGORITHMS
 from targetprop.algorithms.base import Algorithm
 from targetprop.algorithms.dtp import AMORTISED_DTP, DTP, FIXED_DTP, LEE_DTP, PARALLEL_DTP, TP, VANILLA_DTP
+from targetprop.algorithms.meulemans import (
+    DDTP_CONTROL,
+    DDTP_LINEAR,
+    DDTP_RHL,
+    DRL,
+    GAUSS_NEWTON,
+    MEULEMANS_DFA,
+    MEULEMANS_DTP,
+    MEULEMANS_LEE_DTP,
+)
 from targetprop.algorithms.mirrors import DELTA_MIRROR, FEEDBACK_ALIGNMENT, KOLEN_POLLACK, WEIGHT_MIRROR
+from targetprop.feedback.after_targets import AfterTargets, DirectAfterTargets
 from targetprop.feedback.amortised import Amortised
 from targetprop.feedback.base import FeedbackLearning, FeedbackRule, OptimizerSpec
 from targetprop.feedback.by_loss import ByLoss
@@ -20,9 +31,12 @@ from targetprop.learner import Learner, Trainable, explain
 from targetprop.network.network import PairedNetwork
 from targetprop.network.pair import Pair, Trace
 from targetprop.network.passes import Pass
+from targetprop.network.shapes import Blocks
 from targetprop.properties import Needs, Source
 from targetprop.step import Step
 from targetprop.targets.base import OutputSignal, TargetRule
+from targetprop.targets.direct import DirectTargets, HiddenLayerTargets
+from targetprop.targets.gauss_newton import GaussNewtonTargets
 from targetprop.targets.layerwise import DifferenceTargets, PlainTargets
 from targetprop.utils.errors import UserError
 from targetprop.version import __version__
@@ -30,25 +44,39 @@ from targetprop.version import __version__
 __all__ = [
     "ALGORITHMS",
     "AMORTISED_DTP",
+    "DDTP_CONTROL",
+    "DDTP_LINEAR",
+    "DDTP_RHL",
     "DELTA_MIRROR",
+    "DRL",
     "DTP",
     "FEEDBACK_ALIGNMENT",
     "FIXED_DTP",
+    "GAUSS_NEWTON",
     "KOLEN_POLLACK",
     "LEE_DTP",
+    "MEULEMANS_DFA",
+    "MEULEMANS_DTP",
+    "MEULEMANS_LEE_DTP",
     "PARALLEL_DTP",
     "TP",
     "VANILLA_DTP",
     "WEIGHT_MIRROR",
+    "AfterTargets",
     "Algorithm",
     "Amortised",
+    "Blocks",
     "ByLoss",
     "DeltaMirror",
     "DifferenceTargets",
+    "DirectAfterTargets",
+    "DirectTargets",
     "FeedbackLayer",
     "FeedbackLearning",
     "FeedbackRule",
     "Fixed",
+    "GaussNewtonTargets",
+    "HiddenLayerTargets",
     "KolenPollack",
     "LayerRule",
     "Learner",

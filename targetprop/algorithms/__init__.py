@@ -6,6 +6,16 @@ from collections.abc import Mapping
 
 from targetprop.algorithms.base import Algorithm
 from targetprop.algorithms.dtp import AMORTISED_DTP, DTP, FIXED_DTP, LEE_DTP, PARALLEL_DTP, TP, VANILLA_DTP
+from targetprop.algorithms.meulemans import (
+    DDTP_CONTROL,
+    DDTP_LINEAR,
+    DDTP_RHL,
+    DRL,
+    GAUSS_NEWTON,
+    MEULEMANS_DFA,
+    MEULEMANS_DTP,
+    MEULEMANS_LEE_DTP,
+)
 from targetprop.algorithms.mirrors import DELTA_MIRROR, FEEDBACK_ALIGNMENT, KOLEN_POLLACK, WEIGHT_MIRROR
 from targetprop.utils.errors import unknown
 
@@ -21,6 +31,14 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "kolen_pollack": KOLEN_POLLACK,
     "weight_mirror": WEIGHT_MIRROR,
     "delta_mirror": DELTA_MIRROR,
+    "drl": DRL,
+    "ddtp_linear": DDTP_LINEAR,
+    "ddtp_rhl": DDTP_RHL,
+    "ddtp_control": DDTP_CONTROL,
+    "gauss_newton": GAUSS_NEWTON,
+    "meulemans_dtp": MEULEMANS_DTP,
+    "meulemans_lee_dtp": MEULEMANS_LEE_DTP,
+    "meulemans_dfa": MEULEMANS_DFA,
 }
 """Algorithms by name."""
 

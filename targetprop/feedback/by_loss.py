@@ -270,6 +270,8 @@ def _by_autograd(loss_of: Callable[[Draw], Tensor], pair: Pair) -> Update:
             shape = tuple(loss.shape)
             raise UserError(f"expected a scalar of the feedback's weights, got the shape {shape}{depends}.", key="loss")
         torch.autograd.backward(loss, inputs=parameters)
+        for parameter in parameters:  # one that cancels has a gradient all the same: weight decay is for it, too
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         return loss.detach()
 
     return update
