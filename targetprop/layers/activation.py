@@ -24,7 +24,6 @@ from targetprop.layers.base import (
     add_rule,
     register,
 )
-from targetprop.layers.lookup import Opaque, rule_of
 from targetprop.layers.turning import turning
 from targetprop.utils.errors import UserError
 from targetprop.utils.precision import wide
@@ -79,6 +78,9 @@ class Elementwise(LayerRule[nn.Module]):
 
     def vjp(self, layer: nn.Module, delta: Tensor, context: Context) -> Tensor:
         return self.slope(layer, delta, context)
+
+    def again(self, layer: nn.Module) -> FeedbackLayer:
+        return ActivationFeedback(layer)
 
     def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
         if style in ("published", "adjoint", "lee"):
@@ -397,23 +399,15 @@ class ActivationRule(LayerRule[nn.Module]):
     def output(self, layer: nn.Module, kept: Context) -> Tensor:
         """What the activation put out in the pass of which this was kept."""
 
+    def again(self, layer: nn.Module) -> FeedbackLayer:
+        return ActivationFeedback(layer)
+
     def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
         if style in ("published", "adjoint", "lee"):
             return ActivationFeedback(layer)
         if style in ("map", "range"):
             return IgnoredFeedback()
         return AdjointFeedback(layer, self) if style == "linear" else AgainFeedback(layer, self)
-
-
-def last_activation(block: nn.Sequential) -> ActivationFeedback | None:
-    """The activation that a block's output has passed again, as feedback; None of a block that ends with weights."""
-    for layer in reversed(block):
-        rule = rule_of(layer)
-        if isinstance(rule.known if isinstance(rule, Opaque) else rule, Elementwise | ActivationRule):
-            return ActivationFeedback(layer)
-        if any(True for _ in layer.parameters()):
-            break
-    return None
 
 
 @register(nn.PReLU)

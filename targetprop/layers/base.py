@@ -182,6 +182,10 @@ class LayerRule(Generic[L]):
         """J^T delta, and the gradients of <delta, y> for the layer's own parameters by name, summed over the batch."""
         return self.vjp(layer, delta, context), {}
 
+    def again(self, layer: L) -> FeedbackLayer | None:
+        """An activation again, as feedback that needs no context; None of other layers."""
+        return None
+
     @property
     def knows_its_gradients(self) -> bool:
         """Whether `gradients` tells all that autograd would."""

@@ -147,6 +147,29 @@ def feedback_of(layer: nn.Module, style: Style = "published") -> FeedbackLayer:
     return rule_of(layer).feedback(layer, style)
 
 
+def feedback_to_below(blocks: Sequence[nn.Sequential], number: int, style: Style) -> FeedbackLayer:
+    """A new feedback of one of the blocks, to its input space; in the style "range" with the activation of that below.
+
+    Raises:
+        UserError: a layer of it has no feedback.
+    """
+    feedback = feedback_of(blocks[number], style)
+    if style == "range" and number:
+        assert isinstance(feedback, FeedbackChain)
+        feedback.ending = last_activation(blocks[number - 1])
+    return feedback
+
+
+def last_activation(block: nn.Sequential) -> FeedbackLayer | None:
+    """The activation that a block's output has passed, again, as feedback; None of a block that ends with weights."""
+    for layer in reversed(block):
+        if (again := rule_of(layer).again(layer)) is not None:
+            return again
+        if any(True for _ in layer.parameters()):
+            break
+    return None
+
+
 def leaves(block: nn.Module) -> list[nn.Module]:
     """The layers of a block in order, plain Sequentials in it opened."""
     if isinstance(rule_of(block), SequenceRule):

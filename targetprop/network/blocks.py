@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from torch import nn
 
-from targetprop.layers.activation import last_activation
 from targetprop.layers.lookup import Opaque, has_matrix, is_hooked, rule_of
 from targetprop.layers.pool import MaxPool, MaxPoolRule, overlaps
-from targetprop.layers.sequence import FeedbackChain, SequenceRule, feedback_of, leaves
+from targetprop.layers.sequence import SequenceRule, leaves
 from targetprop.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from targetprop.layers.base import FeedbackLayer, Style
 
 
 def cut(model: nn.Sequential) -> list[nn.Sequential]:
@@ -57,19 +52,6 @@ def _is_sequence(layer: nn.Sequential) -> bool:
 
 def _reshapes(layer: nn.Module) -> bool:
     return rule_of(layer).facts(layer).reshapes
-
-
-def feedback_to_block_below(blocks: Sequence[nn.Sequential], number: int, style: Style) -> FeedbackLayer:
-    """A new feedback of a block, from its output space to its input space; only one style asks for the block below.
-
-    Raises:
-        UserError: a layer of it has no feedback.
-    """
-    feedback = feedback_of(blocks[number], style)
-    if style == "range" and number:
-        assert isinstance(feedback, FeedbackChain)
-        feedback.ending = last_activation(blocks[number - 1])
-    return feedback
 
 
 def pool_first(block: nn.Sequential) -> nn.Sequential:

@@ -13,8 +13,8 @@ from torch.nn.parameter import is_lazy
 from targetprop.layers.base import FeedbackLayer, Style
 from targetprop.layers.conv import ConvolutionFeedback
 from targetprop.layers.lookup import Opaque, is_hooked, not_in_place, rule_of
-from targetprop.layers.sequence import BranchedRule, FeedbackChain, leaves
-from targetprop.network.blocks import cut, feedback_to_block_below, opened, pool_first
+from targetprop.layers.sequence import BranchedRule, FeedbackChain, feedback_to_below, leaves
+from targetprop.network.blocks import cut, opened, pool_first
 from targetprop.network.pair import Pair, Trace
 from targetprop.network.shapes import Blocks
 from targetprop.network.watch import Watch
@@ -26,7 +26,7 @@ FeedbackBuilder = Callable[[Blocks, int, Style], FeedbackLayer | None]
 
 def layer_by_layer(blocks: Sequence[nn.Sequential], number: int, style: Style) -> FeedbackLayer | None:
     """The feedback of difference target propagation: every block but the first has one, to its input space."""
-    return feedback_to_block_below(blocks, number, style) if number else None
+    return feedback_to_below(blocks, number, style) if number else None
 
 
 def with_convolution_biases(blocks: Sequence[nn.Sequential], number: int, style: Style) -> FeedbackLayer | None:

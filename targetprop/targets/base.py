@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from targetprop.network.blocks import feedback_to_block_below
+from targetprop.layers.sequence import feedback_to_below
 from targetprop.properties import Needs
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class TargetRule(ABC):
         Raises:
             UserError: a layer of it has no feedback.
         """
-        return feedback_to_block_below(blocks, block, style) if self.needs_feedback(block, len(blocks)) else None
+        return feedback_to_below(blocks, block, style) if self.needs_feedback(block, len(blocks)) else None
 
     @abstractmethod
     def sweep(self, seen: Pass, output: OutputSignal) -> Iterator[tuple[int, Tensor]]:

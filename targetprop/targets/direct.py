@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from targetprop.layers.activation import last_activation
 from targetprop.layers.direct import DirectFeedback, HiddenLayerFeedback, RandomLayer
+from targetprop.layers.sequence import last_activation
 from targetprop.targets.base import OutputSignal, output_difference
 from targetprop.targets.from_output import FromOutput
 from targetprop.utils.errors import require, require_whole
