@@ -3,6 +3,16 @@
 from targetprop.algorithms import ALGORITHMS
 from targetprop.algorithms.base import Algorithm
 from targetprop.algorithms.dtp import AMORTISED_DTP, DTP, FIXED_DTP, LEE_DTP, PARALLEL_DTP, TP, VANILLA_DTP
+from targetprop.algorithms.meulemans import (
+    DDTP_CONTROL,
+    DDTP_LINEAR,
+    DDTP_RHL,
+    DRL,
+    GAUSS_NEWTON,
+    MEULEMANS_DFA,
+    MEULEMANS_DTP,
+    MEULEMANS_LEE_DTP,
+)
 from targetprop.algorithms.mirrors import (
     BATCHWISE_SIGN_SYMMETRY,
     DELTA_MIRROR,
@@ -12,6 +22,7 @@ from targetprop.algorithms.mirrors import (
     UNIFORM_SIGN_SYMMETRY,
     WEIGHT_MIRROR,
 )
+from targetprop.feedback.after_targets import AfterTargets, DirectAfterTargets
 from targetprop.feedback.amortised import Amortised
 from targetprop.feedback.base import FeedbackLearning, FeedbackRule, OptimizerSpec
 from targetprop.feedback.by_loss import ByLoss
@@ -29,9 +40,12 @@ from targetprop.learner import Learner, Trainable, explain
 from targetprop.network.network import PairedNetwork
 from targetprop.network.pair import Pair, Trace
 from targetprop.network.passes import Pass
+from targetprop.network.shapes import Blocks
 from targetprop.properties import Needs, Source
 from targetprop.step import Step
 from targetprop.targets.base import OutputSignal, TargetRule
+from targetprop.targets.direct import DirectTargets, HiddenLayerTargets
+from targetprop.targets.gauss_newton import GaussNewtonTargets
 from targetprop.targets.layerwise import DifferenceTargets, PlainTargets
 from targetprop.utils.errors import UserError
 from targetprop.version import __version__
@@ -40,29 +54,43 @@ __all__ = [
     "ALGORITHMS",
     "AMORTISED_DTP",
     "BATCHWISE_SIGN_SYMMETRY",
+    "DDTP_CONTROL",
+    "DDTP_LINEAR",
+    "DDTP_RHL",
     "DELTA_MIRROR",
+    "DRL",
     "DTP",
     "FEEDBACK_ALIGNMENT",
     "FIXED_DTP",
     "FIXED_SIGN_SYMMETRY",
+    "GAUSS_NEWTON",
     "KOLEN_POLLACK",
     "LEE_DTP",
+    "MEULEMANS_DFA",
+    "MEULEMANS_DTP",
+    "MEULEMANS_LEE_DTP",
     "PARALLEL_DTP",
     "TP",
     "UNIFORM_SIGN_SYMMETRY",
     "VANILLA_DTP",
     "WEIGHT_MIRROR",
+    "AfterTargets",
     "Algorithm",
     "Amortised",
     "BatchwiseSignSymmetry",
+    "Blocks",
     "ByLoss",
     "DeltaMirror",
     "DifferenceTargets",
+    "DirectAfterTargets",
+    "DirectTargets",
     "FeedbackLayer",
     "FeedbackLearning",
     "FeedbackRule",
     "Fixed",
     "FixedSignSymmetry",
+    "GaussNewtonTargets",
+    "HiddenLayerTargets",
     "KolenPollack",
     "LayerRule",
     "Learner",

@@ -7,6 +7,16 @@ from collections.abc import Mapping
 from targetprop.algorithms.base import Algorithm
 from targetprop.algorithms.dtp import AMORTISED_DTP, DTP, FIXED_DTP, LEE_DTP, PARALLEL_DTP, TP, VANILLA_DTP
 from targetprop.algorithms.gait_prop import GAIT_PROP
+from targetprop.algorithms.meulemans import (
+    DDTP_CONTROL,
+    DDTP_LINEAR,
+    DDTP_RHL,
+    DRL,
+    GAUSS_NEWTON,
+    MEULEMANS_DFA,
+    MEULEMANS_DTP,
+    MEULEMANS_LEE_DTP,
+)
 from targetprop.algorithms.mirrors import (
     BATCHWISE_SIGN_SYMMETRY,
     DELTA_MIRROR,
@@ -34,6 +44,14 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "batchwise_sign_symmetry": BATCHWISE_SIGN_SYMMETRY,
     "fixed_sign_symmetry": FIXED_SIGN_SYMMETRY,
     "gait_prop": GAIT_PROP,
+    "drl": DRL,
+    "ddtp_linear": DDTP_LINEAR,
+    "ddtp_rhl": DDTP_RHL,
+    "ddtp_control": DDTP_CONTROL,
+    "gauss_newton": GAUSS_NEWTON,
+    "meulemans_dtp": MEULEMANS_DTP,
+    "meulemans_lee_dtp": MEULEMANS_LEE_DTP,
+    "meulemans_dfa": MEULEMANS_DFA,
 }
 """Algorithms by name."""
 
