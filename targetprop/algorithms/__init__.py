@@ -26,6 +26,7 @@ from targetprop.algorithms.mirrors import (
     UNIFORM_SIGN_SYMMETRY,
     WEIGHT_MIRROR,
 )
+from targetprop.algorithms.projections import DIRECT_FEEDBACK_ALIGNMENT, DRTP
 from targetprop.utils.errors import unknown
 
 ALGORITHMS: Mapping[str, Algorithm] = {
@@ -44,6 +45,8 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "batchwise_sign_symmetry": BATCHWISE_SIGN_SYMMETRY,
     "fixed_sign_symmetry": FIXED_SIGN_SYMMETRY,
     "gait_prop": GAIT_PROP,
+    "direct_feedback_alignment": DIRECT_FEEDBACK_ALIGNMENT,
+    "drtp": DRTP,
     "drl": DRL,
     "ddtp_linear": DDTP_LINEAR,
     "ddtp_rhl": DDTP_RHL,
