@@ -113,8 +113,13 @@ def refuse_not_invertible(layer: nn.Module) -> None:
 
 def _through_leaky_relu(slope: float, x: Tensor, difference: Tensor, gamma: float) -> Tensor:
     """f^-1(f(x) + gamma f'(x)^2 difference) - x."""
-    slopes = torch.where(x > 0, 1.0, slope).to(x.dtype)
+    slopes = _slopes(x, slope)
     moved = gamma * slopes.square() * difference
     y = slopes * x + moved
     crosses = (y > 0) != (x > 0)
-    return torch.where(crosses, y / torch.where(y > 0, 1.0, slope).to(y.dtype) - x, moved / slopes)
+    return torch.where(crosses, y / _slopes(y, slope) - x, moved / slopes)
+
+
+def _slopes(x: Tensor, slope: float) -> Tensor:
+    """1 where x is above 0, else the slope."""
+    return torch.full_like(x, slope).masked_fill_(x > 0, 1.0)
