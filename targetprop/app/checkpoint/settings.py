@@ -29,7 +29,7 @@ LENGTHS = tuple(f"trainer.{name}" for name in ("max_epochs", "min_epochs", "max_
 FREE = (*PLACES, *PARTS, *DEVICES, *OBSERVED)
 """What decides nothing of what the run computes."""
 
-START = ("model.hparams.init_symmetric_weights",)
+START = ("model.hparams.init_symmetric_weights", "model.hparams.error_std")
 """What only the first step of a run looks at."""
 KINDS = ("model.hparams.style", "model.hparams.f_optim.type", "model.hparams.b_optim.type")
 """Numbers' neighbours that are none: with another one the states of a checkpoint would be those of something else."""
