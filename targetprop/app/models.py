@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.utils import get_method, get_object
@@ -23,7 +23,14 @@ from targetprop.utils.errors import UserError, refuse_unknown, require
 log = logging.getLogger(__name__)
 
 
-def target_propagation(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int, algorithm: str) -> Learner:
+def target_propagation(
+    network: nn.Sequential,
+    hparams: Mapping[str, Any],
+    *,
+    seed: int,
+    algorithm: str,
+    input_shape: Sequence[int] | None = None,
+) -> Learner:
     """A learner by an algorithm with the numbers of `hparams` in it.
 
     Args:
@@ -31,6 +38,7 @@ def target_propagation(network: nn.Sequential, hparams: Mapping[str, Any], *, se
         hparams: numbers of the algorithm, beside `f_optim`, which is not the learner's.
         seed: of the noise.
         algorithm: one of `ALGORITHMS`, or the import path of an `Algorithm`.
+        input_shape: of one sample of the data.
 
     Raises:
         UserError: a value that does not fit, or that the algorithm does not have, named by its full key.
@@ -39,7 +47,7 @@ def target_propagation(network: nn.Sequential, hparams: Mapping[str, Any], *, se
         chosen, given = _with_numbers(algorithm, hparams)
         if "." in algorithm:
             _say_replaced(algorithm, chosen, given)
-        return Learner(network, given, seed=seed)
+        return Learner(network, given, seed=seed, input_shape=input_shape)
 
 
 def check_hparams(model: DictConfig) -> None:
