@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from hydra.utils import get_method, get_object
@@ -26,7 +26,14 @@ R = TypeVar("R", Algorithm, LearnerRule)
 log = logging.getLogger(__name__)
 
 
-def target_propagation(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int, algorithm: str) -> Learner:
+def target_propagation(
+    network: nn.Sequential,
+    hparams: Mapping[str, Any],
+    *,
+    seed: int,
+    algorithm: str,
+    input_shape: Sequence[int] | None = None,
+) -> Learner:
     """A learner by an algorithm with the numbers of `hparams` in it.
 
     Args:
@@ -34,6 +41,7 @@ def target_propagation(network: nn.Sequential, hparams: Mapping[str, Any], *, se
         hparams: numbers of the algorithm, beside `f_optim`, which is not the learner's.
         seed: of the noise.
         algorithm: one of `ALGORITHMS`, or the import path of an `Algorithm`.
+        input_shape: of one sample of the data.
 
     Raises:
         UserError: a value that does not fit, or that the algorithm does not have, named by its full key.
@@ -43,7 +51,7 @@ def target_propagation(network: nn.Sequential, hparams: Mapping[str, Any], *, se
         given = _with_numbers(chosen, hparams)
         if "." in algorithm:
             _say_replaced(algorithm, chosen, given)
-        return Learner(network, given, seed=seed)
+        return Learner(network, given, seed=seed, input_shape=input_shape)
 
 
 def check_hparams(model: DictConfig) -> None:

@@ -22,6 +22,7 @@ from targetprop.app.checkpoint.resume import Start
 from targetprop.app.checkpoint.running import running, take_over
 from targetprop.app.errors import DivergenceError
 from targetprop.app.finite import ADVICE, Outputs, block_not_finite
+from targetprop.app.optimizers import build_forward
 from targetprop.app.places import NUMBERS
 from targetprop.app.schedule import advance, counts_steps, has_ended, refuse_plateau, refuse_short, with_length
 from targetprop.app.single import refuse_single_images
@@ -254,7 +255,7 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The forward optimiser and its schedule, which is stepped once an epoch unless it counts steps."""
-        optimizer = self.f_optim.build(self.learner.optimizer_parameters())
+        optimizer = build_forward(self.f_optim, self.learner)
         if self.scheduler is None:
             return optimizer
         scheduler = self._schedule(optimizer)

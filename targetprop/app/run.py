@@ -76,6 +76,8 @@ log = logging.getLogger(__name__)
 GROUPS = ("model", "network", "datamodule", "trainer", "scheduler", "callbacks", "logger")
 
 CROSS_ENTROPY = "torch.nn.functional.cross_entropy"
+INPUT_SHAPE = "input_shape"
+"""What a model may be told that no configuration says."""
 SAMPLE = 2000
 """Training images whose statistics a network may be made from."""
 
@@ -323,11 +325,12 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
     model = plain(config.model)
     with prefixed("model"):
         taken = inspect.signature(get_method(model["_target_"])).parameters
-        own = [name for name in taken if name not in ("network", "seed")]
+        own = [name for name in taken if name not in ("network", "seed", INPUT_SHAPE)]
         refuse_unknown(model, ["_target_", "loss", "label_smoothing", *own])
         loss = _loss(model.pop("loss", CROSS_ENTROPY), model.pop("label_smoothing", 0.0))
     hparams = model.pop("hparams")
     f_optim = forward_optimizer(hparams)
+    model |= {INPUT_SHAPE: shape} if INPUT_SHAPE in taken else {}
     learner: Trainable = get_method(model.pop("_target_"))(network, hparams, seed=config.seed, **model)
     scheduler = _scheduler(config)
     graphed = None

@@ -167,6 +167,8 @@ class FeedbackLearning(ABC):
         self.load_states(state["blocks"])
 
 
+TRAINED = "block with trained feedback"
+
 OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
     "adam": torch.optim.Adam,
@@ -181,7 +183,7 @@ class OptimizerSpec:
 
     Args:
         type: one of `OPTIMIZERS`.
-        lr: learning rate; for the feedback one number for all blocks, or one for each block with feedback.
+        lr: learning rate; one number for all blocks, or one for each block (for the feedback: with feedback).
         momentum: for sgd and rmsprop.
         weight_decay: coefficient of the L2 penalty (decoupled for adamw).
         nesterov: for sgd with momentum, whether it looks ahead (Nesterov's momentum).
@@ -235,14 +237,17 @@ class OptimizerSpec:
         for each in each_of(self.eps):
             require(is_number(each) and each > 0, "eps", "numbers above 0", self.eps)
 
-    def of_each(self, blocks: Sequence[str]) -> list[OptimizerSpec]:
+    def of_each(self, blocks: Sequence[str], which: str = TRAINED) -> list[OptimizerSpec]:
         """This one for each of the named blocks, with its own of the numbers that are per block.
+
+        Args:
+            which: what blocks these are, for messages.
 
         Raises:
             UserError: a list that does not fit the blocks.
         """
-        rates = per_block("lr", self.lr, blocks)
-        eps = [None] * len(blocks) if self.eps is None else per_block("eps", self.eps, blocks)
+        rates = per_block("lr", self.lr, blocks, which)
+        eps = [None] * len(blocks) if self.eps is None else per_block("eps", self.eps, blocks, which)
         return [replace(self, lr=rate, eps=each) for rate, each in zip(rates, eps, strict=True)]
 
     def build(self, parameters: Iterable[Tensor], lr: float | None = None) -> torch.optim.Optimizer:
@@ -250,19 +255,18 @@ class OptimizerSpec:
         return OPTIMIZERS[self.type](parameters, **self._options(lr))
 
     def build_by_block(self, blocks: Mapping[str, Sequence[Tensor]]) -> torch.optim.Optimizer:
-        """One torch optimiser of parameters by the name of their block: a group for each, if numbers are per block.
+        """One torch optimiser of parameters by the name of their block, with a group for each.
 
         Raises:
             UserError: a list that does not fit the blocks.
         """
-        if not self._is_by_block:
-            return self.build([parameter for own in blocks.values() for parameter in own])
-        each = self.of_each(list(blocks))
+        each = self.of_each(list(blocks), "block")
         groups = [{"params": own, **spec._options()} for own, spec in zip(blocks.values(), each, strict=True)]
         return OPTIMIZERS[self.type](groups, **each[0]._options())
 
     @property
-    def _is_by_block(self) -> bool:
+    def is_by_block(self) -> bool:
+        """Whether a number of it is a list, for each block one."""
         return isinstance(self.lr, Sequence) or isinstance(self.eps, Sequence)
 
     def _options(self, lr: float | None = None) -> dict[str, Any]:
@@ -283,7 +287,7 @@ class OptimizerSpec:
         One with a group for each block gets the numbers of each.
         """
         groups = optimizer.param_groups
-        each = self.of_each([str(number) for number in range(len(groups))]) if self._is_by_block else [self]
+        each = self.of_each([str(number) for number in range(len(groups))]) if self.is_by_block else [self]
         for group, spec in zip(groups, each * (len(groups) // len(each)), strict=True):
             own = group["params"]
             (numbers,) = spec.build(own, lr).param_groups
@@ -296,8 +300,11 @@ def each_of(value: float | Sequence[float]) -> Sequence[float]:
     return value if isinstance(value, Sequence) else [value]
 
 
-def per_block(key: str, value: float | Sequence[float], blocks: Sequence[str]) -> list[float]:
+def per_block(key: str, value: float | Sequence[float], blocks: Sequence[str], which: str = TRAINED) -> list[float]:
     """One value for each of the named blocks: a number stands for all of them, a list must fit exactly.
+
+    Args:
+        which: what blocks these are, for messages.
 
     Raises:
         UserError: a list of another length; names the key and the blocks.
@@ -306,7 +313,7 @@ def per_block(key: str, value: float | Sequence[float], blocks: Sequence[str]) -
         return [value] * len(blocks)
     if len(value) != len(blocks):
         raise UserError(
-            f"expected {len(blocks)} values, one for each block with trained feedback "
+            f"expected {len(blocks)} values, one for each {which} "
             f"({'; '.join(blocks)}), or one number for all; got {len(value)}: {list(value)}.",
             key=key,
         )

@@ -38,5 +38,9 @@ class FromOutput(TargetRule):
     def needs(self) -> Needs:
         return Needs(global_error=True)
 
+    @property
+    def update_scale(self) -> float:
+        return 1.0 if self.divide_by_beta else self.beta  # just so at the output
+
     def weight(self, block: int, blocks: int) -> float:
         return 1 / self.beta if self.divide_by_beta else 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import Mapping
@@ -39,7 +40,7 @@ def rehearse(config: DictConfig) -> None:
         with torch.device("meta"):
             network = cast(nn.Sequential, call("network.hparams", config.network, size.shape, size.classes))
             work = multiply_adds(network, size.shape)
-            learner = _learner(config.model, network)
+            learner = _learner(config.model, network, size)
     except UserError:
         if size.fixed:
             raise
@@ -65,9 +66,10 @@ def _refuse_small_shares(config: DictConfig, size: Size) -> None:
         require(met, f"trainer.limit_{part}_batches", expected, share)
 
 
-def _learner(config: DictConfig, network: nn.Sequential) -> Trainable:
+def _learner(config: DictConfig, network: nn.Sequential, size: Size) -> Trainable:
     model = {key: value for key, value in plain(config).items() if key not in ("loss", "label_smoothing")}
     make, hparams = get_method(model.pop("_target_")), model.pop("hparams")
+    model |= {"input_shape": size.shape} if "input_shape" in inspect.signature(make).parameters else {}
     made: Trainable = make(network, hparams, seed=0, **model)
     return made
 
