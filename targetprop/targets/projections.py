@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from targetprop.layers.direct import DirectFeedback
 from targetprop.properties import Needs
 from targetprop.targets.base import OutputSignal, TargetRule, output_difference
-from targetprop.targets.direct import ByDirectFeedback
+from targetprop.targets.from_output import FromOutput
 from targetprop.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DirectErrors(ByDirectFeedback):
+class DirectErrors(FromOutput):
     """d^n = -beta B^n dL/ds^N: direct feedback alignment, if B^n does not learn.
 
     The local update multiplies by the slope of the activation: delta = f'(a) * (B e), and the output block has
@@ -33,8 +33,15 @@ class DirectErrors(ByDirectFeedback):
     2016, https://arxiv.org/abs/1609.01596.
     """
 
-    def direct_feedback(self, blocks: Blocks, block: int) -> FeedbackLayer:
-        return DirectFeedback(blocks.output_shape(-1), blocks.output_shape(block), bias=False)
+    def needs_feedback(self, block: int, blocks: int) -> bool:
+        return block < blocks - 1
+
+    def feedback_layer(self, blocks: Blocks, block: int, style: Style) -> FeedbackLayer | None:
+        return _projection(blocks, block) if self.needs_feedback(block, len(blocks)) else None
+
+    def sweep(self, seen: Pass, output: OutputSignal) -> Iterator[tuple[int, Tensor]]:
+        difference = output_difference(output.gradient, self.beta)
+        return _projected(seen, difference, difference)
 
 
 @dataclass(frozen=True)
@@ -63,17 +70,27 @@ class DirectLabels(TargetRule):
     def feedback_layer(self, blocks: Blocks, block: int, style: Style) -> FeedbackLayer | None:
         if not self.needs_feedback(block, len(blocks)):
             return None
-        made = DirectFeedback(blocks.output_shape(-1), blocks.output_shape(block), bias=False)
+        made = _projection(blocks, block)
         bound = (6 / made.goal.numel()) ** 0.5
         nn.init.uniform_(made.map.weight, -bound, bound)
         return made
 
     def sweep(self, seen: Pass, output: OutputSignal) -> Iterator[tuple[int, Tensor]]:
-        last = len(seen.network.pairs) - 1
         labels = output.labels
         if labels is None or labels.shape != seen.output.shape[:1] or labels.is_floating_point():
             raise UserError("this rule needs the labels of the batch, (batch,).", key="labels")
         wanted = F.one_hot(labels, seen.output.shape[1]).to(output.gradient.dtype)
-        yield last, output_difference(output.gradient, 1.0)
-        for block in range(last - 1, -1, -1):
-            yield block, -seen.network.pairs[block].decode(wanted, None)
+        return _projected(seen, output_difference(output.gradient, 1.0), -wanted)
+
+
+def _projection(blocks: Blocks, block: int) -> DirectFeedback:
+    """A new B^n."""
+    return DirectFeedback(blocks.output_shape(-1), blocks.output_shape(block), bias=False)
+
+
+def _projected(seen: Pass, at_output: Tensor, told: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """The difference at the output, and B^n times what every hidden block n is told, (batch, *output)."""
+    last = len(seen.network.pairs) - 1
+    yield last, at_output
+    for block in range(last - 1, -1, -1):
+        yield block, seen.network.pairs[block].decode(told, None)
