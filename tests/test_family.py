@@ -28,7 +28,7 @@ def rows() -> dict[str, list[str]]:
 
 
 def in_words(needs: Needs) -> set[str]:
-    words = {*needs.transports}
+    words: set[str] = set(needs.transports)
     words |= {"global error"} if needs.global_error else set()
     words |= {"noise"} if needs.noisy_phase else set()
     words |= {f"{needs.passes} passes"} if needs.passes > 1 else set()

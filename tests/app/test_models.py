@@ -60,7 +60,8 @@ def test_every_rule_that_is_no_sweep_is_a_model() -> None:
         hparams = settings(name)[1]
         assert set(hparams) == {*rule.numbers, "f_optim"}
         for key, value in rule.numbers.items():
-            assert hparams[key] == (vars(value) if isinstance(value, OptimizerSpec) else value)
+            given = OptimizerSpec(**hparams[key]) if isinstance(value, OptimizerSpec) else hparams[key]
+            assert given == value
 
 
 @pytest.mark.parametrize("network", sorted(path.stem for path in (CONF / "network").glob("*.yaml")))
