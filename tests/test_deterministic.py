@@ -35,7 +35,7 @@ def gradients(network: str, name: str, deterministic: bool) -> list[Tensor]:
     algorithm = ALGORITHMS[name]
     if "feedback_training_iterations" in algorithm.numbers:
         algorithm = algorithm.with_numbers(feedback_training_iterations=2)
-    learner = Learner(NETWORKS[network](), algorithm, seed=1)
+    learner = Learner(NETWORKS[network](), algorithm, seed=1, input_shape=(3, 8, 8))
     x, y = torch.randn(4, 3, 8, 8), torch.randint(0, 4, (4,))
     learner.backward(F.cross_entropy(learner(x), y))
     return [p.grad for p in learner.network.forward_parameters() if p.grad is not None]

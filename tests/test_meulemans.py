@@ -84,7 +84,7 @@ def jacobians(model: nn.Sequential, layers: int, x: Tensor) -> Tensor:
 
 def learned(algorithm: Algorithm, decay: float, steps: int) -> Learner:
     """A linear network whose feedback has learned to the minimum of its loss."""
-    optimizer = OptimizerSpec("sgd", lr=1.0, momentum=0.9, weight_decay=decay)
+    optimizer = OptimizerSpec("sgd", lr=1.0, momentum=0.5, weight_decay=decay)
     learner = Learner(linear_network(), algorithm.with_numbers(b_optim=optimizer), noise=IsotropicNoise())
     x, _ = batch()
     for _ in range(steps):
@@ -95,7 +95,7 @@ def learned(algorithm: Algorithm, decay: float, steps: int) -> Learner:
 @pytest.mark.parametrize("decay", [0.0, 1e-3, 0.03])
 def test_the_minimum_of_ddtp_linear_is_the_damped_pseudo_inverse_of_the_jacobian(decay: float) -> None:
     """The mean over n units puts n / 2 times the decay onto the diagonal: Q = A^T (A A^T + n decay / 2)^-1."""
-    learner = learned(DDTP_LINEAR, decay, 1500)
+    learner = learned(DDTP_LINEAR, decay, 400)
     x, _ = batch()
     for block, feedback in enumerate(pair.feedback for pair in learner.network.pairs[:-1]):
         (a, *_) = jacobians(linear_network(), block + 1, x)
@@ -107,7 +107,7 @@ def test_the_minimum_of_ddtp_linear_is_the_damped_pseudo_inverse_of_the_jacobian
 
 
 def test_the_minimum_of_drl_is_the_pseudo_inverse_of_the_way_up_by_all_feedback_together() -> None:
-    learner = learned(DRL, 0.0, 1500)
+    learner = learned(DRL, 0.0, 400)
     x, _ = batch()
     down = torch.eye(SIZES[-1], dtype=torch.float64)
     for block in range(len(learner.network.pairs) - 1, 0, -1):
@@ -192,7 +192,7 @@ def test_feedback_learns_alone_on_a_batch(algorithm: Algorithm | str) -> None:
     with torch.no_grad():  # which is nobody's business
         losses = learner.learn_feedback(x)
     assert losses.shape == (len(learner.network.fed_numbers),)
-    assert bool((losses > 0).all())
+    assert bool((losses >= 0).all())
     assert learner.steps == 1
     for old, new in zip(forward, learner.network.forward_parameters(), strict=True):
         assert torch.equal(old, new)
