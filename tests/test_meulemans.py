@@ -332,7 +332,7 @@ def test_a_hook_that_puts_layers_back_in_order_leaves_the_ending_where_it_is() -
     x, y = batch(1, 8, 8)
     plain, hooked = (Learner(copy.deepcopy(model), DRL) for _ in range(2))
     hooked.load_state_dict(plain.state_dict())
-    hooked.network.pairs[0].block[0].register_forward_hook(lambda *_: None)  # type: ignore[index, operator, union-attr]
+    hooked.network.pairs[0].block[0].register_forward_hook(lambda *_: None)  # type: ignore[index]
     one, other = (each.backward(F.cross_entropy(each(x), y), keep=True) for each in (plain, hooked))
     for mine, theirs in zip(one.targets, other.targets, strict=True):
         torch.testing.assert_close(mine, theirs)

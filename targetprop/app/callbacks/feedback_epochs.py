@@ -112,7 +112,7 @@ class FeedbackEpochs(L.Callback):
 
     def _batches(self, trainer: L.Trainer) -> Iterator[Any]:
         """The training batches, without moving the loader that training goes on with."""
-        loader = trainer.train_dataloader
+        loader: Any = trainer.train_dataloader
         if isinstance(loader, BatchLoader):
             loader = copy.copy(loader)
             loader.sampler = EpochCounter()
