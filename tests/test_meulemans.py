@@ -27,6 +27,7 @@ from targetprop import (
     UserError,
     explain,
 )
+from targetprop.execution.recompute import recomputed
 from targetprop.layers.direct import HiddenLayerFeedback
 from targetprop.noise import NoiseKey
 
@@ -102,7 +103,7 @@ def test_the_minimum_of_ddtp_linear_is_the_damped_pseudo_inverse_of_the_jacobian
         units = a.shape[1]
         wanted = a.T @ torch.linalg.inv(a @ a.T + units * decay / 2 * torch.eye(len(a), dtype=a.dtype))
         assert isinstance(feedback, nn.Module)
-        (q,) = feedback.parameters()
+        q = next(feedback.parameters()).detach()
         assert float((q - wanted).norm() / wanted.norm()) < 1e-6
 
 
@@ -154,6 +155,33 @@ def test_gauss_newton_targets_are_those_of_each_samples_jacobian(kind: str, damp
         if not damping:  # to first order the output hits its target
             torch.testing.assert_close((j @ (t - s).flatten(1)[..., None]).squeeze(-1), -0.3 * error)
     torch.testing.assert_close(step.targets[-1] - step.outputs[-1], -0.3 * error / (1 + damping))
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.2])
+def test_gauss_newton_targets_under_autocast_are_near_those_without(damping: float) -> None:
+    model, (x, y) = network().float(), batch()
+    algorithm = GAUSS_NEWTON.with_numbers(damping=damping)
+    gradients = []
+    for enabled in (False, True):
+        learner = Learner(copy.deepcopy(model), algorithm)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            output = learner(x.float())
+        learner.backward(F.cross_entropy(output, y))
+        gradients.append(torch.cat([p.grad.flatten() for p in learner.parameters() if p.grad is not None]))
+    exact, narrow = gradients
+    assert 0 < float((narrow - exact).norm() / exact.norm()) < 0.2
+
+
+@pytest.mark.parametrize("algorithm", ["drl", "ddtp_linear", "ddtp_rhl", "gauss_newton", "meulemans_lee_dtp"])
+def test_activations_that_are_computed_anew_change_nothing(algorithm: str) -> None:
+    x, y = batch()
+    kept, anew = Learner(network(), algorithm), recomputed(Learner(network(), algorithm))
+    anew.load_state_dict(kept.state_dict())
+    for learner in (kept, anew):
+        learner.backward(F.cross_entropy(learner(x), y))
+    for mine, theirs in zip(kept.network.parameters(), anew.network.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+        torch.testing.assert_close(mine.grad, theirs.grad)
 
 
 def test_what_the_rules_need_is_said() -> None:
