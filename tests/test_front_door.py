@@ -57,7 +57,11 @@ def images(samples: int = 8) -> tuple[Tensor, Tensor]:
 def fast(name: str) -> Algorithm:
     """The algorithm of this name, with few iterations."""
     algorithm = ALGORITHMS[name]
-    return algorithm.with_numbers(feedback_training_iterations=2) if "noise" in algorithm.numbers else algorithm
+    return (
+        algorithm.with_numbers(feedback_training_iterations=2)
+        if "feedback_training_iterations" in algorithm.numbers
+        else algorithm
+    )
 
 
 def step(learner: Learner, x: Tensor | None = None, y: Tensor | None = None) -> None:

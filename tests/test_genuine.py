@@ -28,7 +28,6 @@ from targetprop.layers.maps import MapFeedback
 from targetprop.layers.sequence import FeedbackChain
 from targetprop.measure import block_gradients, nonlinearity
 from targetprop.models import lenet, mlp, norm_vgg, simple_vgg
-from targetprop.targets.layerwise import LayerwiseTargets
 
 IMAGE, CLASSES = (3, 16, 16), 5
 MIRRORS = {"delta_mirror": DELTA_MIRROR, "weight_mirror": WEIGHT_MIRROR, "kolen_pollack": KOLEN_POLLACK}
@@ -133,20 +132,33 @@ def test_the_number_of_a_mirror_is_zero(mirror: str, name: str) -> None:
     assert max(numbers_of(Learner(NETWORKS[name](), MIRRORS[mirror]).double())) < 1e-10
 
 
-GENUINE = [name for name, each in ALGORITHMS.items() if isinstance(each.targets, LayerwiseTargets)]
-GENUINE = [name for name in GENUINE if name not in MIRRORS]
+LINEAR = ["ddtp_linear", "ddtp_control", "gauss_newton", "meulemans_dfa", "direct_feedback_alignment"]
+"""Straight from the output by a matrix, or by each sample's Jacobian."""
+WITHOUT = ["gait_prop", "drtp"]
+"""Without the number: targets that are no function of the output's step size alone."""
+GENUINE = [name for name in ALGORITHMS if name not in (*MIRRORS, *LINEAR, *WITHOUT)]
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_the_number_of_targets_by_a_matrix_from_the_output_is_zero(name: str) -> None:
+    learner = Learner(NETWORKS["vgg elu"](), name, input_shape=IMAGE).double()
+    assert max(numbers_of(learner)) < 1e-10
 
 
 @pytest.mark.parametrize("name", GENUINE)
 def test_the_number_of_target_propagation_is_not_zero_below_an_activation(name: str) -> None:
     torch.manual_seed(0)
-    learner = Learner(simple_vgg((3, 32, 32), CLASSES, (8, 8, 16, 16), "elu"), name).double()
+    learner = Learner(simple_vgg((3, 32, 32), CLASSES, (8, 8, 16, 16), "elu"), name, input_shape=(3, 32, 32))
+    learner = learner.double()
     x, y = torch.randn(24, 3, 32, 32).double(), torch.randint(CLASSES, (24,))
     learner.backward(F.cross_entropy(learner(x), y))
     numbers = nonlinearity(learner.network, learner.algorithm.targets, x, lambda output: F.cross_entropy(output, y))
     assert numbers is not None
-    assert min(map(float, numbers[:-2])) > (0.001 if name == "lee_dtp" else 0.01)  # its targets start with less
-    if name not in ("tp", "lee_dtp"):  # whose targets are more than a difference, or activations come after the map
+    assert min(map(float, numbers[:-2])) > (0.001 if "lee_dtp" in name else 0.01)  # its targets start with less
+    after_the_map = ALGORITHMS[name].numbers.get("style") in ("lee", "range")
+    if (
+        name not in ("tp", "ddtp_rhl") and not after_the_map
+    ):  # whose targets are more than a difference, or activations come after the map
         assert max(map(float, numbers[-2:])) < 1e-10  # no activation lies between these and the output
 
 

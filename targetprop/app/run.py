@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from targetprop.app import unwritten
 from targetprop.app.callbacks.checkpoint import BestCheckpoint
+from targetprop.app.callbacks.feedback_epochs import feedback_epochs
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.history import History
 from targetprop.app.callbacks.measurements import Measurements
@@ -76,6 +77,8 @@ log = logging.getLogger(__name__)
 GROUPS = ("model", "network", "datamodule", "trainer", "scheduler", "callbacks", "logger")
 
 CROSS_ENTROPY = "torch.nn.functional.cross_entropy"
+EPOCHS = "feedback_epochs"
+"""What of a model is a matter of the run."""
 INPUT_SHAPE = "input_shape"
 """What a model may be told that no configuration says."""
 SAMPLE = 2000
@@ -128,6 +131,7 @@ def check_configuration(config: DictConfig) -> None:
     """
     check(config)
     check_hparams(config.model)
+    _feedback_epochs(config.model)
     rehearse(config)
 
 
@@ -326,7 +330,8 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
     with prefixed("model"):
         taken = inspect.signature(get_method(model["_target_"])).parameters
         own = [name for name in taken if name not in ("network", "seed", INPUT_SHAPE)]
-        refuse_unknown(model, ["_target_", "loss", "label_smoothing", *own])
+        refuse_unknown(model, ["_target_", "loss", "label_smoothing", EPOCHS, *own])
+        model.pop(EPOCHS, None)
         loss = _loss(model.pop("loss", CROSS_ENTROPY), model.pop("label_smoothing", 0.0))
     hparams = model.pop("hparams")
     f_optim = forward_optimizer(hparams)
@@ -340,6 +345,12 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
     made = Classifier(learner, f_optim, classes, scheduler, graphed, loss)
     made.multiply_adds = work
     return made
+
+
+def _feedback_epochs(model: DictConfig) -> list[L.Callback]:
+    with prefixed(f"model.{EPOCHS}"):
+        made = feedback_epochs(plain(model).get(EPOCHS))
+    return [] if made is None else [made]
 
 
 def _loss(path: str, label_smoothing: float) -> Callable[[Tensor, Tensor], Tensor]:
@@ -394,7 +405,7 @@ def evaluate(
 
 def _callbacks(config: DictConfig) -> list[L.Callback]:
     """The callbacks; without validation none that waits for its metrics."""
-    made = build_members(config, "callbacks")
+    made = [*_feedback_epochs(config.model), *build_members(config, "callbacks")]
     if config.datamodule.val_fraction != 0:
         return made
     if any(isinstance(each, EarlyStopping) and each.monitor.startswith("val/") for each in made):

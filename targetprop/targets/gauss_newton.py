@@ -13,6 +13,7 @@ from targetprop.properties import Needs
 from targetprop.targets.base import OutputSignal, output_difference
 from targetprop.targets.from_output import FromOutput
 from targetprop.utils.errors import is_number, require
+from targetprop.utils.precision import wide
 
 if TYPE_CHECKING:
     from targetprop.network.pair import Pair, Trace
@@ -81,10 +82,11 @@ def damped_inverse(rows: Tensor, difference: Tensor, damping: float) -> Tensor:
     Returns:
         (batch, inputs), the dimensions behind the batch made one.
     """
-    jacobian = rows.flatten(2).transpose(0, 1)  # (batch, units, inputs)
-    if damping == 0:
-        return (torch.linalg.pinv(jacobian) @ difference[..., None]).squeeze(-1)
-    units = jacobian.shape[1]
-    gram = jacobian @ jacobian.mT + damping * torch.eye(units, dtype=rows.dtype, device=rows.device)
-    solved = torch.linalg.solve(gram, difference[..., None])
-    return (jacobian.mT @ solved).squeeze(-1)
+    with torch.autocast(rows.device.type, enabled=False):  # an inverse needs all digits that there are
+        jacobian = rows.flatten(2).transpose(0, 1).to(wide(rows.dtype))  # (batch, units, inputs)
+        column = difference[..., None].to(jacobian.dtype)
+        if damping == 0:
+            return (torch.linalg.pinv(jacobian) @ column).squeeze(-1)
+        units = torch.eye(jacobian.shape[1], dtype=jacobian.dtype, device=jacobian.device)
+        solved = torch.linalg.solve(jacobian @ jacobian.mT + damping * units, column)
+        return (jacobian.mT @ solved).squeeze(-1)

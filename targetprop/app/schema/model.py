@@ -10,6 +10,7 @@ HPARAMS = Key(MAPPING, "numbers of the algorithm and of the forward optimiser")
 COMMON: Keys = {
     "loss": Key(WORD, "import path of the loss, a function of logits and labels"),
     "label_smoothing": Key(number(least=0, below=1), "share of each label that is spread over all classes"),
+    "feedback_epochs": Key(MAPPING, "epochs in which the feedback learns and nothing else: before, after_each, alone"),
     "hparams": HPARAMS,
 }
 TARGETS: dict[str, Keys] = {

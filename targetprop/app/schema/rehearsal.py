@@ -67,7 +67,9 @@ def _refuse_small_shares(config: DictConfig, size: Size) -> None:
 
 
 def _learner(config: DictConfig, network: nn.Sequential, size: Size) -> Trainable:
-    model = {key: value for key, value in plain(config).items() if key not in ("loss", "label_smoothing")}
+    model = {
+        key: value for key, value in plain(config).items() if key not in ("loss", "label_smoothing", "feedback_epochs")
+    }
     make, hparams = get_method(model.pop("_target_")), model.pop("hparams")
     model |= {"input_shape": size.shape} if "input_shape" in inspect.signature(make).parameters else {}
     made: Trainable = make(network, hparams, seed=0, **model)
