@@ -98,5 +98,5 @@ def _without_memory(block: nn.Sequential, x: Tensor) -> Tensor:
     own = [*block.named_parameters(remove_duplicate=False), *block.named_buffers(remove_duplicate=False)]
     state = {name: torch.empty_like(tensor, device="meta") for name, tensor in own}
     with torch.no_grad():
-        y: Tensor = torch.func.functional_call(block, state, (x,))
+        y: Tensor = torch.func.functional_call(block, state, (x,), tie_weights=False)
     return y
