@@ -96,7 +96,8 @@ class Blocks(Sequence[nn.Sequential]):
 def _without_memory(block: nn.Sequential, x: Tensor) -> Tensor:
     """The block's output for a tensor on the meta device, with its weights and statistics there, too."""
     own = [*block.named_parameters(remove_duplicate=False), *block.named_buffers(remove_duplicate=False)]
-    state = {name: torch.empty_like(tensor, device="meta") for name, tensor in own}
+    made: dict[int, Tensor] = {}  # one for each, also of what the block has twice
+    state = {name: made.setdefault(id(each), torch.empty_like(each, device="meta")) for name, each in own}
     with torch.no_grad():
-        y: Tensor = torch.func.functional_call(block, state, (x,), tie_weights=False)
+        y: Tensor = torch.func.functional_call(block, state, (x,))
     return y
