@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import overload
@@ -94,10 +95,11 @@ class Blocks(Sequence[nn.Sequential]):
 
 
 def _without_memory(block: nn.Sequential, x: Tensor) -> Tensor:
-    """The block's output for a tensor on the meta device, with its weights and statistics there, too."""
-    own = [*block.named_parameters(remove_duplicate=False), *block.named_buffers(remove_duplicate=False)]
-    made: dict[int, Tensor] = {}  # one for each, also of what the block has twice
-    state = {name: made.setdefault(id(each), torch.empty_like(each, device="meta")) for name, each in own}
+    """The output for a tensor on the meta device of a copy of the block, whose weights and statistics are there, too."""
+    made: dict[int, object] = {}  # in place of each tensor, which is not copied
+    for each in (*block.parameters(), *block.buffers()):
+        empty = torch.empty_like(each, device="meta", requires_grad=False)
+        made[id(each)] = nn.Parameter(empty, each.requires_grad) if isinstance(each, nn.Parameter) else empty
     with torch.no_grad():
-        y: Tensor = torch.func.functional_call(block, state, (x,))
+        y: Tensor = copy.deepcopy(block, made)(x)
     return y
