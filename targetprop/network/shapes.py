@@ -95,7 +95,7 @@ class Blocks(Sequence[nn.Sequential]):
 
 
 def _without_memory(block: nn.Sequential, x: Tensor) -> Tensor:
-    """The output for a tensor on the meta device of a copy of the block, whose weights and statistics are there, too."""
+    """What a copy of the block, with weights and statistics on the meta device, puts out for a tensor there."""
     made: dict[int, object] = {}  # in place of each tensor, which is not copied
     for each in (*block.parameters(), *block.buffers()):
         empty = torch.empty_like(each, device="meta", requires_grad=False)
