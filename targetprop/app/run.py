@@ -131,7 +131,10 @@ def check_configuration(config: DictConfig) -> None:
     """
     check(config)
     check_hparams(config.model)
-    _feedback_epochs(config.model)
+    in_parts = "processes" in config.trainer or config.trainer.get("cuda_graph")
+    if _feedback_epochs(config.model) and in_parts:
+        message = "they run in one process, step by step: use trainer=default and trainer.cuda_graph=false."
+        raise UserError(message, key=f"model.{EPOCHS}")
     rehearse(config)
 
 

@@ -12,9 +12,10 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from targetprop.app.callbacks.find import find_callback
+from targetprop.app.callbacks.stop import StopOnSignal
 from targetprop.app.module import Classifier
 from targetprop.data.loader import BatchLoader, EpochCounter
-from targetprop.execution.parallel import grid_of
 from targetprop.learner import Learner
 from targetprop.utils.errors import UserError, refuse_unknown, require, require_whole
 
@@ -65,9 +66,6 @@ class FeedbackEpochs(L.Callback):
             raise UserError(
                 "the model has no feedback that learns by itself, set both to 0.", key="model.feedback_epochs"
             )
-        if grid_of(learner) or pl_module.graphed is not None:
-            message = "they run in one process, step by step: use trainer=default, trainer.cuda_graph=false."
-            raise UserError(message, key="model.feedback_epochs")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The epochs before training."""
@@ -104,7 +102,10 @@ class FeedbackEpochs(L.Callback):
         """One epoch; the mean loss of each block."""
         learner, total, count = module.learner, torch.zeros(()), 0
         assert isinstance(learner, Learner)
+        stop = find_callback(trainer, StopOnSignal)
         for batch in itertools.islice(self._batches(trainer), int(trainer.num_training_batches)):
+            if stop and not trainer.global_step:  # after an epoch, it is its checkpoint that is waited for
+                stop.stop_if_asked(trainer)
             x = trainer.strategy.batch_to_device(batch)[0]
             with trainer.precision_plugin.train_step_context():
                 total, count = total.to(x.device) + learner.learn_feedback(x), count + 1
