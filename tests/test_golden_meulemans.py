@@ -205,7 +205,8 @@ class Record:
 
         def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
             for parameter in optimizer.param_groups[0]["params"]:
-                gradients[parameter] = parameter.grad.clone()
+                if parameter.grad is not None:
+                    gradients[parameter] = parameter.grad.clone()
 
         if isinstance(learner.learning, ByLossLearning):
             for each in learner.learning.optimizers.values():

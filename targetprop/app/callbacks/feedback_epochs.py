@@ -6,7 +6,7 @@ import copy
 import itertools
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 import torch
@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.stop import StopOnSignal
-from targetprop.app.module import Classifier
 from targetprop.data.loader import BatchLoader, EpochCounter
 from targetprop.learner import Learner
 from targetprop.utils.errors import UserError, refuse_unknown, require, require_whole
+
+if TYPE_CHECKING:
+    from targetprop.app.module import Classifier
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,6 @@ class FeedbackEpochs(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuse what cannot learn so."""
-        assert isinstance(pl_module, Classifier)
         learner = pl_module.learner
         if not self.before + self.after_each:
             return
@@ -69,16 +70,15 @@ class FeedbackEpochs(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The epochs before training."""
-        assert isinstance(pl_module, Classifier)
+        module = cast("Classifier", pl_module)
         if self.alone:
-            self._held = [p for p in pl_module.learner.network.feedback_parameters() if p.requires_grad]
+            self._held = [p for p in module.learner.network.feedback_parameters() if p.requires_grad]
             self._hold(held=True)
-        self._go_on(trainer, pl_module, self.before)
+        self._go_on(trainer, module, self.before)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Those after an epoch."""
-        assert isinstance(pl_module, Classifier)
-        self._go_on(trainer, pl_module, self.before + (trainer.current_epoch + 1) * self.after_each)
+        self._go_on(trainer, cast("Classifier", pl_module), self.before + (trainer.current_epoch + 1) * self.after_each)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Let go of the feedback."""
