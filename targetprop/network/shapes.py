@@ -68,7 +68,7 @@ class Blocks(Sequence[nn.Sequential]):
             try:
                 x = _without_memory(block, x)
             except Exception as error:  # whatever a layer raises that gets what it does not expect
-                reason = " ".join(str(error).split())
+                reason = " ".join(str(error).split()).partition(". ")[0]
                 raise UserError(
                     f"block {number} cannot be run on an input of shape {tuple(self._known_input_shape)} to find the "
                     f"sizes of its feedback: {reason}",
@@ -98,5 +98,5 @@ def _without_memory(block: nn.Sequential, x: Tensor) -> Tensor:
     own = [*block.named_parameters(remove_duplicate=False), *block.named_buffers(remove_duplicate=False)]
     state = {name: torch.empty_like(tensor, device="meta") for name, tensor in own}
     with torch.no_grad():
-        y: Tensor = torch.func.functional_call(block, state, (x,))
+        y: Tensor = torch.func.functional_call(block, state, (x,), tie_weights=False)
     return y
