@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from targetprop import ALGORITHMS, Algorithm, Blocks, Learner, OptimizerSpec, PairedNetwork
+from targetprop.feedback.after_targets import AfterTargetsLearning
 from targetprop.feedback.by_loss import ByLossLearning
 from targetprop.layers.activation import ActivationFeedback
 from targetprop.layers.base import FeedbackLayer, Style
@@ -204,7 +205,8 @@ class Record:
 
         def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
             for parameter in optimizer.param_groups[0]["params"]:
-                gradients[parameter] = parameter.grad.clone()
+                if parameter.grad is not None:
+                    gradients[parameter] = parameter.grad.clone()
 
         if isinstance(learner.learning, ByLossLearning):
             for each in learner.learning.optimizers.values():
@@ -243,3 +245,13 @@ def test_every_array_of_the_record(kind: str) -> None:
 
 def test_every_file_is_tried() -> None:
     assert {path.stem.removeprefix("meulemans_") for path in GOLDEN.glob("meulemans_*.npz")} == set(RECORDS)
+
+
+@pytest.mark.parametrize("kind", ["dtp", "dtp_drl"])
+def test_the_records_tell_feedback_that_learns_before_its_target_goes_on(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AfterTargetsLearning, "learn", ByLossLearning.learn)
+    record = Record(kind)
+    with pytest.raises(AssertionError, match="relative error"):
+        record.check(record.learner())

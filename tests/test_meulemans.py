@@ -184,6 +184,20 @@ def test_activations_that_are_computed_anew_change_nothing(algorithm: str) -> No
         torch.testing.assert_close(mine.grad, theirs.grad)
 
 
+@pytest.mark.parametrize("damping", [0.0, 0.2])
+def test_gauss_newton_targets_of_a_network_that_diverged_are_not_finite(damping: float) -> None:
+    learner, (x, y) = Learner(network(), GAUSS_NEWTON.with_numbers(damping=damping)), batch()
+    with torch.no_grad():
+        learner.network.forward_parameters()[-2].fill_(torch.inf)
+    step = learner.backward(F.cross_entropy(learner(x), y))
+    assert not bool(step.local_losses.isfinite().any())
+
+
+def test_drl_is_refused_where_the_way_down_does_not_begin_at_the_output() -> None:
+    with pytest.raises(UserError, match=r"^output_follows_loss: the difference reconstruction loss comes down from"):
+        Learner(network(), DRL.with_numbers(output_follows_loss=True))
+
+
 def test_what_the_rules_need_is_said() -> None:
     assert DRL.needs == Needs(noisy_phase=True, passes=2)
     assert DDTP_LINEAR.needs == DDTP_RHL.needs == DDTP_CONTROL.needs
@@ -346,7 +360,7 @@ def test_feedback_in_the_range_of_its_goal_has_the_activation_of_the_block_below
     paired = PairedNetwork.of(model, "range")
     traces = paired.trace(torch.randn(5, 1, 8, 8, dtype=torch.float64))
     into = [
-        100 * pair.decode(100 * torch.ones_like(trace.y), trace.context)
+        100 * pair.decode(100 * torch.ones_like(trace.y), trace.context).detach()
         for pair, trace in zip(paired.pairs[1:], traces[1:], strict=True)
     ]
     assert 0 <= float(into[0].min()) <= float(into[0].max()) <= 100  # of the sigmoid

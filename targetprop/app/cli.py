@@ -118,7 +118,7 @@ def check_overrides(overrides: list[str]) -> DictConfig:
         except MissingConfigException as error:
             raise _unknown_choice(error) from None
         except ConfigCompositionException as error:
-            raise _unknown_key(str(error), overrides) from None
+            raise _unknown_key(error, overrides) from None
         except HydraException as error:
             raise UserError(one_line(error)) from None
 
@@ -161,6 +161,12 @@ def _unknown_choice(error: MissingConfigException) -> UserError:
     return unknown(group, choice, error.options or []) if group else UserError(str(error))
 
 
+def _is_choice(override: str) -> bool:
+    """Whether it chooses a file of a group."""
+    group, _, value = override.partition("=")
+    return (CONF / group).is_dir() and not value.startswith("{")
+
+
 def _takes_more(place: list[str], node: DictConfig) -> bool:
     """Whether something reads a key that is added there; elsewhere one that is added is refused."""
     if place[:1] == ["model"]:
@@ -168,15 +174,17 @@ def _takes_more(place: list[str], node: DictConfig) -> bool:
     return place in (["trainer"], ["callbacks"], ["logger"], ["scheduler"])
 
 
-def _unknown_key(message: str, overrides: list[str]) -> UserError:
+def _unknown_key(error: ConfigCompositionException, overrides: list[str]) -> UserError:
     """Explain a key that the configuration lacks by the keys that stand in its place, in the groups chosen."""
-    found = re.search(r"Could not (?:override|find|append).*?'([\w./@-]+)'", message)
+    message = str(error)
+    within = re.search(r"full_key: (\S+)", str(error.__cause__))  # of a section that was given as a whole
+    found = within or re.search(r"Could not (?:override|find|append).*?'([\w./@-]+)'", message)
     message = " ".join(message.split())
     if not found:
         return UserError(message)
     *parents, last = found[1].split(".")
     try:
-        node: Any = hydra.compose("config", [each for each in overrides if (CONF / each.partition("=")[0]).is_dir()])
+        node: Any = hydra.compose("config", [each for each in overrides if _is_choice(each)])
     except HydraException:  # what is wrong is in one of the files chosen
         return UserError(message)
     reached: list[str] = []

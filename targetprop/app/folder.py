@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from targetprop.app.checkpoint.names import FOLDER
 from targetprop.app.checkpoint.resume import Start
@@ -33,6 +35,24 @@ def claim(folder: Path, start: Start, *, overwrite: bool) -> None:
         )
         raise UserError(message, key="output_dir")
     put_aside(folder, [name for name in RECORDS if (folder / name).exists()])
+
+
+def make_folders(callbacks: Mapping[str, Any]) -> None:
+    """Make the folders that callbacks are to write to, before a run has anything to lose.
+
+    Args:
+        callbacks: their part of the configuration.
+
+    Raises:
+        UserError: one cannot be made.
+    """
+    for name, each in callbacks.items():
+        if each and (folder := each.get("dirpath")):
+            try:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                message = f"{folder} cannot be made: {error.strerror}"
+                raise UserError(message, key=f"callbacks.{name}.dirpath") from None
 
 
 def put_aside(folder: Path, names: list[str]) -> None:

@@ -15,11 +15,13 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from targetprop.app.checkpoint.forms import refuse_foreign_state, refuse_other_forms
 from targetprop.app.checkpoint.harmless import inside_only
 from targetprop.app.checkpoint.position import between_batches, position_of, saved_position
 from targetprop.app.checkpoint.record import KEY as RECORD
 from targetprop.app.checkpoint.resume import Start
 from targetprop.app.checkpoint.running import running, take_over
+from targetprop.app.checkpoint.stopping import ended, keep_own_patience
 from targetprop.app.errors import DivergenceError
 from targetprop.app.finite import ADVICE, Outputs, block_not_finite
 from targetprop.app.optimizers import build_forward
@@ -82,6 +84,7 @@ class Classifier(L.LightningModule):
         self.graphed = graphed
         self.loss = loss
         self.record: Mapping[str, Any] = {}
+        self.has_begun = self._ended_early = False
         self.start = Start()
         self.multiply_adds = 0
         self.views: Views | None = None
@@ -146,8 +149,10 @@ class Classifier(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Set Lightning's counters to where the run goes on, and believe no path outside the folders of checkpoints."""
         if self.trainer.state.fn == "fit":
+            refuse_other_forms(self.trainer, checkpoint)
             checkpoint["loops"] = between_batches(checkpoint, saved_position(checkpoint))
             inside_only(checkpoint["callbacks"])
+            keep_own_patience(self.trainer, checkpoint["callbacks"])
 
     def on_train_start(self) -> None:
         """Refuse batches that the network cannot be trained on; go on from where the run was, with new settings."""
@@ -160,6 +165,14 @@ class Classifier(L.LightningModule):
             self._change(self.start)
         if self.start.running:
             take_over(self.trainer, self.start.running, self._epoch_metrics)
+        if self.start.path:
+            feedback = self.learner.learning.bare.optimizers.values() if isinstance(self.learner, Learner) else ()
+            refuse_foreign_state([*self.trainer.optimizers, *feedback])
+        if self.start.path and (reason := ended(self.trainer, self.start.changed)):
+            log.info("Early stopping has ended this run: %s With more patience it would go on.", reason)
+            self._ended_early = True
+            self.trainer.should_stop = not self._epoch_was_over  # else at its end
+        self.has_begun = True
 
     @property
     def _epoch_was_over(self) -> bool:
@@ -173,6 +186,7 @@ class Classifier(L.LightningModule):
             progress = self.trainer.fit_loop.epoch_loop.batch_progress
             for counters in (progress.total, progress.current):
                 counters.ready -= 1
+            self.trainer.should_stop |= self._ended_early
             raise StopIteration
 
     def _change(self, start: Start) -> None:

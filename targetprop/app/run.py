@@ -35,7 +35,7 @@ from targetprop.app.checkpoint.names import FOLDER, LAST
 from targetprop.app.checkpoint.record import Place, record_of, with_place
 from targetprop.app.checkpoint.running import go_on_logging
 from targetprop.app.command import command
-from targetprop.app.folder import RESULTS, claim, free_name
+from targetprop.app.folder import RESULTS, claim, free_name, make_folders
 from targetprop.app.lock import owned
 from targetprop.app.loggers.journal import Journal
 from targetprop.app.models import check_hparams
@@ -131,7 +131,10 @@ def check_configuration(config: DictConfig) -> None:
     """
     check(config)
     check_hparams(config.model)
-    _feedback_epochs(config.model)
+    in_parts = "processes" in config.trainer or config.trainer.get("cuda_graph")
+    if _feedback_epochs(config.model) and in_parts:
+        message = "they run in one process, step by step: use trainer=default and trainer.cuda_graph=false."
+        raise UserError(message, key=f"model.{EPOCHS}")
     rehearse(config)
 
 
@@ -227,6 +230,7 @@ def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, ar
     if config.train:
         if rank() == 0:
             claim(folder, start, overwrite=config.overwrite)
+            make_folders(config.callbacks or {})
             _keep_config(config)
         log.info("Training into %s, CPU threads: %d", config.output_dir, around.threads)
         _fit(trainer, module, datamodule, folder)
@@ -255,13 +259,20 @@ def _loggers(config: DictConfig) -> list[Logger]:
 def _fit(trainer: L.Trainer, module: Classifier, datamodule: ImageDataModule, folder: Path) -> None:
     """Train, from the start or from where the run goes on."""
     start = module.start
-    if start.running and start.run and rank() == 0 and not go_on_logging(trainer, start.running, start.run, folder):
-        log.warning("Metrics logged so far are not beside %s: their files begin here.", start.path)
     path = None if start.path is None else str(start.path)
     try:
+        if start.running and start.run and rank() == 0 and not go_on_logging(trainer, start.running, start.run, folder):
+            log.warning("Metrics logged so far are not beside %s: their files begin here.", start.path)
         trainer.fit(module, datamodule=datamodule, ckpt_path=path, weights_only=True)
     except MisconfigurationException as error:  # of a callback's setting, which shows while it works
         raise UserError(str(error)) from error
+    except Exception as error:
+        elsewhere = isinstance(error, StoppedError) or (isinstance(error, UserError) and error.key != "")
+        if path is None or module.has_begun or elsewhere:
+            raise
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        reason = " ".join(f"{kind}{error}".split())[:200]
+        raise UserError(f"no run can go on from what {path} holds: {reason}", key="ckpt_path") from error
     if history := find_callback(trainer, History):
         history.draw(trainer)  # also where there was nothing left to train
 
@@ -344,6 +355,8 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
             graphed = GraphedStep(cast(Learner, learner), loss)  # which refuses what is none
     made = Classifier(learner, f_optim, classes, scheduler, graphed, loss)
     made.multiply_adds = work
+    if config.trainer.get("precision") == "64-true":
+        made.double()  # as the trainer will, but only after it has loaded a checkpoint, whose digits would be lost
     return made
 
 

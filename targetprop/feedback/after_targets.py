@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from targetprop.feedback.by_loss import ByLoss, ByLossLearning, Gradient
+from targetprop.feedback.losses import drl
 from targetprop.layers.base import Style
+from targetprop.utils.errors import UserError
 
 if TYPE_CHECKING:
     from targetprop.network.network import PairedNetwork
@@ -33,6 +35,9 @@ class AfterTargets(ByLoss):
         return "network"  # whatever the loss looks at: steps wait for the targets of all blocks
 
     def start(self, network: PairedNetwork) -> AfterTargetsLearning:
+        if self.loss is drl and network.fed_numbers != list(range(1, len(network.pairs))):
+            message = "the difference reconstruction loss comes down from the output itself: set it to false."
+            raise UserError(message, key="output_follows_loss")
         if self.init_symmetric_weights:
             network.make_symmetric()
         return AfterTargetsLearning(network, self)

@@ -78,6 +78,11 @@ class FeedbackLearning(ABC):
         """This, without the wrappers that execute it in another way."""
         return self
 
+    @property
+    def optimizers(self) -> Mapping[int, torch.optim.Optimizer]:
+        """The optimiser of each block whose feedback has one."""
+        return {}
+
     def before_sweep(self, seen: Pass) -> None:  # noqa: B027 - most rules have nothing to do
         """Before the first block of a step learns."""
 

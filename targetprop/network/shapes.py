@@ -69,7 +69,7 @@ class Blocks(Sequence[nn.Sequential]):
             try:
                 x = _without_memory(block, x)
             except Exception as error:  # whatever a layer raises that gets what it does not expect
-                reason = " ".join(str(error).split())
+                reason = " ".join(str(error).split()).partition(". ")[0]
                 raise UserError(
                     f"block {number} cannot be run on an input of shape {tuple(self._known_input_shape)} to find the "
                     f"sizes of its feedback: {reason}",

@@ -85,6 +85,8 @@ def damped_inverse(rows: Tensor, difference: Tensor, damping: float) -> Tensor:
     with torch.autocast(rows.device.type, enabled=False):  # an inverse needs all digits that there are
         jacobian = rows.flatten(2).transpose(0, 1).to(wide(rows.dtype))  # (batch, units, inputs)
         column = difference[..., None].to(jacobian.dtype)
+        if not bool(jacobian.isfinite().all()):  # of which there is no inverse: what diverged is to be seen as such
+            return torch.full_like(jacobian[:, 0], torch.nan)
         if damping == 0:
             return (torch.linalg.pinv(jacobian) @ column).squeeze(-1)
         units = torch.eye(jacobian.shape[1], dtype=jacobian.dtype, device=jacobian.device)

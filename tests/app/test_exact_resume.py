@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -47,10 +48,13 @@ MODELS = {
     "lra-e": ["model=lra_e", "network=mlp"],
     "gait-prop": ["model=gait_prop", "network=invertible_mlp"],
     "drtp": ["model=drtp", "network=mlp"],
+    "double precision": ["model=amortised_dtp", "trainer.precision=64-true"],
 }
 
 
-@pytest.mark.parametrize("name", ["dtp", "amortised", "schedule by steps", "counter-current", "fixed sign symmetry"])
+@pytest.mark.parametrize(
+    "name", ["dtp", "amortised", "schedule by steps", "double precision", "counter-current", "fixed sign symmetry"]
+)
 def test_a_run_goes_on_from_any_step(compose: Compose, tmp_path: Path, name: str) -> None:
     settings = (*QUICK, *MODELS[name])
     train(compose(*settings, EVERY_STEP % (tmp_path / "steps"), output="whole"))
@@ -132,6 +136,41 @@ def whole(compose_once: Compose) -> Path:
     config = compose_once(*QUICK, *MODELS["amortised"], output="whole")
     train(config)
     return Path(config.output_dir)
+
+
+EARLY = (*QUICK, *MODELS["amortised"], "callbacks=early_stopping", "model.hparams.f_optim.lr=0", "trainer.max_epochs=6")
+"""Nothing improves after the first epoch."""
+
+
+@pytest.mark.parametrize(
+    ("hook", "step"), [("on_validation_end", 12), ("on_train_epoch_end", 12), ("on_train_end", 12), ("on_fit_end", 12)]
+)
+def test_early_stopping_ends_a_run_that_was_killed_where_it_ends_the_whole_one(
+    compose: Compose, tmp_path: Path, hook: str, step: int
+) -> None:
+    settings = (*EARLY, "callbacks.early_stopping.patience=2")
+    train(compose(*settings, "callbacks.last.every_n_steps=3", output="whole"))
+    assert len(rows_of(tmp_path / "whole")) > 0
+    resumed_in_place(compose, settings, hook, step, "run")
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_run_that_early_stopping_has_ended_goes_on_with_more_patience(
+    compose: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "targetprop")
+    train(compose(*EARLY, "callbacks.early_stopping.patience=1"))
+    train(compose(*EARLY, "callbacks.early_stopping.patience=1", "ckpt_path=last"))
+    assert "Early stopping has ended this run" in caplog.text
+    assert _epochs(tmp_path / "run") == 2
+    train(compose(*EARLY, "callbacks.early_stopping.patience=3", "ckpt_path=last"))
+    assert "callbacks.early_stopping.patience 1 -> 3" in caplog.text
+    assert _epochs(tmp_path / "run") == 4
+
+
+def _epochs(run: Path) -> int:
+    last: dict[str, Any] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    return len(last["callbacks"]["History"]["epochs"])
 
 
 @pytest.mark.slow

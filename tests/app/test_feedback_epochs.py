@@ -112,11 +112,10 @@ def test_another_number_of_them_is_another_run(compose: Compose, tmp_path: Path)
         (["model.feedback_epochs.alone=1"], r"model\.feedback_epochs\.alone: expected true or false, got 1"),
         (["model.feedback_epochs.alone=true"], r"model\.feedback_epochs\.alone: the feedback would never learn"),
         (["+model.feedback_epochs.befor=1"], r"model\.feedback_epochs\.befor: there is no such setting.*'before'"),
-        (["model=backprop", "+model.feedback_epochs={before:1}"], r"model\.feedback_epochs: the model has no feedback"),
-        (
-            ["model=fixed_dtp", "+model.feedback_epochs={before:1}"],
-            r"model\.feedback_epochs: the model has no feedback",
-        ),
+        (["model=backprop", ONE], r"model\.feedback_epochs: the model has no feedback"),
+        (["model=fixed_dtp", ONE], r"model\.feedback_epochs: the model has no feedback"),
+        (["model=dtp", ONE, "trainer=layer_parallel"], r"model\.feedback_epochs: they run in one process"),
+        (["model=dtp", ONE, "trainer.cuda_graph=true"], r"model\.feedback_epochs: they run in one process"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_its_key(compose: Compose, settings: list[str], message: str) -> None:

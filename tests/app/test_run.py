@@ -143,6 +143,7 @@ def test_backprop_trains_the_same_network_from_the_same_weights_on_the_same_batc
         ("+trainer.accelerator=gpu", ["trainer.accelerator", "trainer.gpus"]),
         ("+trainer.strategy=ddp", ["trainer.strategy", "trainer=layer_parallel"]),
         ("+foo=1", ["foo: there is no such setting", "datamodule"]),
+        ("callbacks.last.dirpath=/proc/nowhere", ["callbacks.last.dirpath: /proc/nowhere cannot be made"]),
         ("+model.foo=1", ["model.foo: there is no such setting", "algorithm"]),
         ("+datamodule.batchsize=1", ["datamodule.batchsize", "Did you mean 'batch_size'"]),
         ("+scheduler.foo=1", ["scheduler.foo", "T_max"]),

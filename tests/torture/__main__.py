@@ -27,6 +27,7 @@ from . import workers as dead_workers
 from .case import Bench, BrokenReferenceError, Fault, NotApplicableError, Outcome, References
 from .child import SUITE, Server
 from .project import Project, UntranslatableError
+from .table import aligned
 
 FAULTS: Mapping[str, Fault] = {
     each.name: each
@@ -44,7 +45,6 @@ FAULTS: Mapping[str, Fault] = {
 }
 MOST = 8
 """Complaints about one case that are kept."""
-COLUMNS = ("tried", "survived", "wrong", "hung", "not applicable")
 
 
 @dataclass
@@ -94,16 +94,6 @@ class Suite:
             if verdict in ("wrong", "hung"):
                 print(f"\n{verdict}: {name} {number}: {outcome.did}", *outcome.complaints, sep="\n    ")
                 print(f"    repeat: {self.again} --only {name} --number {number}", flush=True)
-
-    def table(self) -> str:
-        """What was tried, by class."""
-        rows: list[tuple[str, ...]] = [("class", *COLUMNS)]
-        for name in [*FAULTS, "all"]:
-            found = [each["verdict"] for each in self.outcomes if name in (each["class"], "all")]
-            if found:
-                counts = [found.count(each) for each in COLUMNS[1:]]
-                rows.append((name, *map(str, (len(found) - counts[-1], *counts))))
-        return "\n".join(f"{row[0]:22}" + "".join(f"{cell:>16}" for cell in row[1:]) for row in rows)
 
 
 def try_cases(suite: Suite, cases: Sequence[tuple[str, int]], jobs: int) -> None:
@@ -204,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     start = time.monotonic()
     try_cases(suite, left, min(options.jobs, max(1, len(left))))
-    print(f"\n{suite.table()}\n\n{(time.monotonic() - start) / 60:.1f} minutes")
+    print(f"\n{aligned(suite.outcomes)}\n\n{(time.monotonic() - start) / 60:.1f} minutes")
     return int(any(each["verdict"] in ("wrong", "hung") for each in suite.outcomes))
 
 

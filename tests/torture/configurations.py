@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Literal
 
 from . import oracle
-from .case import Bench, Outcome
+from .case import Bench, NotApplicableError, Outcome
 from .child import End
 from .project import Project
 
@@ -50,7 +50,7 @@ COUNT = Kind(("1", "2"), (*NO_NUMBER, "-1", "1.5", "0", "-1e30", "null"), ("1000
 NATURAL = Kind(("0", "1", "7"), (*NO_NUMBER, "-1", "1.5", "null"), ("12345678901",))
 RATE = Kind(("0.01", "1e-3"), (*NO_NUMBER, "-1", "-1e-9", "null"), ("0", "1", "1e30", "1e-30"))
 FRACTION = Kind(("0.5", "0.0"), (*NO_NUMBER, "-0.1", "1.5", "null", "1e30"), ("0.999999", "1e-12"))
-SHARE = Kind(("1.0", "2", "0.5"), (*NO_NUMBER, "-1", "1.5", "-0.5", "1e30"), ("1e-9", "0.0", "0"))
+SHARE = Kind(("1.0", "2"), (*NO_NUMBER, "-1", "1.5", "-0.5", "1e30"), ("0.5", "1e-9", "0.0", "0"))
 NAME = Kind((), ("nonsense", "1", "[]", "{a:1}", "true", "1e30", "' '"), ("null",))
 TARGET = Kind((), ("nonsense", "os.system", "targetprop.nowhere", "0", "null", "[]", "{a:1}", "builtins.print"))
 FOLDER = Kind((), ("[]", "{a:1}", "[1]"), ("0", "true", "nan", "null", "''", "/proc/nowhere"))
@@ -91,8 +91,9 @@ KINDS: tuple[tuple[str, Kind], ...] = (
     (r".*\.(feedback_training_iterations|noise_samples)", Kind(("1", "3"), (*NO_NUMBER, "-1", "1.5", "null"), ("0",))),
     (r".*\.channels", Kind(("[4,6]",), ("[]", "abc", "[0,8]", "[-1]", "[1.5]", "null", "{a:1}", "true"), ("[8]",))),
     (r".*\.activation", Kind(("elu", "tanh"), ("nonsense", "7", "[]", "{a:1}", "null"), ("relu",))),
-    (r".*_optim\.type|.*\.(gradient|style|anneal_strategy|filename|monitor|mode)|model\.(algorithm|recipe|loss)",
+    (r".*_optim\.type|.*\.(gradient|style|anneal_strategy|monitor|mode)|model\.(algorithm|recipe|loss)",
      NAME),
+    (r".*\.filename", Kind(("other",), ("[]", "{a:1}", "a/b", "' '", "1", "true"), ("null",))),
     (r"scheduler\.(T_max|step_size)", Kind(("3",), (*NO_NUMBER, "0", "-1", "1.5", "null"))),
     (r"scheduler\.(eta_min|gamma)", Kind(("0.0", "1e-5"), ("abc", "{a:1}", "nan", "null", "[]"), ("-1", "1e9"))),
     (r"scheduler\.(pct_start|div_factor|final_div_factor)", Kind((), ("abc", "{a:1}", "nan", "[]", "-1"), ("1e9",))),
@@ -209,6 +210,8 @@ class Configurations:
         setting = any_setting(config, chance)
         base = [*base_of(choices), bench.place()]
         if setting.expected != "invalid":  # or it would start processes, which is another class's to try
+            if setting.key in OF_PROCESSES:
+                raise NotApplicableError(f"{setting.override} needs processes")
             base = [each for each in base if each != "trainer=layer_parallel"]
         end = bench.run([*without(base, setting.key), setting.override])
         return Outcome(f"{' '.join([*choices, setting.override])} ({setting.expected})", judged(end, bench, setting))
@@ -247,8 +250,10 @@ def judged(end: End, bench: Bench, setting: Setting) -> list[str]:
     if WRONG in setting.key:  # in a part before the last one
         before, _, behind = setting.key.partition(WRONG)
         names.append(f"{before}{WRONG}{behind.partition('.')[0]}")
-    if setting.key.endswith(".channels"):  # by which lists for each block have another length
+    if setting.key.endswith((".channels", ".output_follows_loss")):  # by which lists for each block change in length
         names += [f"model.hparams.{each}" for each in ("noise", "feedback_training_iterations", "b_optim.lr")]
+    if setting.key == "datamodule.val_fraction":  # of which little is left to train on
+        names.append("datamodule.batch_size")
     if setting.expected == "invalid":
         return oracle.refused(end, names)
     if setting.expected == "open" and end.code != 0:
@@ -258,5 +263,6 @@ def judged(end: End, bench: Bench, setting: Setting) -> list[str]:
     return oracle.finite(end, bench.rundir, CHANCE if setting.key.startswith(UNMINDFUL) else 0.0)
 
 
+OF_PROCESSES = ("trainer.processes", "trainer.data_parallel", "trainer.worker_timeout")
 CHANCE = 0.02
 """Three batches do not learn much; what is below this is not even a guess."""

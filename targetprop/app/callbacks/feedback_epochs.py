@@ -6,17 +6,20 @@ import copy
 import itertools
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 import torch
 from torch import Tensor, nn
 
-from targetprop.app.module import Classifier
+from targetprop.app.callbacks.find import find_callback
+from targetprop.app.callbacks.stop import StopOnSignal
 from targetprop.data.loader import BatchLoader, EpochCounter
-from targetprop.execution.parallel import grid_of
 from targetprop.learner import Learner
 from targetprop.utils.errors import UserError, refuse_unknown, require, require_whole
+
+if TYPE_CHECKING:
+    from targetprop.app.module import Classifier
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +60,6 @@ class FeedbackEpochs(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuse what cannot learn so."""
-        assert isinstance(pl_module, Classifier)
         learner = pl_module.learner
         if not self.before + self.after_each:
             return
@@ -65,22 +67,18 @@ class FeedbackEpochs(L.Callback):
             raise UserError(
                 "the model has no feedback that learns by itself, set both to 0.", key="model.feedback_epochs"
             )
-        if grid_of(learner) or pl_module.graphed is not None:
-            message = "they run in one process, step by step: use trainer=default, trainer.cuda_graph=false."
-            raise UserError(message, key="model.feedback_epochs")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The epochs before training."""
-        assert isinstance(pl_module, Classifier)
+        module = cast("Classifier", pl_module)
         if self.alone:
-            self._held = [p for p in pl_module.learner.network.feedback_parameters() if p.requires_grad]
+            self._held = [p for p in module.learner.network.feedback_parameters() if p.requires_grad]
             self._hold(held=True)
-        self._go_on(trainer, pl_module, self.before)
+        self._go_on(trainer, module, self.before)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Those after an epoch."""
-        assert isinstance(pl_module, Classifier)
-        self._go_on(trainer, pl_module, self.before + (trainer.current_epoch + 1) * self.after_each)
+        self._go_on(trainer, cast("Classifier", pl_module), self.before + (trainer.current_epoch + 1) * self.after_each)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Let go of the feedback."""
@@ -104,7 +102,10 @@ class FeedbackEpochs(L.Callback):
         """One epoch; the mean loss of each block."""
         learner, total, count = module.learner, torch.zeros(()), 0
         assert isinstance(learner, Learner)
+        stop = find_callback(trainer, StopOnSignal)
         for batch in itertools.islice(self._batches(trainer), int(trainer.num_training_batches)):
+            if stop and not trainer.global_step:  # after an epoch, it is its checkpoint that is waited for
+                stop.stop_if_asked(trainer)
             x = trainer.strategy.batch_to_device(batch)[0]
             with trainer.precision_plugin.train_step_context():
                 total, count = total.to(x.device) + learner.learn_feedback(x), count + 1

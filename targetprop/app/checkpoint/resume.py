@@ -67,8 +67,6 @@ def start(config: Mapping[str, Any], module: L.LightningModule) -> Start:
         return went_on
     _check_state(path, saved["state_dict"], module)
     log.info("Evaluating %s", path)
-    if config["trainer"].get("precision") == "64-true":
-        module.double()  # as the trainer will: before it, so that no digit is lost
     with prefixed("ckpt_path"):
         module.load_state_dict(saved["state_dict"])
     return Start()

@@ -12,7 +12,7 @@ PLACES = (
     "output_dir", "data_dir", "datamodule.data_dir", "datamodule.load.cache_dir", "ckpt_path", "hydra",
     "trainer.default_root_dir",
 )  # fmt: skip
-PARTS = ("train", "test", "views", "on_divergence", "callbacks", "logger")
+PARTS = ("train", "test", "views", "on_divergence", "logger")
 DEVICES = (
     "trainer._target_", "trainer.gpus", "trainer.cuda_graph", "trainer.threads", "trainer.processes",
     "trainer.worker_timeout", "datamodule.num_workers",
@@ -69,9 +69,12 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any], *, within_epoch: bo
     Raises:
         UserError: a setting is another one without which it would be another run.
     """
-    found = [each for each in _differences(then, now) if not _below(each.key, FREE)]
+    observers = {f"callbacks.{name}" for each in (then, now) for name in each.get("callbacks") or {}}
+    stopping = {f"callbacks.{name}" for each in (then, now) for name in _stopping_early(each)}
+    free = (*FREE, *observers - stopping)
+    found = [each for each in _differences(then, now) if not _below(each.key, free)]
     for each in found:
-        if _below(each.key, KINDS) or not _below(each.key, (*NUMBERS, *WHOLE_EPOCHS, *LENGTHS)):
+        if _below(each.key, KINDS) or not _below(each.key, (*NUMBERS, *WHOLE_EPOCHS, *LENGTHS, *stopping)):
             raise _refused(each, "with another one it would be another run: start one without ckpt_path.")
     for each in found:
         if each.key in GROUPED and isinstance(each.then, list) != isinstance(each.now, list):
@@ -81,6 +84,12 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any], *, within_epoch: bo
         if within_epoch and _below(each.key, WHOLE_EPOCHS):
             raise _refused(each, "it can change at the end of an epoch only, and this is within one.")
     return found
+
+
+def _stopping_early(config: Mapping[str, Any]) -> list[str]:
+    """Names of the callbacks that may end a run."""
+    callbacks: Mapping[str, Any] = config.get("callbacks") or {}
+    return [name for name, each in callbacks.items() if each and "EarlyStopping" in str(each.get("_target_"))]
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterable[Change]:

@@ -15,6 +15,7 @@ from torch import nn
 
 from targetprop.app.objects import call, plain
 from targetprop.app.processes import usable_gpus
+from targetprop.app.schema.combinations import BY_BLOCK
 from targetprop.app.schema.costs import CORE, GPU, Work, host_memory, least_memory, refuse_endless, refuse_memory
 from targetprop.app.schema.data_sets import SIZES, Size
 from targetprop.app.threads import multiply_adds
@@ -50,6 +51,7 @@ def rehearse(config: DictConfig) -> None:
         return
     if size.fixed:
         _refuse_small_shares(config, size)
+    _refuse_other_blocks(config.get("callbacks") or {}, learner)
     _refuse_size(config, size, network, learner)
     _refuse_length(config, size, work, learner)
 
@@ -64,6 +66,17 @@ def _refuse_small_shares(config: DictConfig, size: Size) -> None:
         expected = f"a share of {batches} batches that is one or more of them"
         met = not isinstance(share, float) or share in (0, 1) or count == 0 or share * batches >= 1
         require(met, f"trainer.limit_{part}_batches", expected, share)
+
+
+def _refuse_other_blocks(callbacks: Mapping[str, Any], learner: Trainable) -> None:
+    """Refuse to wait for a metric of a block that the network does not have, or that has no feedback."""
+    for name, each in callbacks.items():
+        found = BY_BLOCK.fullmatch(str(each.get("monitor"))) if isinstance(each, DictConfig) else None
+        if found:
+            fed = found[1] == "feedback_loss"
+            numbers = learner.network.fed_numbers if fed else range(len(learner.network.pairs))
+            metrics = [f"{found[1]}/block{number + 1}" for number in numbers]
+            require(found[0] in metrics, f"callbacks.{name!s}.monitor", " or ".join(metrics) or "a metric", found[0])
 
 
 def _learner(config: DictConfig, network: nn.Sequential, size: Size) -> Trainable:
