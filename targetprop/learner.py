@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -56,6 +56,9 @@ class Trainable(Protocol):
 
     def optimizer_parameters(self) -> list[nn.Parameter]:
         """What the forward optimiser trains."""
+
+    def own_optimizers(self) -> Iterable[torch.optim.Optimizer]:
+        """Those that are not the user's, as of its feedback."""
 
     def use_own_numbers(self) -> None:
         """Have its rates and other numbers take effect where a state brought those of another one."""
@@ -126,6 +129,10 @@ class Learner(nn.Module):
         both = self.network.forward_parameters() + self.learning.parameters_for_the_user()
         return list({id(p): p for p in both}.values())
 
+    def own_optimizers(self) -> Iterable[torch.optim.Optimizer]:
+        """Those of the feedback."""
+        return self.learning.bare.optimizers.values()
+
     def use_own_numbers(self) -> None:
         """Have the algorithm's rates and other numbers take effect where a state brought those of another one."""
         self.learning.bare.use_own_numbers()
@@ -166,9 +173,9 @@ class Learner(nn.Module):
     def learn_feedback(self, x: Tensor) -> Tensor:
         """Train the feedback alone on a batch x (batch, ...), of which no labels are needed; in training mode.
 
-        Forward weights and their `.grad` stay as they are; running statistics follow the batch, as in any pass. It counts
-        as a step: its noise is its own, and a state holds it. Published experiments do so for whole epochs, before and
-        between those of training.
+        Forward weights and their `.grad` stay as they are; running statistics follow the batch, as in any pass. It
+        counts as a step: its noise is its own, and a state holds it. Published experiments do so for whole epochs,
+        before and between those of training.
 
         Returns:
             The feedback loss of each block with feedback, as in `Step`.

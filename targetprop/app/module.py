@@ -166,8 +166,7 @@ class Classifier(L.LightningModule):
         if self.start.running:
             take_over(self.trainer, self.start.running, self._epoch_metrics)
         if self.start.path:
-            feedback = self.learner.learning.bare.optimizers.values() if isinstance(self.learner, Learner) else ()
-            refuse_foreign_state([*self.trainer.optimizers, *feedback])
+            refuse_foreign_state([*self.trainer.optimizers, *self.learner.own_optimizers()])
         if self.start.path and (reason := ended(self.trainer, self.start.changed)):
             log.info("Early stopping has ended this run: %s With more patience it would go on.", reason)
             self._ended_early = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -106,6 +106,10 @@ class DenseLearner(nn.Module):
     def optimizer_parameters(self) -> list[nn.Parameter]:
         """What your optimiser trains."""
         return self.network.forward_parameters()
+
+    def own_optimizers(self) -> Iterable[torch.optim.Optimizer]:
+        """Those that are not yours; here there are none."""
+        return ()
 
     def use_own_numbers(self) -> None:
         """Have numbers take effect where a state brought those of another rule; here there are none."""

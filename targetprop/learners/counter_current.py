@@ -94,6 +94,9 @@ class CounterCurrentLearner(DenseLearner):
         assert self._optimizer is not None
         return self._optimizer
 
+    def own_optimizers(self) -> tuple[torch.optim.Optimizer]:
+        return (self.optimizer,)
+
     def use_own_numbers(self) -> None:
         self.rule.b_optim.set_numbers(self.optimizer)
 
