@@ -37,7 +37,7 @@ ORDER = (
     {"targets", "local", "feedback"},
     {"algorithms", "step"},
     {"learner"},
-    {"execution", "baselines", "measure", "public"},
+    {"execution", "baselines", "learners", "measure", "public"},
     {"app"},
     {"__init__", "__main__"},
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from targetprop.network.network import PairedNetwork
 from targetprop.network.passes import Pass, StoredPass
 from targetprop.noise import GaussianNoise, NoiseSource
 from targetprop.properties import Needs
-from targetprop.step import Record, Step, sample_gradients
+from targetprop.step import Record, Step, refuse_lost_gradient, sample_gradients
 from targetprop.targets.base import OutputSignal
 from targetprop.utils.errors import UserError, require
 from targetprop.utils.inputs import Unchanged, check_batch, refuse_replicas
@@ -57,6 +57,12 @@ class Trainable(Protocol):
     def optimizer_parameters(self) -> list[nn.Parameter]:
         """What the forward optimiser trains."""
 
+    def own_optimizers(self) -> Iterable[torch.optim.Optimizer]:
+        """Those that are not the user's, as of its feedback."""
+
+    def use_own_numbers(self) -> None:
+        """Have its rates and other numbers take effect where a state brought those of another one."""
+
 
 class Learner(nn.Module):
     """Trains a network by target propagation.
@@ -73,6 +79,8 @@ class Learner(nn.Module):
         algorithm: an `Algorithm`, or the name of one in `ALGORITHMS`.
         seed: of the noise.
         noise: another source of standard-normal noise.
+        input_shape: of one sample, such as (3, 32, 32): only needed where feedback leads straight from the output to
+            hidden blocks, and the first layer does not tell it.
 
     Attributes:
         learning: the feedback while it learns; `targetprop.execution` wraps it to execute it in other ways.
@@ -90,12 +98,13 @@ class Learner(nn.Module):
         *,
         seed: int = 0,
         noise: NoiseSource | None = None,
+        input_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if isinstance(algorithm, str):
             algorithm = named(algorithm)
         require(isinstance(algorithm, Algorithm), "algorithm", "an Algorithm or the name of one", algorithm)
-        self.network = _paired(network, algorithm)
+        self.network = _paired(network, algorithm, input_shape)
         self.algorithm = algorithm
         self.noise = noise or GaussianNoise(seed)
         self.steps = 0
@@ -120,6 +129,14 @@ class Learner(nn.Module):
         both = self.network.forward_parameters() + self.learning.parameters_for_the_user()
         return list({id(p): p for p in both}.values())
 
+    def own_optimizers(self) -> Iterable[torch.optim.Optimizer]:
+        """Those of the feedback."""
+        return self.learning.bare.optimizers.values()
+
+    def use_own_numbers(self) -> None:
+        """Have the algorithm's rates and other numbers take effect where a state brought those of another one."""
+        self.learning.bare.use_own_numbers()
+
     def forward(self, x: Tensor) -> Tensor:
         """Network output for x (batch, ...); in training mode also what `backward` needs.
 
@@ -131,21 +148,60 @@ class Learner(nn.Module):
         """
         if not (self.training and torch.is_grad_enabled()):
             return self.network(x)
-        refuse_replicas(self)
-        check_batch(x, self.network.dims, self.network.forward_parameters())
-        x = x.clone() if x.is_inference() else x  # of which torch does not count the changes
         autocast = self._sound_autocast(x.device)
-        with autocast.again():
-            seen = self.keep_pass(self.network, x, self.noise, self.steps)
-        if len(seen.output) != len(x):
-            raise UserError(f"the network gives {len(seen.output)} outputs for a batch of {len(x)}.", key="network")
+        seen = self._see(x, autocast)
+        x = seen.x
         output = seen.output if autocast.dtype is None else seen.output.to(wide(seen.output.dtype))
         output = output.detach().requires_grad_()
         if self._call is not None:
             self._earlier = self._call.leaf
-        leaf = _Leaf(output, output.register_post_accumulate_grad_hook(_refuse_lost_gradient))
+        leaf = _Leaf(output, output.register_post_accumulate_grad_hook(refuse_lost_gradient))
         self._call = _Call(seen, leaf, autocast, Unchanged(x, self.network.parameters_as_analysed()))
         return output.clone()  # which the caller may change in place
+
+    def _see(self, x: Tensor, autocast: Autocast) -> Pass:
+        """A pass on a batch that the network takes, to learn from."""
+        refuse_replicas(self)
+        check_batch(x, self.network.dims, self.network.forward_parameters())
+        x = x.clone() if x.is_inference() else x  # of which torch does not count the changes
+        with autocast.again():
+            seen = self.keep_pass(self.network, x, self.noise, self.steps)
+        if len(seen.output) != len(x):
+            raise UserError(f"the network gives {len(seen.output)} outputs for a batch of {len(x)}.", key="network")
+        return seen
+
+    def learn_feedback(self, x: Tensor) -> Tensor:
+        """Train the feedback alone on a batch x (batch, ...), of which no labels are needed; in training mode.
+
+        Forward weights and their `.grad` stay as they are; running statistics follow the batch, as in any pass. It
+        counts as a step: its noise is its own, and a state holds it. Published experiments do so for whole epochs,
+        before and between those of training.
+
+        Returns:
+            The feedback loss of each block with feedback, as in `Step`.
+
+        Raises:
+            UserError: the learner is in evaluation mode, x is no batch that the network takes, or the rule's feedback
+                does not learn by itself.
+        """
+        if not self.training:
+            raise UserError("set the learner to training mode first.", key="learn_feedback")
+        if not self.learning.learns_alone:
+            name = type(self.algorithm.feedback).__name__
+            raise UserError(f"there is nothing to learn: the feedback rule is {name}.", key="learn_feedback")
+        autocast, losses = self._sound_autocast(x.device), {}
+        with torch.enable_grad():  # by which layers without a rule carry errors down
+            seen = self._see(x.detach(), autocast)
+        with autocast.again(), torch.no_grad():
+            self.learning.before_sweep(seen)
+            for block in reversed(self.network.fed_numbers):
+                losses[block] = self.learning.learn(seen, block)
+            self.learning.after_targets()
+        learned = [losses[block] for block in self.network.fed_numbers]
+        result = torch.stack(learned) if learned else x.new_zeros(0)
+        self.learning.between_steps(self.steps, result)
+        self.steps += 1
+        return result
 
     def backward(
         self,
@@ -225,6 +281,7 @@ class Learner(nn.Module):
                 record.feedback_losses[block] = self.learning.learn(seen, block)
             record.add(block, seen.trace(block).y.detach(), difference)
             local.add_gradients(seen, block, difference, self.algorithm.targets.weight(block, len(self.network.pairs)))
+        self.learning.after_targets()
         step = record.step(len(self.network.pairs), self.network.fed_numbers, seen.x)
         self.learning.after_sweep(seen, step.local_losses)
         return step
@@ -292,15 +349,6 @@ class _Call:
     unchanged: Unchanged
 
 
-def _refuse_lost_gradient(output: Tensor) -> None:
-    output.grad = None  # or it would be taken for part of the next step's
-    raise UserError(
-        "a gradient reached the output by loss.backward(), which trains nothing here: use learner.backward(loss) "
-        "in its place.",
-        key="backward",
-    )
-
-
 def explain(learner: Learner) -> list[str]:
     """For each block, how its feedback learns, and why so."""
     lines = []
@@ -311,7 +359,7 @@ def explain(learner: Learner) -> list[str]:
     return lines
 
 
-def _paired(network: Any, algorithm: Algorithm) -> PairedNetwork:
+def _paired(network: Any, algorithm: Algorithm, input_shape: Sequence[int] | None) -> PairedNetwork:
     rule, targets = algorithm.feedback, algorithm.targets
     if isinstance(network, PairedNetwork):
         needed = [n for n in range(len(network.pairs)) if targets.needs_feedback(n, len(network.pairs))]
@@ -334,7 +382,7 @@ def _paired(network: Any, algorithm: Algorithm) -> PairedNetwork:
             f"expected an nn.Sequential or a list of layers, got {given}: the learner must see every layer; {hint}.",
             key="network",
         )
-    return PairedNetwork.of(network, rule.style, targets.feedback_layer)
+    return PairedNetwork.of(network, rule.style, targets.feedback_layer, input_shape=input_shape)
 
 
 def _numbers(blocks: Sequence[int]) -> str:

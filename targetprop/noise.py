@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-Kind = Literal["input", "output", "white", "mixture"]
-"""What noise is for; "white" is for rules that use nothing of it but its covariance."""
+Kind = Literal["input", "output", "white", "mixture", "magnitude"]
+"""What noise is for; "white" is for rules that use nothing of it but its covariance, "magnitude" is of weights."""
 
 
 class NoiseKey(NamedTuple):
@@ -35,8 +36,34 @@ Of the kind "white" it may have another distribution: independent numbers with m
 """
 
 
-Draw = Callable[[Kind, Tensor], Tensor]
-"""Noise of one kind for one update, of the shape of a tensor, already scaled."""
+class Draw(Protocol):
+    """The noise of one update.
+
+    Attributes:
+        sigma: its standard deviation.
+    """
+
+    @property
+    def sigma(self) -> float: ...
+
+    def __call__(self, kind: Kind, like: Tensor) -> Tensor:
+        """Noise of one kind, of the shape of a tensor, already scaled."""
+
+
+@dataclass(frozen=True)
+class NoiseOf:
+    """The noise of one update of one block, from a source: a `Draw`."""
+
+    source: NoiseSource
+    step: int
+    block: int
+    iteration: int
+    sigma: float
+
+    def __call__(self, kind: Kind, like: Tensor) -> Tensor:
+        """See `Draw`."""
+        return self.source(NoiseKey(self.step, self.block, self.iteration, kind), like).mul_(self.sigma)
+
 
 CHUNK = 1 << 16
 """Numbers that one generator draws, about, on a CPU. Chunks are drawn in parallel; parts of a batch may share one."""

@@ -84,3 +84,17 @@ def sample_gradients(loss: Tensor, output: Tensor, *, retain_graph: bool = False
     if output.grad is None:
         raise UserError("the loss must be computed from the output of the latest call.", key="backward")
     return output.grad * len(output)
+
+
+def refuse_lost_gradient(output: Tensor) -> None:
+    """The hook of an output whose gradient is to come by `backward` of the learner.
+
+    Raises:
+        UserError: always.
+    """
+    output.grad = None  # or it would be taken for part of the next step's
+    raise UserError(
+        "a gradient reached the output by loss.backward(), which trains nothing here: use learner.backward(loss) "
+        "in its place.",
+        key="backward",
+    )

@@ -202,8 +202,8 @@ def test_errors_of_the_configuration_are_one_line_with_their_key() -> None:
 def test_help_shows_groups_choices_and_keys(tmp_path: Path) -> None:
     shown = command("--help", cwd=tmp_path).stdout
     for words in (
-        "model: amortised_dtp, as_printed, backprop, baseline, delta_mirror, ",
-        "network: lenet, mlp, norm_vgg, resnet18, resnet34, resnet_small, simple_vgg",
+        "model: amortised_dtp, as_printed, backprop, baseline, batchwise_sign_symmetry, ",
+        "network: invertible_mlp, lenet, mlp, norm_vgg, resnet18, resnet34, resnet_small",
         "convert_imagenet SOURCE TARGET",
         "feedback_training_iterations",
         "Examples",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 import torch.nn.functional as F
+from algorithm_cases import GENERAL
 from layer_cases import ALL, EXACT, Case, name_of, network, sample
 from torch import Tensor, nn
 
@@ -35,14 +36,14 @@ def gradients(network: str, name: str, deterministic: bool) -> list[Tensor]:
     algorithm = ALGORITHMS[name]
     if "feedback_training_iterations" in algorithm.numbers:
         algorithm = algorithm.with_numbers(feedback_training_iterations=2)
-    learner = Learner(NETWORKS[network](), algorithm, seed=1)
+    learner = Learner(NETWORKS[network](), algorithm, seed=1, input_shape=(3, 8, 8))
     x, y = torch.randn(4, 3, 8, 8), torch.randint(0, 4, (4,))
-    learner.backward(F.cross_entropy(learner(x), y))
+    learner.backward(F.cross_entropy(learner(x), y), labels=y)
     return [p.grad for p in learner.network.forward_parameters() if p.grad is not None]
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", GENERAL)
 def test_the_same_gradients(name: str, network: str) -> None:
     plain, deterministic = (gradients(network, name, mode) for mode in (False, True))
     assert plain

@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from algorithm_cases import BY_LOSS_ALONE, LEARNING
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -36,7 +37,7 @@ from targetprop.execution.recompute import recomputed
 BETA = 0.5
 EXACT = Algorithm(DifferenceTargets(beta=BETA), Fixed(init_symmetric_weights=True, style="linear"))
 """With V = W^T and linear feedback, all gradients are beta times those of backprop."""
-NAMES = sorted(ALGORITHMS)
+NAMES = sorted(BY_LOSS_ALONE)
 Layers = Callable[[], list[nn.Module]]
 Loss = Callable[[Tensor], Tensor]
 
@@ -56,7 +57,11 @@ def images(samples: int = 8) -> tuple[Tensor, Tensor]:
 def fast(name: str) -> Algorithm:
     """The algorithm of this name, with few iterations."""
     algorithm = ALGORITHMS[name]
-    return algorithm.with_numbers(feedback_training_iterations=2) if "noise" in algorithm.numbers else algorithm
+    return (
+        algorithm.with_numbers(feedback_training_iterations=2)
+        if "feedback_training_iterations" in algorithm.numbers
+        else algorithm
+    )
 
 
 def step(learner: Learner, x: Tensor | None = None, y: Tensor | None = None) -> None:
@@ -896,9 +901,6 @@ def train_step(learner: Learner) -> None:
     optimizer.zero_grad()
 
 
-LEARNING = [name for name in NAMES if name not in ("fixed_dtp", "feedback_alignment")]
-
-
 def _of_its_own_state(learner: Learner, name: str) -> Learner:
     other = Learner(mlp(), fast(name))
     train_step(other)
@@ -914,8 +916,8 @@ def _from_meta(learner: Learner, name: str) -> Learner:
 
 def _emptied(learner: Learner, name: str) -> Learner:
     learner.to("meta").to_empty(device="cpu")
-    for parameter in learner.parameters():
-        nn.init.normal_(parameter, std=0.1)
+    for each in (*learner.parameters(), *learner.buffers()):
+        nn.init.normal_(each, std=0.1)
     return learner
 
 

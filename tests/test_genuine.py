@@ -22,6 +22,7 @@ from targetprop import (
     Learner,
     Residual,
 )
+from targetprop.feedback.sign_symmetry import SignSymmetry
 from targetprop.layers.linear import Dense
 from targetprop.layers.maps import MapFeedback
 from targetprop.layers.sequence import FeedbackChain
@@ -31,6 +32,7 @@ from targetprop.models import lenet, mlp, norm_vgg, simple_vgg
 IMAGE, CLASSES = (3, 16, 16), 5
 MIRRORS = {"delta_mirror": DELTA_MIRROR, "weight_mirror": WEIGHT_MIRROR, "kolen_pollack": KOLEN_POLLACK}
 MIRRORS |= {"feedback_alignment": FEEDBACK_ALIGNMENT}
+MIRRORS |= {name: each for name, each in ALGORITHMS.items() if isinstance(each.feedback, SignSymmetry)}
 NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
     "vgg elu": lambda: simple_vgg(IMAGE, CLASSES, (6, 8, 8), "elu"),
     "vgg relu": lambda: simple_vgg(IMAGE, CLASSES, (6, 8, 8), "relu"),
@@ -130,20 +132,32 @@ def test_the_number_of_a_mirror_is_zero(mirror: str, name: str) -> None:
     assert max(numbers_of(Learner(NETWORKS[name](), MIRRORS[mirror]).double())) < 1e-10
 
 
-GENUINE = [name for name in ALGORITHMS if name not in MIRRORS]
+LINEAR = ["ddtp_linear", "ddtp_control", "gauss_newton", "meulemans_dfa", "direct_feedback_alignment"]
+"""Straight from the output by a matrix, or by each sample's Jacobian."""
+WITHOUT = ["gait_prop", "drtp"]
+"""Without the number: targets that are no function of the output's step size alone."""
+GENUINE = [name for name in ALGORITHMS if name not in (*MIRRORS, *LINEAR, *WITHOUT)]
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_the_number_of_targets_by_a_matrix_from_the_output_is_zero(name: str) -> None:
+    learner = Learner(NETWORKS["vgg elu"](), name, input_shape=IMAGE).double()
+    assert max(numbers_of(learner)) < 1e-10
 
 
 @pytest.mark.parametrize("name", GENUINE)
 def test_the_number_of_target_propagation_is_not_zero_below_an_activation(name: str) -> None:
     torch.manual_seed(0)
-    learner = Learner(simple_vgg((3, 32, 32), CLASSES, (8, 8, 16, 16), "elu"), name).double()
+    learner = Learner(simple_vgg((3, 32, 32), CLASSES, (8, 8, 16, 16), "elu"), name, input_shape=(3, 32, 32))
+    learner = learner.double()
     x, y = torch.randn(24, 3, 32, 32).double(), torch.randint(CLASSES, (24,))
     learner.backward(F.cross_entropy(learner(x), y))
     numbers = nonlinearity(learner.network, learner.algorithm.targets, x, lambda output: F.cross_entropy(output, y))
     assert numbers is not None
-    assert min(map(float, numbers[:-2])) > (0.001 if name == "lee_dtp" else 0.01)  # its targets start with less
+    assert min(map(float, numbers[:-2])) > (0.001 if "lee_dtp" in name else 0.01)  # its targets start with less
     assert float(numbers[-1]) < 1e-10  # the output block's own difference, whatever its step size
-    if name not in ("tp", "lee_dtp"):  # whose targets are more than a difference, or activations come after the map
+    after_the_map = ALGORITHMS[name].numbers.get("style") in ("lee", "range")
+    if name not in ("tp", "ddtp_rhl") and not after_the_map:  # whose targets are more than a difference
         assert max(map(float, numbers[-2:])) < 1e-10  # no activation lies between these and the output
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from noise_helpers import Drawn
 from torch import Tensor, nn
 
 from targetprop import DifferenceTargets, Pair, PlainTargets, Trace
@@ -37,6 +38,7 @@ def trace(pair: Pair) -> Trace:
     return Trace(x, *pair.encode(x)).detach()
 
 
+@Drawn
 def draw(kind: Kind, like: Tensor) -> Tensor:
     noise = EPS if kind == "input" else ETA
     assert noise.shape == like.shape
@@ -69,9 +71,9 @@ def test_noisy_pass_is_decoded_with_its_own_pooling_indices() -> None:
     trace = Trace(x, *pair.encode(x))
     noise = {"input": torch.tensor([[[[5.0, 0.0]]]]), "output": torch.tensor([[[[1.0]]]])}
     # Clean, G(F(s)) = (0, 2); noisy, (6, 0): their difference is (6, -2), and -2 * 5 * 6 + 1 = -59.
-    assert l_drl(pair, trace, lambda kind, like: noise[kind]).item() == -59
+    assert l_drl(pair, trace, Drawn(lambda kind, like: noise[kind])).item() == -59
     # Of x + eps = (6, 2), (6, 0) comes back: 2 * 2.
-    assert reconstruction(pair, trace, lambda kind, like: noise[kind]).item() == 4
+    assert reconstruction(pair, trace, Drawn(lambda kind, like: noise[kind])).item() == 4
 
 
 @pytest.mark.parametrize("rule", [l_drl, reconstruction])

@@ -6,6 +6,7 @@ from math import cos, radians
 
 import pytest
 import torch
+from noise_helpers import Drawn
 from torch import Tensor
 
 from cases import random_batch
@@ -90,7 +91,7 @@ def test_gradient_of_the_loss_is_that_of_the_normal_equations() -> None:
 
 def gradient(network: PairedNetwork, trace: Trace, sigma: float, generator: torch.Generator) -> Tensor:
     weight = network.pairs[1].feedback_parameters()[0]
-    draw = lambda kind, like: sigma * torch.randn(like.shape, generator=generator, dtype=like.dtype)  # noqa: E731
+    draw = Drawn(lambda kind, like: sigma * torch.randn(like.shape, generator=generator, dtype=like.dtype), sigma)
     return torch.autograd.grad(l_drl(network.pairs[1], trace, draw), weight)[0]
 
 

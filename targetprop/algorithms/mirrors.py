@@ -6,6 +6,7 @@ from targetprop.algorithms.base import Algorithm
 from targetprop.feedback.delta_mirror import DeltaMirror
 from targetprop.feedback.fixed import Fixed
 from targetprop.feedback.kolen_pollack import KolenPollack
+from targetprop.feedback.sign_symmetry import BatchwiseSignSymmetry, FixedSignSymmetry, UniformSignSymmetry
 from targetprop.feedback.weight_mirror import WeightMirror
 from targetprop.properties import Source
 from targetprop.targets.layerwise import DifferenceTargets
@@ -43,3 +44,16 @@ WEIGHT_MIRROR = Algorithm(
 
 DELTA_MIRROR = Algorithm(DifferenceTargets(), DeltaMirror())
 """Feedback weights follow the forward weights by a delta rule on noise; a mirror, not target propagation."""
+
+_LIAO = Source(
+    "Liao et al.", "How Important Is Weight Symmetry in Backpropagation?", 2015, "https://arxiv.org/abs/1510.05067"
+)
+
+UNIFORM_SIGN_SYMMETRY = Algorithm(DifferenceTargets(), UniformSignSymmetry(), _LIAO)
+"""Backprop with the signs of W^T, all of one magnitude (Liao et al. 2015); a mirror, not target propagation."""
+
+BATCHWISE_SIGN_SYMMETRY = Algorithm(DifferenceTargets(), BatchwiseSignSymmetry(), _LIAO)
+"""Backprop with the signs of W^T and magnitudes drawn for every batch (Liao et al. 2015); a mirror."""
+
+FIXED_SIGN_SYMMETRY = Algorithm(DifferenceTargets(), FixedSignSymmetry(), _LIAO)
+"""Backprop with the signs of W^T and magnitudes drawn once (Liao et al. 2015); a mirror."""

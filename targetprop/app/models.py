@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from hydra.utils import get_method, get_object
 from omegaconf import DictConfig
@@ -17,13 +17,23 @@ from targetprop.app.optimizers import forward_optimizer, optimizer_spec
 from targetprop.app.places import NUMBERS, placed
 from targetprop.baselines.backprop import Backprop
 from targetprop.baselines.notebook import AsPrinted
-from targetprop.learner import Learner
+from targetprop.learner import Learner, Trainable
+from targetprop.learners import named as named_rule
+from targetprop.learners.base import LearnerRule
 from targetprop.utils.errors import UserError, refuse_unknown, require
 
+R = TypeVar("R", Algorithm, LearnerRule)
 log = logging.getLogger(__name__)
 
 
-def target_propagation(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int, algorithm: str) -> Learner:
+def target_propagation(
+    network: nn.Sequential,
+    hparams: Mapping[str, Any],
+    *,
+    seed: int,
+    algorithm: str,
+    input_shape: Sequence[int] | None = None,
+) -> Learner:
     """A learner by an algorithm with the numbers of `hparams` in it.
 
     Args:
@@ -31,15 +41,17 @@ def target_propagation(network: nn.Sequential, hparams: Mapping[str, Any], *, se
         hparams: numbers of the algorithm, beside `f_optim`, which is not the learner's.
         seed: of the noise.
         algorithm: one of `ALGORITHMS`, or the import path of an `Algorithm`.
+        input_shape: of one sample of the data.
 
     Raises:
         UserError: a value that does not fit, or that the algorithm does not have, named by its full key.
     """
     with placed():
-        chosen, given = _with_numbers(algorithm, hparams)
+        chosen = find_algorithm(algorithm)
+        given = _with_numbers(chosen, hparams)
         if "." in algorithm:
             _say_replaced(algorithm, chosen, given)
-        return Learner(network, given, seed=seed)
+        return Learner(network, given, seed=seed, input_shape=input_shape)
 
 
 def check_hparams(model: DictConfig) -> None:
@@ -48,21 +60,38 @@ def check_hparams(model: DictConfig) -> None:
     Raises:
         UserError: one of them, named by its full key.
     """
-    hparams = plain(model.hparams)
+    hparams, target = plain(model.hparams), get_method(model["_target_"])
     forward_optimizer(hparams)
-    if get_method(model["_target_"]) is target_propagation:
-        with placed():
-            _with_numbers(model.algorithm, hparams)
+    with placed():
+        if target is target_propagation:
+            _with_numbers(find_algorithm(model.algorithm), hparams)
+        elif target is other_rule:
+            _with_numbers(named_rule(model.rule), hparams)
 
 
-def _with_numbers(algorithm: str, hparams: Mapping[str, Any]) -> tuple[Algorithm, Algorithm]:
-    """The algorithm as it is, and with the numbers of `hparams`."""
+def _with_numbers(chosen: R, hparams: Mapping[str, Any]) -> R:
+    """An algorithm or a rule, with the numbers of `hparams`."""
     numbers = {key: value for key, value in hparams.items() if key != "f_optim"}
-    chosen = find_algorithm(algorithm)
     refuse_unknown(numbers, [*chosen.numbers, "f_optim"])
     if "b_optim" in numbers:
         numbers["b_optim"] = optimizer_spec("b_optim", hparams)
-    return chosen, chosen.with_numbers(**numbers)
+    return chosen.with_numbers(**numbers)
+
+
+def other_rule(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int, rule: str) -> Trainable:
+    """The learner of a rule that is no sweep of targets, with the numbers of `hparams` in it.
+
+    Args:
+        network: what is trained.
+        hparams: numbers of the rule, beside `f_optim`, which is not the learner's.
+        seed: of noise, of which these rules draw none.
+        rule: one of `LEARNERS`.
+
+    Raises:
+        UserError: a value that does not fit, or that the rule does not have, named by its full key.
+    """
+    with placed():
+        return _with_numbers(named_rule(rule), hparams).start(network)
 
 
 def as_printed(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int) -> AsPrinted:

@@ -24,11 +24,11 @@ from targetprop.app.checkpoint.running import running, take_over
 from targetprop.app.checkpoint.stopping import ended, keep_own_patience
 from targetprop.app.errors import DivergenceError
 from targetprop.app.finite import ADVICE, Outputs, block_not_finite
+from targetprop.app.optimizers import build_forward
 from targetprop.app.places import NUMBERS
 from targetprop.app.schedule import advance, counts_steps, has_ended, refuse_plateau, refuse_short, with_length
 from targetprop.app.single import refuse_single_images
 from targetprop.data.loader import BatchLoader
-from targetprop.learner import Learner
 from targetprop.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -166,8 +166,7 @@ class Classifier(L.LightningModule):
         if self.start.running:
             take_over(self.trainer, self.start.running, self._epoch_metrics)
         if self.start.path:
-            feedback = self.learner.learning.bare.optimizers.values() if isinstance(self.learner, Learner) else ()
-            refuse_foreign_state([*self.trainer.optimizers, *feedback])
+            refuse_foreign_state([*self.trainer.optimizers, *self.learner.own_optimizers()])
         if self.start.path and (reason := ended(self.trainer, self.start.changed)):
             log.info("Early stopping has ended this run: %s With more patience it would go on.", reason)
             self._ended_early = True
@@ -192,8 +191,8 @@ class Classifier(L.LightningModule):
     def _change(self, start: Start) -> None:
         """Have settings take effect that a checkpoint brought other values of."""
         keys = [each.key for each in start.changed]
-        if any(key.startswith(f"{NUMBERS}.b_optim.") for key in keys) and isinstance(self.learner, Learner):
-            self.learner.learning.bare.use_own_numbers()
+        if any(key.startswith(f"{NUMBERS}.b_optim.") for key in keys):
+            self.learner.use_own_numbers()
         if any(key.startswith((f"{NUMBERS}.f_optim.", "scheduler", "trainer.max_")) for key in keys):
             (optimizer,) = self.trainer.optimizers
             self.f_optim.set_numbers(optimizer)
@@ -269,7 +268,7 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The forward optimiser and its schedule, which is stepped once an epoch unless it counts steps."""
-        optimizer = self.f_optim.build(self.learner.optimizer_parameters())
+        optimizer = build_forward(self.f_optim, self.learner)
         if self.scheduler is None:
             return optimizer
         scheduler = self._schedule(optimizer)

@@ -11,6 +11,7 @@ NUMBERS = "model.hparams"
 """Where all numbers of an algorithm stand."""
 OTHERS = {
     "algorithm": "model",
+    "rule": "model",
     "cuda_graph": "trainer",
     "data_parallel": "trainer",
     "processes": "trainer",

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from targetprop.app import unwritten
 from targetprop.app.callbacks.checkpoint import BestCheckpoint
+from targetprop.app.callbacks.feedback_epochs import feedback_epochs
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.history import History
 from targetprop.app.callbacks.measurements import Measurements
@@ -76,6 +77,10 @@ log = logging.getLogger(__name__)
 GROUPS = ("model", "network", "datamodule", "trainer", "scheduler", "callbacks", "logger")
 
 CROSS_ENTROPY = "torch.nn.functional.cross_entropy"
+EPOCHS = "feedback_epochs"
+"""What of a model is a matter of the run."""
+INPUT_SHAPE = "input_shape"
+"""What a model may be told that no configuration says."""
 SAMPLE = 2000
 """Training images whose statistics a network may be made from."""
 
@@ -126,6 +131,10 @@ def check_configuration(config: DictConfig) -> None:
     """
     check(config)
     check_hparams(config.model)
+    in_parts = "processes" in config.trainer or config.trainer.get("cuda_graph")
+    if _feedback_epochs(config.model) and in_parts:
+        message = "they run in one process, step by step: use trainer=default and trainer.cuda_graph=false."
+        raise UserError(message, key=f"model.{EPOCHS}")
     rehearse(config)
 
 
@@ -332,11 +341,13 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
     model = plain(config.model)
     with prefixed("model"):
         taken = inspect.signature(get_method(model["_target_"])).parameters
-        own = [name for name in taken if name not in ("network", "seed")]
-        refuse_unknown(model, ["_target_", "loss", "label_smoothing", *own])
+        own = [name for name in taken if name not in ("network", "seed", INPUT_SHAPE)]
+        refuse_unknown(model, ["_target_", "loss", "label_smoothing", EPOCHS, *own])
+        model.pop(EPOCHS, None)
         loss = _loss(model.pop("loss", CROSS_ENTROPY), model.pop("label_smoothing", 0.0))
     hparams = model.pop("hparams")
     f_optim = forward_optimizer(hparams)
+    model |= {INPUT_SHAPE: shape} if INPUT_SHAPE in taken else {}
     learner: Trainable = get_method(model.pop("_target_"))(network, hparams, seed=config.seed, **model)
     scheduler = _scheduler(config)
     graphed = None
@@ -348,6 +359,12 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
     if config.trainer.get("precision") == "64-true":
         made.double()  # as the trainer will, but only after it has loaded a checkpoint, whose digits would be lost
     return made
+
+
+def _feedback_epochs(model: DictConfig) -> list[L.Callback]:
+    with prefixed(f"model.{EPOCHS}"):
+        made = feedback_epochs(plain(model).get(EPOCHS))
+    return [] if made is None else [made]
 
 
 def _loss(path: str, label_smoothing: float) -> Callable[[Tensor, Tensor], Tensor]:
@@ -402,7 +419,7 @@ def evaluate(
 
 def _callbacks(config: DictConfig) -> list[L.Callback]:
     """The callbacks; without validation none that waits for its metrics."""
-    made = build_members(config, "callbacks")
+    made = [*_feedback_epochs(config.model), *build_members(config, "callbacks")]
     if config.datamodule.val_fraction != 0:
         return made
     if any(isinstance(each, EarlyStopping) and each.monitor.startswith("val/") for each in made):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from targetprop.network.network import PairedNetwork
 from targetprop.properties import Needs
@@ -30,6 +31,13 @@ class Backprop(nn.Module):
     def optimizer_parameters(self) -> list[nn.Parameter]:
         """What your optimiser trains."""
         return self.network.forward_parameters()
+
+    def own_optimizers(self) -> Iterable[Optimizer]:
+        """There are none."""
+        return ()
+
+    def use_own_numbers(self) -> None:
+        """There are none."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Network output for x (batch, ...)."""

@@ -9,7 +9,7 @@ describes; this is what it does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -73,6 +73,13 @@ class AsPrinted(nn.Module):
     def optimizer_parameters(self) -> list[nn.Parameter]:
         """What your optimiser trains."""
         return self.network.forward_parameters()
+
+    def own_optimizers(self) -> Iterable[torch.optim.Optimizer]:
+        """Those of the feedback."""
+        return self.learning.optimizers.values()
+
+    def use_own_numbers(self) -> None:
+        """They are the notebook's in any case."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (batch, classes); in training mode also what `backward` needs."""

@@ -34,6 +34,10 @@ class Wrapper(FeedbackLearning):
         self.inner = inner
 
     @property
+    def learns_alone(self) -> bool:
+        return self.inner.learns_alone
+
+    @property
     def bare(self) -> FeedbackLearning:
         return self.inner.bare
 
@@ -42,6 +46,9 @@ class Wrapper(FeedbackLearning):
 
     def learn(self, seen: Pass, block: int) -> Tensor:
         return self.inner.learn(seen, block)
+
+    def after_targets(self) -> None:
+        self.inner.after_targets()
 
     def after_sweep(self, seen: Pass, local_losses: Tensor) -> None:
         self.inner.after_sweep(seen, local_losses)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -86,9 +86,21 @@ class FeedbackLearning(ABC):
     def before_sweep(self, seen: Pass) -> None:  # noqa: B027 - most rules have nothing to do
         """Before the first block of a step learns."""
 
+    @property
+    def learns_alone(self) -> bool:
+        """Whether the feedback can learn on batches on which nothing else does."""
+        return True
+
     @abstractmethod
     def learn(self, seen: Pass, block: int) -> Tensor:
-        """All updates of a block's feedback on this batch; returns their mean loss, a scalar (0 without a loss)."""
+        """All updates of a block's feedback on this batch; returns their mean loss, a scalar (0 without a loss).
+
+        It is called before the block's target goes on. A rule whose targets come down by the feedback as it was takes
+        its gradients here and its steps in `after_targets`; it needs the scope "network".
+        """
+
+    def after_targets(self) -> None:  # noqa: B027
+        """When all targets of a batch are formed, and every block's `learn` was called."""
 
     @staticmethod
     def no_loss(seen: Pass, block: int) -> Tensor:
@@ -160,6 +172,8 @@ class FeedbackLearning(ABC):
         self.load_states(state["blocks"])
 
 
+TRAINED = "block with trained feedback"
+
 OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
     "adam": torch.optim.Adam,
@@ -174,10 +188,13 @@ class OptimizerSpec:
 
     Args:
         type: one of `OPTIMIZERS`.
-        lr: learning rate; for the feedback one number for all blocks, or one for each block with feedback.
+        lr: learning rate; one number for all blocks, or one for each block (for the feedback: with feedback).
         momentum: for sgd and rmsprop.
         weight_decay: coefficient of the L2 penalty (decoupled for adamw).
         nesterov: for sgd with momentum, whether it looks ahead (Nesterov's momentum).
+        betas: for adam and adamw, the two rates at which their means forget; None for torch's.
+        eps: for all but sgd, what is added to the root of the mean square; one number, or one for each block as of
+            `lr`; None for torch's.
 
     Raises:
         UserError: a value that is no such number.
@@ -188,6 +205,8 @@ class OptimizerSpec:
     momentum: float = 0.0
     weight_decay: float = 0.0
     nesterov: bool = False
+    betas: Sequence[float] | None = None
+    eps: float | Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.type, str) or self.type not in OPTIMIZERS:
@@ -203,22 +222,80 @@ class OptimizerSpec:
         require(isinstance(self.nesterov, bool), "nesterov", "true or false", self.nesterov)
         if self.nesterov and not (self.type == "sgd" and self.momentum):
             raise UserError("only sgd with momentum looks ahead; set it to false.", key="nesterov")
+        self._check_betas()
+        self._check_eps()
+
+    def _check_betas(self) -> None:
+        if self.betas is None:
+            return
+        if self.type not in ("adam", "adamw"):
+            raise UserError(f"{self.type} has none, leave them out; got {self.betas}.", key="betas")
+        fit = isinstance(self.betas, Sequence) and len(self.betas) == 2
+        fit = fit and all(is_number(each) and 0 <= each < 1 for each in self.betas)
+        require(fit, "betas", "two numbers in [0, 1)", self.betas)
+
+    def _check_eps(self) -> None:
+        if self.eps is None:
+            return
+        if self.type == "sgd":
+            raise UserError(f"{self.type} has none, leave it out; got {self.eps}.", key="eps")
+        for each in each_of(self.eps):
+            require(is_number(each) and each > 0, "eps", "numbers above 0", self.eps)
+
+    def of_each(self, blocks: Sequence[str], which: str = TRAINED) -> list[OptimizerSpec]:
+        """This one for each of the named blocks, with its own of the numbers that are per block.
+
+        Args:
+            which: what blocks these are, for messages.
+
+        Raises:
+            UserError: a list that does not fit the blocks.
+        """
+        rates = per_block("lr", self.lr, blocks, which)
+        eps = [None] * len(blocks) if self.eps is None else per_block("eps", self.eps, blocks, which)
+        return [replace(self, lr=rate, eps=each) for rate, each in zip(rates, eps, strict=True)]
 
     def build(self, parameters: Iterable[Tensor], lr: float | None = None) -> torch.optim.Optimizer:
         """The torch optimiser, with `lr` in place of its own rate if given (the rate of one block)."""
+        return OPTIMIZERS[self.type](parameters, **self._options(lr))
+
+    def build_by_block(self, blocks: Mapping[str, Sequence[Tensor]]) -> torch.optim.Optimizer:
+        """One torch optimiser of parameters by the name of their block, with a group for each.
+
+        Raises:
+            UserError: a list that does not fit the blocks.
+        """
+        each = self.of_each(list(blocks), "block")
+        groups = [{"params": own, **spec._options()} for own, spec in zip(blocks.values(), each, strict=True)]
+        return OPTIMIZERS[self.type](groups, **each[0]._options())
+
+    @property
+    def is_by_block(self) -> bool:
+        """Whether a number of it is a list, for each block one."""
+        return isinstance(self.lr, Sequence) or isinstance(self.eps, Sequence)
+
+    def _options(self, lr: float | None = None) -> dict[str, Any]:
         options: dict[str, Any] = {"lr": self.lr if lr is None else lr, "weight_decay": self.weight_decay}
         if self.type in ("sgd", "rmsprop"):
             options["momentum"] = self.momentum
         if self.nesterov:
             options["nesterov"] = True
-        return OPTIMIZERS[self.type](parameters, **options)
+        if self.betas is not None:
+            options["betas"] = tuple(self.betas)
+        if self.eps is not None:
+            options["eps"] = self.eps
+        return options
 
     def set_numbers(self, optimizer: torch.optim.Optimizer, lr: float | None = None) -> None:
-        """Give an optimiser of this type, whose numbers came with a state, those of this one; the state stays."""
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        (numbers,) = self.build(parameters, lr).param_groups
-        for group in optimizer.param_groups:
+        """Give an optimiser of this type, whose numbers came with a state, those of this one; the state stays.
+
+        One with a group for each block gets the numbers of each.
+        """
+        groups = optimizer.param_groups
+        each = self.of_each([str(number) for number in range(len(groups))]) if self.is_by_block else [self]
+        for group, spec in zip(groups, each * (len(groups) // len(each)), strict=True):
             own = group["params"]
+            (numbers,) = spec.build(own, lr).param_groups
             group.clear()  # what a schedule keeps there, too
             group.update({**numbers, "params": own})
 
@@ -228,8 +305,11 @@ def each_of(value: float | Sequence[float]) -> Sequence[float]:
     return value if isinstance(value, Sequence) else [value]
 
 
-def per_block(key: str, value: float | Sequence[float], blocks: Sequence[str]) -> list[float]:
+def per_block(key: str, value: float | Sequence[float], blocks: Sequence[str], which: str = TRAINED) -> list[float]:
     """One value for each of the named blocks: a number stands for all of them, a list must fit exactly.
+
+    Args:
+        which: what blocks these are, for messages.
 
     Raises:
         UserError: a list of another length; names the key and the blocks.
@@ -238,7 +318,7 @@ def per_block(key: str, value: float | Sequence[float], blocks: Sequence[str]) -
         return [value] * len(blocks)
     if len(value) != len(blocks):
         raise UserError(
-            f"expected {len(blocks)} values, one for each block with trained feedback "
+            f"expected {len(blocks)} values, one for each {which} "
             f"({'; '.join(blocks)}), or one number for all; got {len(value)}: {list(value)}.",
             key=key,
         )

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from targetprop.feedback.base import FeedbackLearning, FeedbackRule, OptimizerSpec, each_of, per_block
 from targetprop.feedback.closed_form import l_drl_gradient
+from targetprop.feedback.following import fits
 from targetprop.feedback.losses import FeedbackLoss, NetworkLoss, l_drl
 from targetprop.layers.base import STYLES, Style
-from targetprop.noise import Draw, Kind, NoiseKey
+from targetprop.noise import Draw, NoiseOf
 from targetprop.properties import Needs
-from targetprop.utils.errors import UserError, is_number, require, require_whole, unknown
+from targetprop.utils.errors import UserError, is_number, prefixed, require, require_whole, unknown
 from targetprop.utils.precision import wide
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class BlockNumbers(NamedTuple):
 
     iterations: int
     sigma: float
-    rate: float
+    optim: OptimizerSpec
 
 
 class ByLossLearning(FeedbackLearning):
@@ -107,8 +108,10 @@ class ByLossLearning(FeedbackLearning):
         names = [pair.name for pair in network.trained]
         key = "feedback_training_iterations"
         counts = map(int, per_block(key, rule.feedback_training_iterations, names))
-        sigmas, rates = per_block("noise", rule.noise, names), per_block("b_optim.lr", rule.b_optim.lr, names)
-        each = map(BlockNumbers, counts, sigmas, rates)
+        sigmas = per_block("noise", rule.noise, names)
+        with prefixed("b_optim"):
+            optims = rule.b_optim.of_each(names)
+        each = map(BlockNumbers, counts, sigmas, optims)
         self.numbers = dict(zip(network.fed, each, strict=True))
         self._optimizers: dict[int, torch.optim.Optimizer] = {}
         self._loaded: dict[int, Any] = {}  # states of optimisers that are not made yet
@@ -124,16 +127,16 @@ class ByLossLearning(FeedbackLearning):
         if not parameters or not self.numbers[block].iterations:
             return None
         made = self._optimizers.get(block)
-        if made is None or not _fits(made, parameters):
+        if made is None or not fits(made, parameters):
             state = self._loaded.pop(block, None) if made is None else made.state_dict()
-            made = self._optimizers[block] = self.rule.b_optim.build(parameters, self.numbers[block].rate)
+            made = self._optimizers[block] = self.numbers[block].optim.build(parameters)
             if state is not None:
                 made.load_state_dict(deepcopy(state))  # which would take over the tensors themselves
         return made
 
     def use_own_numbers(self) -> None:
         for block, made in self.optimizers.items():
-            self.rule.b_optim.set_numbers(made, self.numbers[block].rate)
+            self.numbers[block].optim.set_numbers(made)
 
     def learn(self, seen: Pass, block: int) -> Tensor:
         trace = seen.trace(block)
@@ -145,26 +148,30 @@ class ByLossLearning(FeedbackLearning):
     @torch.enable_grad()
     def updates(self, seen: Pass, block: int) -> Iterator[Tensor]:
         """Update a block's feedback on one batch, time after time, and yield the loss of each update."""
-        pair, optimizer = self.network.pairs[block], self.optimizer(block)
-        parameters = pair.feedback_parameters()
-        if optimizer is None or not any(p.requires_grad for p in parameters):
+        optimizer = self.optimizer(block)
+        if optimizer is None or not self._learns(block):
             return
-        update, sigma, samples = self._update(seen, block), self.numbers[block].sigma, self.rule.noise_samples
-
-        def drawing(iteration: int) -> Draw:
-            def draw(kind: Kind, like: Tensor) -> Tensor:
-                return seen.noise(NoiseKey(seen.step, block, iteration, kind), like).mul_(sigma)
-
-            return draw
-
+        update = self._update(seen, block)
         for iteration in range(self.numbers[block].iterations):
-            draws = [drawing(iteration * samples + sample) for sample in range(samples)]
-            loss = _mean_update(update, parameters, draws)
-            if self.average is not None:
-                self.average([p.grad for p in parameters if p.grad is not None])
+            loss = self._set_gradients(update, seen, block, iteration)
             optimizer.step()
             yield loss
         optimizer.zero_grad()
+
+    def _learns(self, block: int) -> bool:
+        return any(p.requires_grad for p in self.network.pairs[block].feedback_parameters())
+
+    def _set_gradients(self, update: Update, seen: Pass, block: int, iteration: int) -> Tensor:
+        """Set the `.grad` of a feedback's parameters for one update, the mean over its noise; returns the loss."""
+        parameters, samples = self.network.pairs[block].feedback_parameters(), self.rule.noise_samples
+        draws = [
+            NoiseOf(seen.noise, seen.step, block, iteration * samples + sample, self.numbers[block].sigma)
+            for sample in range(samples)
+        ]
+        loss = _mean_update(update, parameters, draws)
+        if self.average is not None:
+            self.average([p.grad for p in parameters if p.grad is not None])
+        return loss
 
     def _update(self, seen: Pass, block: int) -> Update:
         pair = self.network.pairs[block]
@@ -264,22 +271,11 @@ def _by_autograd(loss_of: Callable[[Draw], Tensor], pair: Pair) -> Update:
             shape = tuple(loss.shape)
             raise UserError(f"expected a scalar of the feedback's weights, got the shape {shape}{depends}.", key="loss")
         torch.autograd.backward(loss, inputs=parameters)
+        for parameter in parameters:  # one that cancels has a gradient all the same: weight decay is for it, too
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         return loss.detach()
 
     return update
-
-
-def _fits(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> bool:
-    """Whether these are its parameters still, and its state lies where they lie."""
-    (group,) = optimizer.param_groups
-    if any(a is not b for a, b in zip(group["params"], parameters, strict=True)):
-        return False
-    for parameter, state in optimizer.state.items():
-        for each in state.values():
-            beside = isinstance(each, Tensor) and each.shape == parameter.shape and each.dim() > 0
-            if beside and (each.device != parameter.device or each.dtype != parameter.dtype):
-                return False
-    return True
 
 
 def _held(optimizer: torch.optim.Optimizer) -> tuple[Any, ...]:

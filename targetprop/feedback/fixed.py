@@ -62,6 +62,10 @@ class Untrained(FeedbackRule):
 class FixedLearning(FeedbackLearning):
     """Nothing happens."""
 
+    @property
+    def learns_alone(self) -> bool:
+        return False
+
     def learn(self, seen: Pass, block: int) -> Tensor:
         return self.no_loss(seen, block)
 

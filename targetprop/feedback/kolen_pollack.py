@@ -69,6 +69,10 @@ class KolenPollack(FeedbackRule):
 class KolenPollackLearning(FeedbackLearning):
     """Gives V the gradient of W, for the optimiser that W has."""
 
+    @property
+    def learns_alone(self) -> bool:
+        return False  # V takes the gradients of W
+
     def learn(self, seen: Pass, block: int) -> Tensor:
         return self.no_loss(seen, block)
 

@@ -79,10 +79,13 @@ class Elementwise(LayerRule[nn.Module]):
     def vjp(self, layer: nn.Module, delta: Tensor, context: Context) -> Tensor:
         return self.slope(layer, delta, context)
 
+    def again(self, layer: nn.Module) -> FeedbackLayer:
+        return ActivationFeedback(layer)
+
     def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
         if style in ("published", "adjoint", "lee"):
             return ActivationFeedback(layer)
-        if style == "map":
+        if style in ("map", "range"):
             return IgnoredFeedback()
         if style == "matched" and self.matched is not None and self.is_matched(layer):
             return MatchedFeedback(layer, self, self.matched)
@@ -396,10 +399,13 @@ class ActivationRule(LayerRule[nn.Module]):
     def output(self, layer: nn.Module, kept: Context) -> Tensor:
         """What the activation put out in the pass of which this was kept."""
 
+    def again(self, layer: nn.Module) -> FeedbackLayer:
+        return ActivationFeedback(layer)
+
     def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
         if style in ("published", "adjoint", "lee"):
             return ActivationFeedback(layer)
-        if style == "map":
+        if style in ("map", "range"):
             return IgnoredFeedback()
         return AdjointFeedback(layer, self) if style == "linear" else AgainFeedback(layer, self)
 

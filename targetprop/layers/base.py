@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Context = Any
 """What a rule keeps of one pass of its layer; its type is the rule's own business."""
-Style = Literal["published", "adjoint", "matched", "gained", "linear", "lee", "map"]
+Style = Literal["published", "adjoint", "matched", "gained", "linear", "lee", "range", "map"]
 STYLES: Mapping[Style, str] = {
     "published": "as in the published L-DRL code: the same activation again, un-pooling that overwrites, averages that "
     "are copied, a batch norm of its own that learns",
@@ -42,6 +42,8 @@ STYLES: Mapping[Style, str] = {
     "gained": "an activation's feedback is the same activation again, times a gain for each channel",
     "linear": "an activation's feedback multiplies y by the activation's slope on the clean batch",
     "lee": "g = act(V y + c): the activation comes after the map, because the block's input is an activation's output",
+    "range": "g = act(V y + c), with the activation of the block below, in whose range the block's input lies: of an "
+    "output block, too",
     "map": "an activation has no part in the feedback: the map alone",
 }
 """Styles of feedback layers, and what they are.
@@ -54,7 +56,8 @@ transposed Jacobian differs from it where windows of pooling overlap, where pool
 The published feedback of an activation has, at y = act(u), the slope act'(y); the transposed Jacobian of the block
 needs act'(u): 1 + y for ELU below zero (the published one has e^y), 1 - y^2 for tanh. "matched" and "linear" have it;
 "linear" multiplies, "matched" is the nonlinear function with that slope, where there is one, and "gained" has it in the
-mean over a channel. "lee" (Lee et al. 2015) and "map" are for the reconstruction loss, which looks for an inverse.
+mean over a channel. "lee" (Lee et al. 2015), "range" (Meulemans et al. 2020) and "map" are for losses that look for an
+inverse.
 """
 CARRYING: frozenset[Style] = frozenset({"matched", "gained", "linear"})
 """Styles that carry a difference down along the clean pass: an activation's feedback is evaluated at its own output in
@@ -178,6 +181,10 @@ class LayerRule(Generic[L]):
     def gradients(self, layer: L, delta: Tensor, context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         """J^T delta, and the gradients of <delta, y> for the layer's own parameters by name, summed over the batch."""
         return self.vjp(layer, delta, context), {}
+
+    def again(self, layer: L) -> FeedbackLayer | None:
+        """An activation again, as feedback that needs no context; None of other layers."""
+        return None
 
     @property
     def knows_its_gradients(self) -> bool:

@@ -1,4 +1,4 @@
-"""Layers with nothing to learn by an error: patches whitened by statistics of images, and a factor."""
+"""Layers with nothing to learn: patches whitened by statistics of images, a factor, and some of the units."""
 
 from __future__ import annotations
 
@@ -85,3 +85,30 @@ class ScaleRule(LayerRule[Scale]):
 
     def vjp(self, layer: Scale, delta: Tensor, context: Context) -> Tensor:
         return layer.factor * delta
+
+
+class FirstUnits(nn.Module):
+    """The first `count` units of (batch, units)."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, : self.count]
+
+    def extra_repr(self) -> str:
+        return f"{self.count}"
+
+
+@register(FirstUnits)
+class FirstUnitsRule(LayerRule[FirstUnits]):
+    """The way back gives the other units nothing."""
+
+    any_memory_order = True
+
+    def facts(self, layer: FirstUnits) -> Facts:
+        return Facts(linear=True, dims=2)
+
+    def vjp(self, layer: FirstUnits, delta: Tensor, context: Context) -> Tensor:
+        return F.pad(delta, (0, context[0] - layer.count))

@@ -100,6 +100,9 @@ class Opaque(LayerRule[nn.Module]):
     def knows_its_gradients(self) -> bool:
         return False
 
+    def again(self, layer: nn.Module) -> FeedbackLayer | None:
+        return None if self.known is None else self.known.again(layer)
+
     def feedback(self, layer: nn.Module, style: Style) -> FeedbackLayer:
         name = type(layer).__name__
         if self.known is not None and self.known.is_container:

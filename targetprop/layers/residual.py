@@ -133,7 +133,7 @@ class ResidualRule(BranchedRule[Residual]):
         return body + skip, (body_context, skip_context)
 
     def feedback(self, layer: Residual, style: Style) -> ResidualFeedback:
-        style = "linear" if style in ("lee", "map") else style
+        style = "linear" if style in ("lee", "range", "map") else style
         feedback = ResidualFeedback(
             *(rule.feedback(b, style) for rule, b in zip(self.branches, layer.branches, strict=True))
         )

@@ -16,16 +16,20 @@ L = TypeVar("L", bound=nn.Module)
 class FeedbackChain(FeedbackLayer):
     """The feedback of layers in sequence: that of each, in reverse; in the style "lee" activations come last.
 
+    Args:
+        ending: what comes behind all of them, with no context: in the style "range" an activation.
+
     Attributes:
         parts: the feedback of each layer, in forward order.
         style: of the parts.
         order: the order in which they decode.
     """
 
-    def __init__(self, parts: Sequence[FeedbackLayer], style: Style) -> None:
+    def __init__(self, parts: Sequence[FeedbackLayer], style: Style, ending: FeedbackLayer | None = None) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
         self.style = style
+        self.ending = ending
         self.order = list(reversed(range(len(parts))))
         if style == "lee":
             self.order.sort(key=lambda i: parts[i].is_activation)
@@ -35,15 +39,15 @@ class FeedbackChain(FeedbackLayer):
 
     @property
     def is_linear(self) -> bool:
-        return all(cast(FeedbackLayer, part).is_linear for part in self.parts)
+        return self.ending is None and all(part.is_linear for part in self)
 
     @property
     def is_affine(self) -> bool:
-        return all(part.is_affine for part in self)
+        return self.ending is None and all(part.is_affine for part in self)
 
     @property
     def carries(self) -> bool:
-        return all(part.carries for part in self)
+        return self.ending is None and all(part.carries for part in self)
 
     def carry(self, difference: Tensor, context: Context) -> Tensor:
         for i in self.order:
@@ -58,7 +62,7 @@ class FeedbackChain(FeedbackLayer):
     def decode(self, y: Tensor, context: Context) -> Tensor:
         for i in self.order:
             y = cast(FeedbackLayer, self.parts[i]).decode(y, context[i])
-        return y
+        return y if self.ending is None else self.ending.decode(y, None)
 
 
 @register(nn.Sequential)
@@ -141,6 +145,29 @@ def feedback_of(layer: nn.Module, style: Style = "published") -> FeedbackLayer:
     """
     not_in_place(layer)
     return rule_of(layer).feedback(layer, style)
+
+
+def feedback_to_below(blocks: Sequence[nn.Sequential], number: int, style: Style) -> FeedbackLayer:
+    """A new feedback of one of the blocks, to its input space; in the style "range" with the activation of that below.
+
+    Raises:
+        UserError: a layer of it has no feedback.
+    """
+    feedback = feedback_of(blocks[number], style)
+    if style == "range" and number:
+        assert isinstance(feedback, FeedbackChain)
+        feedback.ending = last_activation(blocks[number - 1])
+    return feedback
+
+
+def last_activation(block: nn.Sequential) -> FeedbackLayer | None:
+    """The activation that a block's output has passed, again, as feedback; None of a block that ends with weights."""
+    for layer in reversed(block):
+        if (again := rule_of(layer).again(layer)) is not None:
+            return again
+        if any(True for _ in layer.parameters()):
+            break
+    return None
 
 
 def leaves(block: nn.Module) -> list[nn.Module]:

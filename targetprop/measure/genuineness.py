@@ -12,6 +12,7 @@ from targetprop.measure.probe import MOST, Probe, by_block
 from targetprop.network.passes import StoredPass
 from targetprop.noise import GaussianNoise
 from targetprop.targets.base import OutputSignal, TargetRule
+from targetprop.targets.from_output import FromOutput
 from targetprop.targets.layerwise import LayerwiseTargets
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def nonlinearity(
 
     at the run's own b. Where errors are carried down by slopes of the clean pass it is zero, whatever the feedback
     weights are: the update is then b times backprop with other weights, and b is a second name for the learning rate.
+    So it is where targets come straight from the output by a matrix, or by each sample's Jacobian.
     It is zero, too, for the blocks above which there is no activation: for the output block, and mostly the one below.
 
     Everything is computed in float64 on a copy of the network. No feedback learns here.
@@ -68,7 +70,7 @@ def nonlinear_power(
     network: PairedNetwork, targets: TargetRule, x: Tensor, loss: Callable[[Tensor], Tensor]
 ) -> Tensor | None:
     """Squares of the numerator and of the denominator of `nonlinearity`, (blocks, 2), which add up over batches."""
-    if not isinstance(targets, LayerwiseTargets):
+    if not isinstance(targets, LayerwiseTargets | FromOutput):
         return None
     network = deepcopy(network).double()
     with torch.random.fork_rng([x.device] if x.is_cuda else []), torch.enable_grad():

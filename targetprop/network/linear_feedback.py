@@ -122,7 +122,7 @@ def linear_part(rule: object, feedback: FeedbackLayer | None) -> tuple[LinearPar
         return None, "its feedback is not built from a chain of layers"
     parts = tuple(feedback)
     with_weights = [i for i, part in enumerate(parts) if has_weights(part)]
-    if feedback.order != sorted(feedback.order, reverse=True):
+    if feedback.order != sorted(feedback.order, reverse=True) or feedback.ending is not None:
         return None, "its activation comes after its linear map"
     if len(with_weights) != 1:
         return None, f"its feedback has {len(with_weights)} layers with weights"

@@ -13,19 +13,20 @@ from torch.nn.parameter import is_lazy
 from targetprop.layers.base import FeedbackLayer, Style
 from targetprop.layers.conv import ConvolutionFeedback
 from targetprop.layers.lookup import Opaque, is_hooked, not_in_place, rule_of
-from targetprop.layers.sequence import BranchedRule, FeedbackChain, feedback_of, leaves
+from targetprop.layers.sequence import BranchedRule, FeedbackChain, feedback_to_below, leaves
 from targetprop.network.blocks import cut, opened, pool_first
 from targetprop.network.pair import Pair, Trace
+from targetprop.network.shapes import Blocks
 from targetprop.network.watch import Watch
 from targetprop.utils.errors import UserError
 
-FeedbackBuilder = Callable[[Sequence[nn.Sequential], int, Style], FeedbackLayer | None]
+FeedbackBuilder = Callable[[Blocks, int, Style], FeedbackLayer | None]
 """(all blocks, number of one from 0, style) -> its feedback, None if it needs none."""
 
 
 def layer_by_layer(blocks: Sequence[nn.Sequential], number: int, style: Style) -> FeedbackLayer | None:
     """The feedback of difference target propagation: every block but the first has one, to its input space."""
-    return feedback_of(blocks[number], style) if number else None
+    return feedback_to_below(blocks, number, style) if number else None
 
 
 def with_convolution_biases(blocks: Sequence[nn.Sequential], number: int, style: Style) -> FeedbackLayer | None:
@@ -70,9 +71,18 @@ class PairedNetwork(nn.Module):
 
     @classmethod
     def of(
-        cls, model: nn.Sequential, style: Style = "published", feedback: FeedbackBuilder = layer_by_layer
+        cls,
+        model: nn.Sequential,
+        style: Style = "published",
+        feedback: FeedbackBuilder = layer_by_layer,
+        *,
+        input_shape: Sequence[int] | None = None,
     ) -> PairedNetwork:
         """Cut a Sequential into blocks (see `cut`) and pair each with a new feedback, in this style.
+
+        Args:
+            feedback: makes that of each block.
+            input_shape: of one sample, for feedback whose size depends on it (see `Blocks`).
 
         Raises:
             UserError: a layer has no feedback where it needs one, or a lazy layer has no weights yet.
@@ -80,7 +90,7 @@ class PairedNetwork(nn.Module):
         if any(map(is_lazy, model.parameters())):
             raise UserError("the network has lazy layers without weights: call it on one batch first.", key="network")
         blocks = cut(model)
-        ordered = [pool_first(block) for block in blocks]
+        ordered = Blocks([pool_first(block) for block in blocks], input_shape)
         pairs = []
         for number, block in enumerate(blocks):
             name = f"{number + 1} ({', '.join(type(layer).__name__ for layer in leaves(block))})"
@@ -89,7 +99,7 @@ class PairedNetwork(nn.Module):
             try:
                 made = feedback(ordered, number, style)
             except UserError as error:
-                raise UserError(f"block {name}: {error}", key="network") from None
+                raise error if error.key else UserError(f"block {name}: {error}", key="network") from None
             if made is not None:
                 made.to(next(block.parameters()))  # its device and type
             pairs.append(Pair(ordered[number], made, name))
@@ -225,7 +235,7 @@ def restore(pair: Pair, given: nn.Sequential) -> None:
     pair.block = nn.Sequential(*given)
     if isinstance(feedback, FeedbackChain):
         parts = list(feedback)
-        pair.feedback = FeedbackChain([parts[i] for i in order], feedback.style)
+        pair.feedback = FeedbackChain([parts[i] for i in order], feedback.style, feedback.ending)
 
 
 def _children(containers: Iterable[nn.Module]) -> list[list[nn.Module]]:

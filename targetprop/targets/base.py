@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from targetprop.layers.sequence import feedback_of
+from targetprop.layers.sequence import feedback_to_below
 from targetprop.properties import Needs
 
 if TYPE_CHECKING:
     from targetprop.layers.base import FeedbackLayer, Style
     from targetprop.network.pair import Pair, Trace
     from targetprop.network.passes import Pass, Scope
+    from targetprop.network.shapes import Blocks
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,15 @@ class TargetRule(ABC):
     def needs_feedback(self, block: int, blocks: int) -> bool:
         """Whether block number `block`, from 0, of so many carries a target by feedback."""
 
-    def feedback_layer(self, blocks: Sequence[nn.Sequential], block: int, style: Style) -> FeedbackLayer | None:
+    def feedback_layer(self, blocks: Blocks, block: int, style: Style) -> FeedbackLayer | None:
         """The feedback of one of the blocks: here, from its output space to its input space; None if it needs none.
+
+        One of another size may ask the blocks for the shapes of what they put out.
 
         Raises:
             UserError: a layer of it has no feedback.
         """
-        return feedback_of(blocks[block], style) if self.needs_feedback(block, len(blocks)) else None
+        return feedback_to_below(blocks, block, style) if self.needs_feedback(block, len(blocks)) else None
 
     @abstractmethod
     def sweep(self, seen: Pass, output: OutputSignal) -> Iterator[tuple[int, Tensor]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,10 @@ from targetprop.app.cli import CONF
 Compose = Callable[..., DictConfig]
 ITERATED = ("dtp", "layer_parallel_dtp", "vanilla_dtp", "lee_dtp", "tp", "parallel_dtp")
 """Models whose feedback learns by a loss, in iterations."""
+
+
+NARROW = {"mlp": "hidden=[6,5]", "invertible_mlp": "depth=2"}
+"""What makes a network small that has no channels."""
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ def _compose(directory: Path, *overrides: str, output: str = "run") -> DictConfi
     GlobalHydra.instance().clear()
     small = [
         f"output_dir={directory / output}",
-        "network.hparams.channels=[4,6]",
+        _narrow(overrides),
         "trainer.max_epochs=1",
         "trainer.limit_train_batches=3",
         "trainer.enable_progress_bar=false",
@@ -45,3 +49,8 @@ def _compose(directory: Path, *overrides: str, output: str = "run") -> DictConfi
         small.append("model.hparams.feedback_training_iterations=2")
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose("config", [*small, *overrides])
+
+
+def _narrow(overrides: Sequence[str]) -> str:
+    network = next((each for each in reversed(overrides) if each.startswith("network=")), "")
+    return f"network.hparams.{NARROW.get(network.removeprefix('network='), 'channels=[4,6]')}"

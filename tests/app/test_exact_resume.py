@@ -42,11 +42,19 @@ MODELS = {
     "adam": ["model=dtp", "model.hparams.b_optim.type=adam", "model.hparams.b_optim.momentum=0"],
     "batch norm": ["model=amortised_dtp", "network=norm_vgg"],
     "schedule by steps": ["model=amortised_dtp", "scheduler=one_cycle"],
+    "batchwise sign symmetry": ["model=batchwise_sign_symmetry"],
+    "fixed sign symmetry": ["model=fixed_sign_symmetry"],
+    "counter-current": ["model=counter_current", "network=mlp", "model.hparams.b_optim.momentum=0.9"],
+    "lra-e": ["model=lra_e", "network=mlp"],
+    "gait-prop": ["model=gait_prop", "network=invertible_mlp"],
+    "drtp": ["model=drtp", "network=mlp"],
     "double precision": ["model=amortised_dtp", "trainer.precision=64-true"],
 }
 
 
-@pytest.mark.parametrize("name", ["dtp", "amortised", "schedule by steps", "double precision"])
+@pytest.mark.parametrize(
+    "name", ["dtp", "amortised", "schedule by steps", "double precision", "counter-current", "fixed sign symmetry"]
+)
 def test_a_run_goes_on_from_any_step(compose: Compose, tmp_path: Path, name: str) -> None:
     settings = (*QUICK, *MODELS[name])
     train(compose(*settings, EVERY_STEP % (tmp_path / "steps"), output="whole"))

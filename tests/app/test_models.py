@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from algorithm_cases import OWN_NETWORK
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -20,7 +21,9 @@ from targetprop.app.datamodule import ImageDataModule
 from targetprop.app.run import build_module, train
 from targetprop.baselines.backprop import Backprop
 from targetprop.data import digits
+from targetprop.feedback.base import OptimizerSpec
 from targetprop.feedback.losses import l_drl, reconstruction
+from targetprop.learners import LEARNERS
 
 Compose = Callable[..., DictConfig]
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
@@ -50,12 +53,23 @@ def test_every_algorithm_is_a_model() -> None:
     assert set(ALGORITHMS) <= set(MODELS)
 
 
+def test_every_rule_that_is_no_sweep_is_a_model() -> None:
+    by_rule = {name: config for name in MODELS if "rule" in (config := settings(name)[0].model)}
+    assert {name: config.rule for name, config in by_rule.items()} == {name: name for name in LEARNERS}
+    for name, rule in LEARNERS.items():
+        hparams = settings(name)[1]
+        assert set(hparams) == {*rule.numbers, "f_optim"}
+        for key, value in rule.numbers.items():
+            given = OptimizerSpec(**hparams[key]) if isinstance(value, OptimizerSpec) else hparams[key]
+            assert given == value
+
+
 @pytest.mark.parametrize("network", sorted(path.stem for path in (CONF / "network").glob("*.yaml")))
 @pytest.mark.parametrize("model", BY_ALGORITHM)
 def test_a_model_has_the_numbers_of_its_algorithm_and_no_others(model: str, network: str) -> None:
     config, hparams = settings(model, network)
     assert set(hparams) == {*ALGORITHMS[config.model.algorithm].numbers, "f_optim"}
-    assert set(config.model) == {"_target_", "algorithm", "hparams"}
+    assert set(config.model) - {"loss", "feedback_epochs"} == {"_target_", "algorithm", "hparams"}
 
 
 @pytest.mark.parametrize("model", ["lee_dtp", "parallel_dtp"])
@@ -67,7 +81,8 @@ def test_numbers_that_an_algorithm_has_by_name_are_those_of_its_model(model: str
     for key in own - {"b_optim"}:
         assert hparams[key] == by_name[key]
     if "b_optim" in own:
-        assert hparams["b_optim"] == vars(by_name["b_optim"])
+        own_numbers = {key: value for key, value in vars(by_name["b_optim"]).items() if value is not None}
+        assert hparams["b_optim"] == own_numbers
 
 
 @pytest.mark.parametrize("model", ["vanilla_dtp", "tp"])
@@ -145,11 +160,35 @@ def test_a_model_is_its_algorithm(compose: Compose, model: str, targets: type, l
     assert (type(algorithm.targets), algorithm.feedback.loss) == (targets, loss)
 
 
-@pytest.mark.parametrize("model", [name for name in MODELS if name not in ("as_printed", "own")])
+@pytest.mark.parametrize("model", [name for name in MODELS if name not in ("as_printed", "own", *OWN_NETWORK)])
 def test_a_model_trains_the_default_network(compose: Compose, model: str) -> None:
     config = compose(f"model={model}", "callbacks=none", "logger=none")
     config.network.hparams.channels = [4, 6]
     assert math.isfinite(train(config)["test/accuracy"])
+
+
+def on_its_network(model: str) -> list[str]:
+    """What to choose for a model that trains a network of its own."""
+    return [f"model={model}", f"network={OWN_NETWORK[model]}"]
+
+
+@pytest.mark.parametrize("model", OWN_NETWORK)
+def test_a_model_trains_the_network_that_it_is_known_for_and_refuses_others(compose: Compose, model: str) -> None:
+    config = compose("callbacks=none", "logger=none", *on_its_network(model))
+    assert math.isfinite(train(config)["test/accuracy"])
+    with pytest.raises(UserError, match=rf"^network: .*{OWN_NETWORK[model]}"):
+        train(compose(f"model={model}", "callbacks=none"))
+
+
+@pytest.mark.parametrize("model", LEARNERS)
+def test_numbers_of_a_rule_that_is_no_sweep_are_checked_by_key(compose: Compose, model: str) -> None:
+    with pytest.raises(UserError, match=r"^model\.hparams\.bta: there is no such setting"):
+        train(compose(*on_its_network(model), "+model.hparams.bta=1"))
+    with pytest.raises(UserError, match=r"^model\.rule: unknown value 'lra'\. Did you mean 'lra_e'\?"):
+        train(compose(*on_its_network(model), "model.rule=lra"))
+    key = "scale" if model == "counter_current" else "beta"
+    with pytest.raises(UserError, match=rf"^model\.hparams\.{key}: expected a number above 0, got -1"):
+        train(compose(*on_its_network(model), f"model.hparams.{key}=-1"))
 
 
 def test_a_baseline_trains_by_backprop(compose: Compose) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from algorithm_cases import OWN_NETWORK
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -97,6 +98,8 @@ def test_every_choice_of_every_group_is_right(choice: str) -> None:
         overrides += ["model.algorithm=targetprop.algorithms.DTP"]
     if choice in ("model=as_printed", "model=notebook_dtp"):
         overrides += ["network=mlp"]
+    if choice.startswith("model=") and (network := OWN_NETWORK.get(choice.removeprefix("model="))):
+        overrides += [f"network={network}"]
     check_configuration(compose(*overrides))
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from layer_cases import ALL, EXACT, Case, assert_oracle, convolutions, made, name_of, network, sample
+from noise_helpers import Drawn
 from torch import nn
 
 from targetprop import Learner, PairedNetwork, Residual, rule_of
@@ -51,7 +52,7 @@ def test_closed_form_is_the_gradient_of_autograd(case: Case, activation: type[nn
     def draw(kind: Kind, like: torch.Tensor) -> torch.Tensor:
         return drawn.setdefault(kind, 0.3 * torch.randn_like(like))
 
-    noise: Draw = draw
+    noise: Draw = Drawn(draw, 0.3)
     trace = PairedNetwork([pair]).trace(x)[0].detach()
     slow_loss = l_drl(pair, trace, noise)
     (slow,) = torch.autograd.grad(slow_loss, part.map.weight)

@@ -47,6 +47,10 @@ class StopOnSignal(Checkpoint):
 
     def on_test_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: Any) -> None:
         """Stop: a run that goes on from its end only tests."""
+        self.stop_if_asked(trainer)
+
+    def stop_if_asked(self, trainer: L.Trainer) -> None:
+        """Stop where there is nothing to save."""
         if heard := self._agreed(trainer):
             self._stop(trainer, heard, save=False)
 

@@ -29,9 +29,12 @@ LENGTHS = tuple(f"trainer.{name}" for name in ("max_epochs", "min_epochs", "max_
 FREE = (*PLACES, *PARTS, *DEVICES, *OBSERVED)
 """What decides nothing of what the run computes."""
 
-START = ("model.hparams.init_symmetric_weights",)
+GROUPED = ("model.hparams.f_optim.lr", "model.hparams.f_optim.eps")
+"""What makes a group of the forward optimiser for each block where it is a list."""
+START = ("model.hparams.init_symmetric_weights", "model.hparams.error_std")
 """What only the first step of a run looks at."""
-KINDS = ("model.hparams.style", "model.hparams.f_optim.type", "model.hparams.b_optim.type")
+KINDS = ("model.hparams.style", "model.hparams.f_optim.type", "model.hparams.b_optim.type",
+         "model.hparams.hidden_units", "model.hparams.recurrent", "model.hparams.feedback_bias")  # fmt: skip
 """Numbers' neighbours that are none: with another one the states of a checkpoint would be those of something else."""
 NUMBERS = ("model.hparams", "model.label_smoothing", "scheduler", "trainer.gradient_clip_val",
            "trainer.gradient_clip_algorithm", "trainer.matmul_precision")  # fmt: skip
@@ -74,6 +77,8 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any], *, within_epoch: bo
         if _below(each.key, KINDS) or not _below(each.key, (*NUMBERS, *WHOLE_EPOCHS, *LENGTHS, *stopping)):
             raise _refused(each, "with another one it would be another run: start one without ckpt_path.")
     for each in found:
+        if each.key in GROUPED and isinstance(each.then, list) != isinstance(each.now, list):
+            raise _refused(each, "one number has one state for all blocks, a list has one for each.")
         if _below(each.key, START):
             raise _refused(each, "that matters where a run starts only.")
         if within_epoch and _below(each.key, WHOLE_EPOCHS):

@@ -24,6 +24,8 @@ GROUPS = ("trainer", "model", "network", "datamodule", "scheduler", "callbacks",
 """In an order in which a key comes before those that refer to it."""
 NEEDED = GROUPS[:4]
 """Groups without which there is no run."""
+TOLD = ("seed", "input_shape")
+"""What a model is told that its section does not say."""
 MODEL_CALL = "a function (network, hparams, *, seed, ...) that makes what is trained"
 NETWORK_CALL = "a function (image_shape, num_classes, ...) that makes a Sequential"
 
@@ -90,7 +92,7 @@ def _check_data(config: DictConfig) -> None:
 
 def _check_model(config: DictConfig) -> None:
     target = find_target(config)
-    own = {name: kind for name, kind in setting_kinds(target, positional=1).items() if name != "seed"}
+    own = {name: kind for name, kind in setting_kinds(target, positional=1).items() if name not in TOLD}
     kinds = {**own, **{name: key.kind for name, key in COMMON.items()}}
     given = [str(name) for name in config if name != "_target_"]
     with prefixed("model"):

@@ -36,6 +36,11 @@ TARGETS: dict[str, Keys] = {
         "hidden": Key(SIZES, "units of each hidden layer"),
         "activation": ACTIVATION,
     },
+    "targetprop.models.invertible_mlp.invertible_mlp": {
+        "depth": Key(whole(1), "number of layers, each as wide as the image has pixels"),
+        "widths": Key(SIZES | NULL, "of each layer, falling, in place of the depth"),
+        "slope": Key(number(above=0, most=1), "of the leaky ReLU below zero"),
+    },
     "targetprop.models.resnet.resnet": {
         "channels": Key(SOME_SIZES, "of each stage"),
         "blocks": Key(SOME_SIZES, "residual blocks in each stage"),

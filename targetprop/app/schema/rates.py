@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from targetprop.app.schedule import counts_steps, has_ended, refuse_plateau, with_length
-from targetprop.feedback.base import OptimizerSpec
+from targetprop.feedback.base import OptimizerSpec, each_of
 from targetprop.utils.errors import UserError
 
 STEPS = 10
@@ -30,7 +30,8 @@ def try_rates(make: Callable[[Optimizer], LRScheduler], f_optim: OptimizerSpec, 
     Raises:
         UserError: it cannot be made, or it leads to a rate that is none.
     """
-    optimizer = f_optim.build([torch.zeros(1, requires_grad=True)])
+    groups = max(len(each_of(f_optim.lr)), len(each_of(f_optim.eps or 1.0)))  # whether they fit is not known yet
+    optimizer = f_optim.build_by_block({str(n): [torch.zeros(1, requires_grad=True)] for n in range(groups)})
     length = MOST if epochs is None or epochs < 0 else min(epochs, MOST)
     make = with_length(make, STEPS * length, epochs) if length else make
     try:

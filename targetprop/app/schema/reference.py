@@ -18,6 +18,7 @@ from targetprop.app.schema import callbacks, datamodule, logger, model, network,
 from targetprop.app.schema.keys import Keys
 from targetprop.app.schema.plain import PLAIN
 from targetprop.feedback.base import OptimizerSpec
+from targetprop.learners import LEARNERS
 
 INTRODUCTION = """# Configuration
 
@@ -127,20 +128,20 @@ def _shown(value: Any) -> str:
 
 def _numbers() -> str:
     """The numbers of every algorithm, from the rules that have them and check them."""
-    rules: dict[Any, None] = {
-        type(rule): None for each in ALGORITHMS.values() for rule in (each.targets, each.feedback)
-    }
+    users: dict[Any, list[str]] = {}
+    for name, each in ALGORITHMS.items():
+        for rule in (each.targets, each.feedback):
+            users.setdefault(type(rule), []).append(name)
+    users |= {type(rule): [name] for name, rule in LEARNERS.items()}
     parts = [
         "### Numbers of algorithms\n",
         "A model has the numbers of its two rules; defaults are those of the rules, and `conf/model/` and "
         "`conf/settings/` have others for most models and networks. Any other number is refused.\n",
     ]
-    for rule in rules:
+    for rule, names in users.items():
         rows = [(f"`model.hparams.{each.name}`", *_said(rule, each)) for each in fields(rule) if _is_number(each)]
-        names = ", ".join(
-            f"`{name}`" for name, each in ALGORITHMS.items() if rule in map(type, (each.targets, each.feedback))
-        )
-        parts += [f"{rule.__name__} ({names}):\n", _markdown(rows)] if rows else []
+        listed = ", ".join(f"`{name}`" for name in names)
+        parts += [f"{rule.__name__} ({listed}):\n", _markdown(rows)] if rows else []
     rows = [(f"`model.hparams.f_optim.{each.name}`", *_said(OptimizerSpec, each)) for each in fields(OptimizerSpec)]
     parts += ["The forward optimiser `f_optim`, and the feedback's `b_optim` alike:\n", _markdown(rows)]
     return "\n".join(parts)

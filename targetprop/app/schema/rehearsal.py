@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import Mapping
@@ -40,7 +41,7 @@ def rehearse(config: DictConfig) -> None:
         with torch.device("meta"):
             network = cast(nn.Sequential, call("network.hparams", config.network, size.shape, size.classes))
             work = multiply_adds(network, size.shape)
-            learner = _learner(config.model, network)
+            learner = _learner(config.model, network, size)
     except UserError:
         if size.fixed:
             raise
@@ -78,9 +79,12 @@ def _refuse_other_blocks(callbacks: Mapping[str, Any], learner: Trainable) -> No
             require(found[0] in metrics, f"callbacks.{name!s}.monitor", " or ".join(metrics) or "a metric", found[0])
 
 
-def _learner(config: DictConfig, network: nn.Sequential) -> Trainable:
-    model = {key: value for key, value in plain(config).items() if key not in ("loss", "label_smoothing")}
+def _learner(config: DictConfig, network: nn.Sequential, size: Size) -> Trainable:
+    model = {
+        key: value for key, value in plain(config).items() if key not in ("loss", "label_smoothing", "feedback_epochs")
+    }
     make, hparams = get_method(model.pop("_target_")), model.pop("hparams")
+    model |= {"input_shape": size.shape} if "input_shape" in inspect.signature(make).parameters else {}
     made: Trainable = make(network, hparams, seed=0, **model)
     return made
 

@@ -1,0 +1,203 @@
+"""Rules that are no sweep of targets: a rule is a value, and has a learner that stands where a `Learner` does."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from targetprop.learners.dense import DenseBlock, bare_feedback, dense_blocks, run
+from targetprop.network.network import PairedNetwork
+from targetprop.step import Step, refuse_lost_gradient, sample_gradients
+from targetprop.utils.errors import UserError, no_such
+from targetprop.utils.inputs import Unchanged, check_batch, refuse_replicas
+from targetprop.utils.precision import Autocast, wide
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+
+    from targetprop.learner import Trainable
+    from targetprop.learners.dense import Activity
+    from targetprop.properties import Needs, Source
+
+R = TypeVar("R", bound="LearnerRule")
+
+
+@dataclass(frozen=True)
+class LearnerRule(ABC):
+    """A rule that is no sweep of targets. A value: a frozen dataclass with its own numbers.
+
+    Attributes:
+        source: where it was published.
+        needs: what it needs beside each block's own activity.
+    """
+
+    source: ClassVar[Source]
+    needs: ClassVar[Needs]
+
+    @abstractmethod
+    def start(self, network: nn.Sequential) -> Trainable:
+        """A learner of a network by this rule; its feedback weights are drawn by torch's generator.
+
+        Raises:
+            UserError: a network that the rule is not known for.
+        """
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """All settings, by name."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    def with_numbers(self: R, **numbers: Any) -> R:
+        """The same rule with other numbers.
+
+        Raises:
+            UserError: a number that it does not have, or a value that does not fit.
+        """
+        for name in numbers:
+            if name not in self.numbers:
+                raise no_such(name, self.numbers)
+        return replace(self, **numbers)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A forward call that waits for its `backward`."""
+
+    seen: list[Activity]
+    output: Tensor
+    watch: RemovableHandle
+    autocast: Autocast
+    unchanged: Unchanged
+
+
+class DenseLearner(nn.Module):
+    """What learners of fully connected blocks have in common: a forward pass without a graph from block to block.
+
+    Args:
+        network: a Sequential, cut into blocks as `PairedNetwork.of` says.
+        first_fed: number of the first block, from 0, that has feedback weights.
+
+    Raises:
+        UserError: a block is not fully connected.
+
+    Attributes:
+        network: with feedback weights of each block that the rule needs some of.
+        update_scale: None, since there is nothing that updates are a multiple of.
+        takes_narrow_types: whether it can learn where activations are bfloat16.
+    """
+
+    update_scale = None
+    needs: Needs
+    takes_narrow_types: ClassVar[bool] = True
+
+    def __init__(self, network: nn.Sequential, first_fed: int) -> None:
+        super().__init__()
+        if not isinstance(network, nn.Sequential):
+            raise UserError(f"expected an nn.Sequential, got {type(network).__name__}.", key="network")
+        self.network = PairedNetwork.of(network, "map", bare_feedback(first_fed))
+        self._call: _Call | None = None
+        dense_blocks(self.network.pairs)
+
+    def optimizer_parameters(self) -> list[nn.Parameter]:
+        """What your optimiser trains."""
+        return self.network.forward_parameters()
+
+    def own_optimizers(self) -> Iterable[torch.optim.Optimizer]:
+        """Those that are not yours; here there are none."""
+        return ()
+
+    def use_own_numbers(self) -> None:
+        """Have numbers take effect where a state brought those of another rule; here there are none."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Network output for x (batch, ...); in training mode also what `backward` needs.
+
+        Raises:
+            UserError: x is no batch that the network takes, or asks for a gradient, which there is none of.
+        """
+        if not (self.training and torch.is_grad_enabled()):
+            return self.network(x)
+        refuse_replicas(self)
+        check_batch(x, self.network.dims, self.network.forward_parameters())
+        if x.requires_grad:
+            raise UserError("this rule sends no error to its input: give it x.detach().", key="input")
+        autocast = Autocast.current(x.device)
+        if autocast.dtype is not None and not self.takes_narrow_types:
+            raise UserError(
+                "this rule needs differences of nearly equal numbers, which bfloat16 does not hold: train without "
+                "autocast, in float32.",
+                key="autocast",
+            )
+        with autocast.again():
+            seen = run(self.blocks, x)
+        output = seen[-1].h.detach().to(wide(seen[-1].h.dtype)).requires_grad_()
+        watch = output.register_post_accumulate_grad_hook(refuse_lost_gradient)
+        unchanged = Unchanged(x, self.network.parameters_as_analysed())
+        self._call = _Call(seen, output, watch, autocast, unchanged)
+        return output.clone()  # which the caller may change in place
+
+    def backward(
+        self,
+        loss: Tensor,
+        *,
+        labels: Tensor | None = None,
+        loss_of: Callable[[Tensor], Tensor] | None = None,
+        keep: bool = False,
+    ) -> Step:
+        """As `Learner.backward`.
+
+        Raises:
+            UserError: there was no forward pass in training mode since the last `backward`, the loss is of another, or
+                the batch or a weight has changed since.
+        """
+        call, self._call = self._call, None
+        if call is None:
+            raise UserError(
+                "call the learner on a batch first, in training mode and with gradients on.", key="backward"
+            )
+        call.unchanged.check(self.network.parameters_as_analysed())
+        call.watch.remove()
+        error = sample_gradients(loss, call.output)
+        with call.autocast.again():
+            return self.learn(call.seen, error, labels, keep)
+
+    @abstractmethod
+    def learn(self, seen: Sequence[Activity], error: Tensor, labels: Tensor | None, keep: bool) -> Step:
+        """Add the gradients of this batch.
+
+        Args:
+            seen: of every block; there is a graph within each.
+            error: dL/ds^N of each sample's own loss, (batch, ...).
+            labels: (batch,), if the caller gave them.
+            keep: whether the Step is to hold outputs and targets.
+        """
+
+    @property
+    def blocks(self) -> list[DenseBlock]:
+        """The blocks in forward order."""
+        self.network.refresh()
+        return dense_blocks(self.network.pairs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: they wait for no `backward`, whose graph belongs to the original."""
+        return {**vars(self), "_call": None}
+
+
+def add(parameter: Tensor | None, gradient: Tensor) -> None:
+    """Add to the `.grad` of a parameter, if it has one and is not frozen."""
+    if parameter is None or not parameter.requires_grad:
+        return
+    if parameter.grad is None:
+        parameter.grad = torch.empty_like(parameter, requires_grad=False).copy_(gradient)
+    else:
+        parameter.grad.add_(gradient)
+
+
+def mean_outputs(seen: Sequence[Activity]) -> Tensor:
+    """Of each block, (blocks,)."""
+    return torch.stack([each.h.detach().mean(dtype=wide(each.h.dtype)) for each in seen])
