@@ -209,6 +209,28 @@ class Learner(nn.Module):
         self.learning.between_steps(self.steps, step.feedback_losses)
         self.steps += 1
 
+    @torch.no_grad()
+    def learn_feedback(self, x: Tensor) -> Tensor:
+        """Train the feedback alone on a batch x (batch, ...), as before training; a step as any other, for the noise.
+
+        Forward weights get no gradient.
+
+        Returns:
+            The feedback losses as in `Step`, (blocks with feedback,).
+
+        Raises:
+            UserError: x is no batch that the network takes.
+        """
+        check_batch(x, self.network.dims, self.network.forward_parameters())
+        seen = self.keep_pass(self.network, x.detach(), self.noise, self.steps)
+        self.learning.before_sweep(seen)
+        learned = {block: self.learning.learn(seen, block) for block in reversed(self.network.fed_numbers)}
+        losses = [learned[block] for block in self.network.fed_numbers]
+        found = torch.stack(losses) if losses else x.new_zeros(0)
+        self.learning.between_steps(self.steps, found)
+        self.steps += 1
+        return found
+
     @property
     def plan(self) -> Hashable:
         """By what `compute` differs from step to step, but for numbers on the device."""

@@ -7,6 +7,15 @@ from collections.abc import Mapping
 from targetprop.algorithms.base import Algorithm
 from targetprop.algorithms.dtp import AMORTISED_DTP, DTP, FIXED_DTP, LEE_DTP, PARALLEL_DTP, TP, VANILLA_DTP
 from targetprop.algorithms.mirrors import DELTA_MIRROR, FEEDBACK_ALIGNMENT, KOLEN_POLLACK, WEIGHT_MIRROR
+from targetprop.algorithms.shibuya import (
+    ANALYTIC_DTP,
+    FW_DTP,
+    ITP,
+    SHIBUYA_DRL,
+    SHIBUYA_DTP,
+    SHIBUYA_L_DRL,
+    SHIBUYA_TP,
+)
 from targetprop.utils.errors import unknown
 
 ALGORITHMS: Mapping[str, Algorithm] = {
@@ -21,6 +30,13 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "kolen_pollack": KOLEN_POLLACK,
     "weight_mirror": WEIGHT_MIRROR,
     "delta_mirror": DELTA_MIRROR,
+    "fw_dtp": FW_DTP,
+    "itp": ITP,
+    "shibuya_tp": SHIBUYA_TP,
+    "shibuya_dtp": SHIBUYA_DTP,
+    "shibuya_drl": SHIBUYA_DRL,
+    "shibuya_l_drl": SHIBUYA_L_DRL,
+    "analytic_dtp": ANALYTIC_DTP,
 }
 """Algorithms by name."""
 
