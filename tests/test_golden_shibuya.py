@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Record:
     def model(self) -> nn.Sequential:
         sizes = self.meta("sizes")
         layers: list[nn.Module] = []
-        for number, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
+        for number, (inputs, outputs) in enumerate(itertools.pairwise(sizes), start=1):
             last = number == len(sizes) - 1
             kind = self.meta("last_act" if last else "F_act")
             layers += [nn.Linear(inputs, outputs, bias=False)]
@@ -153,4 +154,4 @@ def test_every_array_of_the_record(name: str) -> None:
 
 def test_all_files_are_here() -> None:
     kinds = {*RULES, *(f"{kind}_bn" for kind in RULES if kind != "tp")}
-    assert FILES == sorted(f"shibuya_{kind}" for kind in kinds)
+    assert sorted(f"shibuya_{kind}" for kind in kinds) == FILES

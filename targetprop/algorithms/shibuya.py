@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from targetprop.algorithms.base import Algorithm
 from targetprop.feedback.analytic import Analytic
-from targetprop.feedback.base import OptimizerSpec
 from targetprop.feedback.corrected_losses import corrected_drl, corrected_l_drl
 from targetprop.feedback.fixed_weights import FixedWeights, Identity
 from targetprop.feedback.losses import reconstruction

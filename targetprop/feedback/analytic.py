@@ -68,9 +68,10 @@ class AnalyticLearning(FeedbackLearning):
         return self.no_loss(seen, block)
 
     def explain(self, block: int) -> str:
-        assert self.network.pairs[block].linear is not None
-        held = self.network.pairs[block].linear.map
-        return "W^T times mean slopes" if held.weight.requires_grad else "feedback stays as it is, its weights are frozen"
+        part = self.network.pairs[block].linear
+        if part is None or part.map.weight.requires_grad:
+            return "closed form, W^T times mean slopes"
+        return "feedback stays as it is, its weights are frozen"
 
 
 def mean_slopes(seen: Pass, block: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -33,8 +34,8 @@ class TopDown(ByLoss):
     """
 
     loss: FeedbackLoss = field(default=reconstruction, metadata={"is_number": False})
-    feedback_training_iterations: int = 5  # type: ignore[assignment]
-    noise: float = 0.01  # type: ignore[assignment]
+    feedback_training_iterations: int | Sequence[int] = 5
+    noise: float | Sequence[float] = 0.01
     b_optim: OptimizerSpec = field(default_factory=lambda: OptimizerSpec(lr=1e-3))
     init_symmetric_weights: bool = field(default=False, init=False)
     gradient: Gradient = field(default="autograd", init=False)
