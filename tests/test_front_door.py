@@ -896,7 +896,7 @@ def train_step(learner: Learner) -> None:
     optimizer.zero_grad()
 
 
-LEARNING = [name for name in NAMES if name not in ("fixed_dtp", "feedback_alignment")]
+LEARNING = [name for name in NAMES if name not in ("fixed_dtp", "feedback_alignment", "fw_dtp", "itp")]
 
 
 def _of_its_own_state(learner: Learner, name: str) -> Learner:

@@ -2,7 +2,9 @@
 
 With linear feedback G(y) = V y of a block F, and input and output noise of the same small size, the loss is in the mean
 over the noise, but for a factor and a constant, the batch mean of ||V - J^T||^2, J the Jacobian of F. For F = act(W x)
-it is least at the batch mean of W^T diag(act'(W x)).
+it is least at the batch mean of W^T diag(act'(W x)). For convolutions, means over positions, too, it is so but for the
+border that padding makes. With pooling it is the minimiser for the windows of the clean pass, and so not quite that of
+L-DRL, whose noise moves maxima; where windows are averaged it is one for each unit by itself.
 
 This is derived here. Bao et al., "Efficient Target Propagation by Deriving Analytical Solution", AAAI 2024,
 https://doi.org/10.1609/aaai.v38i10.28977, publish an analytic solution of a loss that matches Jacobians; only their
@@ -98,7 +100,7 @@ def mean_slopes(seen: Pass, block: int) -> Tensor:
 def _check(pair: Pair) -> None:
     if pair.linear is None or pair.chain is None:
         raise UserError(
-            f"block {pair.name}: the closed form needs one linear map with weights, and behind it layers whose slopes "
-            "are known; use another rule, such as 'dtp'.",
+            f"block {pair.name}: the closed form of its feedback needs one linear map with weights, and behind it "
+            "layers whose slopes are known; use another rule, such as 'dtp'.",
             key="network",
         )

@@ -32,31 +32,39 @@ def corrected_l_drl(pair: Pair, trace: Trace, draw: Draw) -> Tensor:
     eps, eta = draw("input", trace.x), draw("output", trace.y)
     with torch.no_grad():
         noisy, context = pair.encode(trace.x + eps, trace.context)
-    from_input = _back(pair, trace, noisy, context)
-    from_output = _back(pair, trace, trace.y + eta, trace.context)
+        clean = pair.decode(trace.y, trace.context)
+    from_input = _corrected(pair, trace, pair.decode(noisy, context), clean)
+    from_output = _corrected(pair, trace, pair.decode(trace.y + eta, trace.context), clean)
     product = (eps * (from_input - trace.x)).sum()
     return ((from_output - trace.x).square().sum() / 2 - product) / len(eps)
 
 
-@NetworkLoss
-def corrected_drl(seen: Pass, block: int, draw: Draw) -> Tensor:
-    """||c(g(...c(g(y~)))) - s||^2, with y~ the network's output for s + eps, brought back block by block.
-
-    It asks for s, and not for s + eps: it pulls the response to noise towards zero.
-    """
+def _drl(seen: Pass, block: int, draw: Draw) -> Tensor:
     trace = seen.trace(block).detach()
     with torch.no_grad():
         back = seen.output_for(trace.x + draw("input", trace.x), block)
         for above in range(len(seen.network.pairs) - 1, block, -1):
-            upper = seen.trace(above).detach()
-            back = _back(seen.network.pairs[above], upper, back, upper.context)
-    back = _back(seen.network.pairs[block], trace, back, trace.context)
+            back = _back(seen, above, back)
+    back = _back(seen, block, back)
     return (back - trace.x).square().sum() / len(back)
 
 
-def _back(pair: Pair, trace: Trace, y: Tensor, context: object) -> Tensor:
-    """c(g(y)), y with the context of its own pass."""
-    assert isinstance(pair.feedback, HalvesFeedback)
+corrected_drl = NetworkLoss(_drl)
+"""||c(g(...c(g(y~)))) - s||^2, with y~ the network's output for s + eps, brought back block by block.
+
+It asks for s, and not for s + eps: it pulls the response to noise towards zero.
+"""
+
+
+def _back(seen: Pass, block: int, y: Tensor) -> Tensor:
+    """c(g(y)) of one block, on the clean pass."""
+    pair, trace = seen.network.pairs[block], seen.trace(block).detach()
     with torch.no_grad():
         clean = pair.decode(trace.y, trace.context)
-    return pair.feedback.correct(pair.decode(y, context), trace.x, clean)
+    return _corrected(pair, trace, pair.decode(y, trace.context), clean)
+
+
+def _corrected(pair: Pair, trace: Trace, v: Tensor, clean: Tensor) -> Tensor:
+    """c(v), `clean` being g(F(s))."""
+    assert isinstance(pair.feedback, HalvesFeedback)
+    return pair.feedback.correct(v, trace.x, clean)
