@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -176,10 +177,11 @@ def test_a_share_of_every_row_is_zero_and_moves_on_from_row_to_row(shape: tuple[
     assert torch.all(weight.flatten(1)[~rows] == 0.1)
 
 
+@pytest.mark.parametrize("make", [network, lambda: simple_vgg((3, 8, 8), 4, (5, 6))], ids=["mlp", "channels last"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("algorithm", [FW_DTP, SHIBUYA_DTP, SHIBUYA_DRL])
-def test_the_setting_reaches_the_weights(algorithm: Algorithm, kind: str) -> None:
-    learner = Learner(network(), algorithm.with_numbers(init=f"{kind}-2"))
+def test_the_setting_reaches_the_weights(algorithm: Algorithm, kind: str, make: Callable[[], nn.Sequential]) -> None:
+    learner = Learner(make(), algorithm.with_numbers(init=f"{kind}-2-sparse-0.2"))
     for pair in learner.network.trained:
         (weight,) = pair.feedback_parameters()
         assert 0 < float(weight.detach().abs().max()) < 0.05  # and as torch draws them, up to .3

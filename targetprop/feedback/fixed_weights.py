@@ -23,7 +23,8 @@ class FixedWeights(FeedbackRule):
     """Weights are drawn once, with an activation behind them: FW-DTP.
 
     Args:
-        init: how they are drawn, as `Start.of` reads it: "uniform-3" is the published default.
+        init: how weights start, KIND-K: 10^-K times what is uniform in [-1, 1], gaussian, orthogonal, eye or constant;
+            with -sparse-SHARE behind it that share of every row is zero. Published default: "uniform-3".
     """
 
     init: str = "uniform-3"

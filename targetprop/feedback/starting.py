@@ -85,10 +85,12 @@ class Start:
     @torch.no_grad()
     def set(self, weight: Tensor) -> None:
         """Set a feedback weight V, (inputs, units) or a kernel, drawing from torch's own generator."""
-        KINDS[self.kind](weight)
-        weight.mul_(10**-self.exponent)
+        made = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)  # in torch's own memory order
+        KINDS[self.kind](made)
+        made.mul_(10**-self.exponent)
         if self.sparse:
-            weight.mul_(_mask(weight.shape, self.sparse, weight.device).to(weight.dtype))
+            made.mul_(_mask(made.shape, self.sparse, made.device).to(made.dtype))
+        weight.copy_(made)
 
 
 def _mask(shape: torch.Size, share: float, device: torch.device) -> Tensor:

@@ -30,7 +30,8 @@ class TopDown(ByLoss):
     Args:
         loss: what the feedback is trained on.
         feedback_training_iterations, noise, noise_samples, b_optim: as those of `ByLoss`.
-        init: how weights start, as `Start.of` reads it: "uniform-2" is the published default.
+        init: how weights start, KIND-K: 10^-K times what is uniform in [-1, 1], gaussian, orthogonal, eye or constant;
+            with -sparse-SHARE behind it that share of every row is zero. Published default: "uniform-2".
     """
 
     loss: FeedbackLoss = field(default=reconstruction, metadata={"is_number": False})
