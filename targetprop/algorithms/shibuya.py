@@ -24,7 +24,7 @@ _SHIBUYA = Source(
     "Shibuya et al.", "Fixed-Weight Difference Target Propagation", 2023, "https://arxiv.org/abs/2212.10352"
 )
 
-_NUMBERS = TopDown(noise=0.1, init="uniform-1", b_optim=OptimizerSpec(lr=0.01))
+_NUMBERS = TopDown(noise=0.1, init="uniform-1", b_optim=OptimizerSpec(lr=3e-3))
 """Our own, as the published ones are too small for the networks here (docs/fixed_weights.md)."""
 
 FW_DTP = Algorithm(CorrectedTargets(), FixedWeights("uniform-1"), _SHIBUYA)
@@ -33,8 +33,15 @@ FW_DTP = Algorithm(CorrectedTargets(), FixedWeights("uniform-1"), _SHIBUYA)
 ITP = Algorithm(CorrectedTargets(), Identity(), _SHIBUYA)
 """ITP: feedback is the rectangular identity. It is linear: targets are proportional to beta, whatever it is."""
 
-SHIBUYA_TP = Algorithm(UncorrectedTargets(), replace(_NUMBERS, loss=reconstruction), _SHIBUYA)
-"""Target propagation, without a correction, as FW-DTP's authors compare with."""
+SHIBUYA_TP = Algorithm(
+    UncorrectedTargets(beta=30.0),
+    replace(_NUMBERS, loss=reconstruction, feedback_training_iterations=1, init="orthogonal-0"),
+    _SHIBUYA,
+)
+"""Target propagation, without a correction, as FW-DTP's authors compare with.
+
+Its first step is large and wants a small forward rate, since targets bring the errors of reconstruction along.
+"""
 
 SHIBUYA_DTP = Algorithm(CorrectedTargets(), replace(_NUMBERS, loss=reconstruction), _SHIBUYA)
 """Difference target propagation by the reconstruction loss, as FW-DTP's authors compare with."""
