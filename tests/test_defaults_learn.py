@@ -16,8 +16,10 @@ from targetprop.data import BatchLoader, digits
 from targetprop.models import simple_vgg
 
 LEAST = {"tp": 0.7, "fixed_dtp": 0.7, "parallel_dtp": 0.85}
+LEAST |= {"fw_dtp": 0.8, "itp": 0.7, "shibuya_tp": 0.7, "shibuya_dtp": 0.8, "shibuya_drl": 0.8, "shibuya_l_drl": 0.8}
+LEAST |= {"analytic_dtp": 0.9}
 """Test accuracy that is asked for, where it is not .95; chance is .1."""
-RATES = {"tp": 0.01}
+RATES = {"tp": 0.01, "shibuya_tp": 3e-3}
 """Forward rates, where it is not .04."""
 MAIN = Path(__file__).parents[1] / "main.py"
 
