@@ -272,13 +272,6 @@ def test_feedback_alone_wants_a_batch() -> None:
         learner.learn_feedback(torch.randn(0, 6))
 
 
-def test_feedback_alone_of_fixed_feedback_does_nothing() -> None:
-    learner = Learner(network(), "fw_dtp")
-    before = [p.clone() for p in learner.network.parameters()]
-    assert torch.equal(learner.learn_feedback(torch.randn(4, 6)), torch.zeros(2))
-    assert all(torch.equal(a, b) for a, b in zip(before, learner.network.parameters(), strict=True))
-
-
 def test_upper_feedback_learns_first_where_the_loss_looks_further() -> None:
     """The lower block's gradient is taken with what the upper one has just learned."""
     learner = Learner(network(), SHIBUYA_DRL.with_numbers(feedback_training_iterations=3, init="gaussian-0.5"))
