@@ -44,7 +44,7 @@ ORDER = (
 """Rooms, from the ground up."""
 ONLY: Mapping[str, tuple[str, ...]] = {
     "data": ("data", "utils"),
-    "models": ("models", "utils", "layers.residual", "layers.fixed"),
+    "models": ("models", "utils", "layers.residual", "layers.fixed", "layers.standardize"),
 }
 """Rooms that may import nothing else, whatever stands below them."""
 WORDS = re.compile(r"\bhparams|\b(?:trainer|datamodule)\.\w")

@@ -15,15 +15,18 @@ class Source:
 
     Attributes:
         authors: as one would cite them, e.g. "Lee et al.".
+        remark: what of the rule here is not from there, or not verified to be.
     """
 
     authors: str
     title: str
     year: int
     url: str
+    remark: str = ""
 
     def __str__(self) -> str:
-        return f"{self.authors}, “{self.title}”, {self.year}, {self.url}"
+        remark = f" ({self.remark})" if self.remark else ""
+        return f"{self.authors}, “{self.title}”, {self.year}, {self.url}{remark}"
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,27 @@ from targetprop.algorithms.mirrors import (
     WEIGHT_MIRROR,
 )
 from targetprop.algorithms.projections import DIRECT_FEEDBACK_ALIGNMENT, DRTP
+from targetprop.algorithms.shibuya import (
+    ANALYTIC_DTP,
+    FW_DTP,
+    ITP,
+    SHIBUYA_DRL,
+    SHIBUYA_DTP,
+    SHIBUYA_L_DRL,
+    SHIBUYA_TP,
+)
 from targetprop.feedback.after_targets import AfterTargets, DirectAfterTargets
 from targetprop.feedback.amortised import Amortised
+from targetprop.feedback.analytic import Analytic
 from targetprop.feedback.base import FeedbackLearning, FeedbackRule, OptimizerSpec
 from targetprop.feedback.by_loss import ByLoss
 from targetprop.feedback.delta_mirror import DeltaMirror
 from targetprop.feedback.fixed import Fixed
+from targetprop.feedback.fixed_weights import FixedWeights, Identity
 from targetprop.feedback.kolen_pollack import KolenPollack
 from targetprop.feedback.orthogonal import NearlyOrthogonal
 from targetprop.feedback.sign_symmetry import BatchwiseSignSymmetry, FixedSignSymmetry, UniformSignSymmetry
+from targetprop.feedback.top_down import TopDown
 from targetprop.feedback.weight_mirror import WeightMirror
 from targetprop.layers.activation import register_elementwise
 from targetprop.layers.base import FeedbackLayer, LayerRule, register
@@ -40,6 +52,7 @@ from targetprop.layers.fixed import FirstUnits
 from targetprop.layers.lookup import rule_of
 from targetprop.layers.residual import Residual
 from targetprop.layers.shape import Reshape
+from targetprop.layers.standardize import Standardize
 from targetprop.learner import Learner, Trainable, explain
 from targetprop.learners import LEARNERS
 from targetprop.learners.base import LearnerRule
@@ -54,6 +67,7 @@ from targetprop.step import Step
 from targetprop.targets.base import OutputSignal, TargetRule
 from targetprop.targets.direct import DirectTargets, HiddenLayerTargets
 from targetprop.targets.gauss_newton import GaussNewtonTargets
+from targetprop.targets.halves import CorrectedTargets, UncorrectedTargets
 from targetprop.targets.inverse import InverseTargets
 from targetprop.targets.layerwise import DifferenceTargets, PlainTargets
 from targetprop.targets.projections import DirectErrors, DirectLabels
@@ -63,6 +77,7 @@ from targetprop.version import __version__
 __all__ = [
     "ALGORITHMS",
     "AMORTISED_DTP",
+    "ANALYTIC_DTP",
     "BATCHWISE_SIGN_SYMMETRY",
     "DDTP_CONTROL",
     "DDTP_LINEAR",
@@ -75,8 +90,10 @@ __all__ = [
     "FEEDBACK_ALIGNMENT",
     "FIXED_DTP",
     "FIXED_SIGN_SYMMETRY",
+    "FW_DTP",
     "GAIT_PROP",
     "GAUSS_NEWTON",
+    "ITP",
     "KOLEN_POLLACK",
     "LEARNERS",
     "LEE_DTP",
@@ -85,6 +102,10 @@ __all__ = [
     "MEULEMANS_DTP",
     "MEULEMANS_LEE_DTP",
     "PARALLEL_DTP",
+    "SHIBUYA_DRL",
+    "SHIBUYA_DTP",
+    "SHIBUYA_L_DRL",
+    "SHIBUYA_TP",
     "TP",
     "UNIFORM_SIGN_SYMMETRY",
     "VANILLA_DTP",
@@ -92,9 +113,11 @@ __all__ = [
     "AfterTargets",
     "Algorithm",
     "Amortised",
+    "Analytic",
     "BatchwiseSignSymmetry",
     "Blocks",
     "ByLoss",
+    "CorrectedTargets",
     "CounterCurrent",
     "DeltaMirror",
     "DifferenceTargets",
@@ -108,8 +131,10 @@ __all__ = [
     "FirstUnits",
     "Fixed",
     "FixedSignSymmetry",
+    "FixedWeights",
     "GaussNewtonTargets",
     "HiddenLayerTargets",
+    "Identity",
     "InverseTargets",
     "KolenPollack",
     "LayerRule",
@@ -126,10 +151,13 @@ __all__ = [
     "Reshape",
     "Residual",
     "Source",
+    "Standardize",
     "Step",
     "TargetRule",
+    "TopDown",
     "Trace",
     "Trainable",
+    "UncorrectedTargets",
     "UniformSignSymmetry",
     "UserError",
     "WeightMirror",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from targetprop import Algorithm, DifferenceTargets, Fixed, Learner, UserError
 from targetprop.layers.fixed import Scale, Whitening
+from targetprop.layers.standardize import Standardize
 
 Make = Callable[[], nn.Module]
 Case = tuple[Make, tuple[int, ...]]
@@ -68,6 +69,7 @@ def norms() -> list[Case]:
         cases += [(made(batch, 4), shape), (made(batch, 4, affine=False, track_running_stats=False), shape)]
         cases += [(made(nn.GroupNorm, 2, 4), shape), (made(nn.GroupNorm, 1, 4, affine=False), shape)]
         cases += [(made(nn.LayerNorm, shape), shape), (made(nn.LayerNorm, shape[-1:], bias=False), shape)]
+        cases.append((made(Standardize), shape))
     return [*cases, (made(nn.LayerNorm, 4, elementwise_affine=False), (3, 4)), (made(nn.GroupNorm, 2, 4), (4,))]
 
 

@@ -274,7 +274,7 @@ def test_an_algorithm_looks_as_far_as_the_further_of_its_rules() -> None:
     far = {name for name, algorithm in ALGORITHMS.items() if algorithm.scope == "network"}
     assert far == {
         "drl", "ddtp_linear", "ddtp_rhl", "ddtp_control", "gauss_newton", "meulemans_dtp", "meulemans_lee_dtp",
-        "meulemans_dfa", "direct_feedback_alignment", "drtp",
+        "meulemans_dfa", "direct_feedback_alignment", "drtp", "shibuya_drl",
     }  # fmt: skip
     found: list[Scope] = [
         Algorithm(targets, feedback).scope

@@ -45,6 +45,8 @@ def gradients(network: str, name: str, deterministic: bool) -> list[Tensor]:
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("name", GENERAL)
 def test_the_same_gradients(name: str, network: str) -> None:
+    if (name, network) == ("analytic_dtp", "residual blocks"):
+        pytest.skip("its closed form is one of a single linear map")
     plain, deterministic = (gradients(network, name, mode) for mode in (False, True))
     assert plain
     for one, other in zip(plain, deterministic, strict=True):

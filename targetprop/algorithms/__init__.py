@@ -27,6 +27,15 @@ from targetprop.algorithms.mirrors import (
     WEIGHT_MIRROR,
 )
 from targetprop.algorithms.projections import DIRECT_FEEDBACK_ALIGNMENT, DRTP
+from targetprop.algorithms.shibuya import (
+    ANALYTIC_DTP,
+    FW_DTP,
+    ITP,
+    SHIBUYA_DRL,
+    SHIBUYA_DTP,
+    SHIBUYA_L_DRL,
+    SHIBUYA_TP,
+)
 from targetprop.utils.errors import unknown
 
 ALGORITHMS: Mapping[str, Algorithm] = {
@@ -55,6 +64,13 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "meulemans_dtp": MEULEMANS_DTP,
     "meulemans_lee_dtp": MEULEMANS_LEE_DTP,
     "meulemans_dfa": MEULEMANS_DFA,
+    "fw_dtp": FW_DTP,
+    "itp": ITP,
+    "shibuya_tp": SHIBUYA_TP,
+    "shibuya_dtp": SHIBUYA_DTP,
+    "shibuya_drl": SHIBUYA_DRL,
+    "shibuya_l_drl": SHIBUYA_L_DRL,
+    "analytic_dtp": ANALYTIC_DTP,
 }
 """Algorithms by name."""
 

@@ -34,6 +34,11 @@ class FeedbackChain(FeedbackLayer):
         if style == "lee":
             self.order.sort(key=lambda i: parts[i].is_activation)
 
+    def reordered(self, order: Sequence[int]) -> FeedbackChain:
+        """The same feedback for the same layers in this order."""
+        parts = list(self)
+        return FeedbackChain([parts[i] for i in order], self.style, self.ending)
+
     def __iter__(self) -> Iterator[FeedbackLayer]:
         return iter(cast(Sequence[FeedbackLayer], self.parts))
 

@@ -82,7 +82,7 @@ def nonlinear_power(
         at_beta, at_less = (
             dict(replace(targets, beta=beta).sweep(seen, signal)) for beta in (targets.beta, targets.beta / SMALLER)
         )
-        if targets.output_follows_loss:
+        if isinstance(targets, LayerwiseTargets) and targets.output_follows_loss:
             at_less[len(at_less) - 1] /= SMALLER  # the output block knows no step size
         pairs = [(at_beta[n] - SMALLER * at_less[n], at_beta[n]) for n in range(len(network.pairs))]
         return torch.stack([torch.stack([each.square().sum() for each in pair]) for pair in pairs])

@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from targetprop.layers.base import FeedbackLayer, Style
 from targetprop.layers.conv import ConvolutionFeedback
+from targetprop.layers.halves import HalvesFeedback
 from targetprop.layers.lookup import Opaque, is_hooked, not_in_place, rule_of
 from targetprop.layers.sequence import BranchedRule, FeedbackChain, feedback_to_below, leaves
 from targetprop.network.blocks import cut, opened, pool_first
@@ -233,9 +234,8 @@ def restore(pair: Pair, given: nn.Sequential) -> None:
         return
     order = [layers.index(layer) for layer in given]
     pair.block = nn.Sequential(*given)
-    if isinstance(feedback, FeedbackChain):
-        parts = list(feedback)
-        pair.feedback = FeedbackChain([parts[i] for i in order], feedback.style, feedback.ending)
+    if isinstance(feedback, FeedbackChain | HalvesFeedback):
+        pair.feedback = feedback.reordered(order)
 
 
 def _children(containers: Iterable[nn.Module]) -> list[list[nn.Module]]:

@@ -64,15 +64,16 @@ def least_memory(network: nn.Module, weights: Iterable[Tensor], shape: tuple[int
         batch: images in a step.
     """
     sizes = [math.prod(shape)]
+    images = torch.zeros(2, *shape, device="meta")  # two, as some layers take no single one
 
     def note(layer: nn.Module, given: object, made: object) -> None:
         if isinstance(made, Tensor):
-            sizes.append(made.numel())
+            sizes.append(made.numel() // len(images))
 
     hooks = [each.register_forward_hook(note) for each in network.modules()]
     training = network.training
     with torch.no_grad():
-        network.eval()(torch.zeros(1, *shape, device="meta"))
+        network.eval()(images)
     network.train(training)
     for hook in hooks:
         hook.remove()

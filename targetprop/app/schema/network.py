@@ -5,6 +5,7 @@ from __future__ import annotations
 from targetprop.app.schema.keys import Key, Keys
 from targetprop.app.schema.kinds import NULL, TRUTH, WORD, Kind, choice, list_of, number, whole
 from targetprop.models.activations import ACTIVATIONS
+from targetprop.models.mlp import NORMS
 
 SIZES = list_of(whole(1), "whole numbers, 1 or more")
 SOME_SIZES = Kind(f"{SIZES.expected}, not empty", lambda given: bool(given) and SIZES.takes(given))
@@ -35,6 +36,7 @@ TARGETS: dict[str, Keys] = {
     "targetprop.models.mlp.mlp": {
         "hidden": Key(SIZES, "units of each hidden layer"),
         "activation": ACTIVATION,
+        "norm": Key(choice(*NORMS) | NULL, "which units are standardised over the batch, behind their activation"),
     },
     "targetprop.models.invertible_mlp.invertible_mlp": {
         "depth": Key(whole(1), "number of layers, each as wide as the image has pixels"),
