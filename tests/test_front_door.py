@@ -900,7 +900,8 @@ def train_step(learner: Learner) -> None:
     optimizer.zero_grad()
 
 
-LEARNING = [name for name in NAMES if name not in ("fixed_dtp", "feedback_alignment")]
+STILL = ("fixed_dtp", "feedback_alignment", "gauss_newton", "meulemans_dfa")
+LEARNING = [name for name in NAMES if name not in STILL]
 
 
 def _of_its_own_state(learner: Learner, name: str) -> Learner:

@@ -95,8 +95,10 @@ class Blocks(Sequence[nn.Sequential]):
 
 def _without_memory(block: nn.Sequential, x: Tensor) -> Tensor:
     """The block's output for a tensor on the meta device, with its weights and statistics there, too."""
-    own = [*block.named_parameters(remove_duplicate=False), *block.named_buffers(remove_duplicate=False)]
-    state = {name: torch.empty_like(tensor, device="meta") for name, tensor in own}
+    state = {}
+    for place, layer in block.named_modules():  # each once, whatever weights they share: torch would mix them up
+        for name, tensor in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)):
+            state[f"{place}.{name}" if place else name] = torch.empty_like(tensor, device="meta")
     with torch.no_grad():
         y: Tensor = torch.func.functional_call(block, state, (x,), tie_weights=False)
     return y
