@@ -173,9 +173,9 @@ class Learner(nn.Module):
     def learn_feedback(self, x: Tensor) -> Tensor:
         """Train the feedback alone on a batch x (batch, ...), of which no labels are needed; in training mode.
 
-        Forward weights and their `.grad` stay as they are; running statistics follow the batch, as in any pass. It
-        counts as a step: its noise is its own, and a state holds it. Published experiments do so for whole epochs,
-        before and between those of training.
+        Forward weights and their `.grad` stay as they are; running statistics follow the batch, as in any pass. This is
+        a step with noise of its own, and a state holds it. Published experiments do so for whole epochs, before and
+        between those of training.
 
         Returns:
             The feedback loss of each block with feedback, as in `Step`.

@@ -322,7 +322,20 @@ def test_shapes_are_found_without_touching_the_network() -> None:
     blocks = Blocks([nn.Sequential(nn.Flatten(), nn.Linear(8, 5), norm), nn.Sequential(nn.Linear(5, 2), nn.Tanh())])
     assert [tuple(blocks.output_shape(n)) for n in (0, 1, -1)] == [(5,), (2,), (2,)]
     assert int(norm.num_batches_tracked or 0) == 0
+    assert all(each.device.type == "cpu" for block in blocks for each in block.parameters())
     assert float(norm.running_mean.abs().sum()) == 0  # type: ignore[union-attr]
+
+
+def test_shapes_are_found_where_layers_or_weights_stand_twice() -> None:
+    shared, other = nn.Linear(4, 4), nn.Linear(4, 4)
+    other.weight = shared.weight
+    block = nn.Sequential(shared, nn.Tanh(), shared, other, nn.utils.parametrizations.weight_norm(nn.Linear(4, 2)))
+    before = [p.detach().clone() for p in block.parameters()]
+    assert tuple(Blocks([block]).output_shape(0)) == (2,)
+    for old, new in zip(before, block.parameters(), strict=True):
+        assert torch.equal(old, new)
+    assert shared.weight is other.weight
+    assert block(torch.zeros(3, 4)).shape == (3, 2)
 
 
 @pytest.mark.parametrize(
