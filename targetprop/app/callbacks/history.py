@@ -12,13 +12,13 @@ from torchmetrics import Metric
 
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.measurements import Measurements
+from targetprop.app.callbacks.picture import Picture
 from targetprop.app.report.curves import draw_curves
-from targetprop.app.unwritten import or_told
 
 log = logging.getLogger(__name__)
 
 
-class History(L.Callback):
+class History(Picture):
     """Keeps every epoch's metrics and training time, through resumes too, and draws `curves.png` from them.
 
     The picture is drawn at the end, also of a run that fails, and in between at most once in `redraw_seconds`.
@@ -28,7 +28,8 @@ class History(L.Callback):
         self.path = Path(path)
         self.redraw_seconds = redraw_seconds
         self.epochs: list[dict[str, float]] = []
-        self._epoch_start = self._drawn = time.monotonic()
+        self.start_clock()
+        self._epoch_start = time.monotonic()
         self._validation_seconds = self._validation_start = 0.0
         self._validated = False
         self._carried = 0.0  # seconds of a running epoch that an earlier process spent on it
@@ -64,24 +65,13 @@ class History(L.Callback):
         metrics["seconds"] = time.monotonic() - self._epoch_start - self._validation_seconds
         self.epochs.append(metrics)
         log.info(_line(metrics, trainer.max_epochs))
-        if time.monotonic() - self._drawn > self.redraw_seconds:
-            self.draw(trainer)
+        self.redraw(trainer)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw the final curves."""
-        self.draw(trainer)
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Draw what there is."""
-        self.draw(trainer)
-
-    def draw(self, trainer: L.Trainer) -> None:
-        """Draw the epochs so far; where that cannot be written the run goes on."""
-        self._drawn = time.monotonic()
-        if self.epochs and trainer.is_global_zero:
+    def paint(self, trainer: L.Trainer) -> None:
+        """Draw the epochs so far."""
+        if self.epochs:
             measured = find_callback(trainer, Measurements)
-            with or_told(self.path):
-                draw_curves(self.path, self.epochs, measured.rows if measured else [])
+            draw_curves(self.path, self.epochs, measured.rows if measured else [])
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, and what is known of the running epoch."""
