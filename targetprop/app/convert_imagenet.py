@@ -30,14 +30,22 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from targetprop.data.files import md5_of
-from targetprop.data.imagenet32 import CLASSES, SHAPE, SUMS_FILE, TEST_FILE, TEST_FOLDERS, TRAIN_FILES, TRAIN_FOLDERS
+from targetprop.data.imagenet32 import (
+    CLASSES,
+    CLASSES_FILE,
+    SHAPE,
+    SUMS_FILE,
+    TEST_FILE,
+    TEST_FOLDERS,
+    TRAIN_FILES,
+    TRAIN_FOLDERS,
+)
 from targetprop.data.pickles import MOST
 from targetprop.data.sums import read_sums, write_sums
 from targetprop.utils.errors import UserError, require
 from targetprop.utils.files import whole_file
 
 SUFFIXES = {".jpeg", ".jpg", ".png"}
-LISTED = "classes.txt"
 NAMED = 10
 """How many unreadable images a message names."""
 
@@ -133,7 +141,7 @@ def _list_classes(classes: Sequence[str], target: Path, parts: Sequence[Part]) -
         require(bool(part.names), str(part.folder), images, f"none for {part.file.name}")
         most = MOST // (2 * math.prod(SHAPE))  # so that the file can be read again
         require(len(part.names) <= most, str(part.folder), f"at most {most:,} images a file", len(part.names))
-    listed, text = target / LISTED, "".join(f"{name}\n" for name in classes).encode()
+    listed, text = target / CLASSES_FILE, "".join(f"{name}\n" for name in classes).encode()
     placed = [part.file for part in parts if part.file.is_file()]
     if listed.is_file() and listed.read_bytes() != text:
         raise UserError(f"{listed}: it names other classes than SOURCE has. Choose another TARGET.")

@@ -1,6 +1,6 @@
 """Images in memory: reading published data sets, augmenting on the device, batches for any training loop."""
 
-from targetprop.data import cifar10, digits, fashion_mnist, imagenet32, mnist
+from targetprop.data import cifar10, cifar100, digits, fashion_mnist, imagenet32, mnist, svhn, tiny_imagenet
 from targetprop.data.archive import Archive
 from targetprop.data.augment import Augmentation, normalize, random_crop, random_flip
 from targetprop.data.images import Images, Selection, Splits
@@ -15,6 +15,7 @@ __all__ = [
     "Selection",
     "Splits",
     "cifar10",
+    "cifar100",
     "digits",
     "fashion_mnist",
     "imagenet32",
@@ -23,4 +24,6 @@ __all__ = [
     "normalize",
     "random_crop",
     "random_flip",
+    "svhn",
+    "tiny_imagenet",
 ]

@@ -75,7 +75,7 @@ class Archive(Published):
 
     def fetch(self, names: list[str], target: Path) -> None:
         """Download the archive and unpack the files `names` of its folder."""
-        packed = _download(self.url, self.md5, target / "archive")
+        packed = download(self.url, self.md5, target / "archive")
         self.unpack(packed, names, target)
         packed.unlink()
 
@@ -108,12 +108,12 @@ class SingleFiles(Published):
     def fetch(self, names: list[str], target: Path) -> None:
         """Download each of the files `names`."""
         for name in names:
-            downloaded = _download(self.url + name, self.files[name], target / "download")
+            downloaded = download(self.url + name, self.files[name], target / "download")
             shutil.copyfile(downloaded, target / name)  # pooch's own file can be read by its owner alone
             downloaded.unlink()
 
 
-def _download(url: str, md5: str, path: Path) -> Path:
+def download(url: str, md5: str, path: Path) -> Path:
     """Download `url` into the file `path`, and return the path.
 
     Raises:

@@ -46,7 +46,8 @@ def load(data_dir: Path | str, download: bool = True, *, labels: str = "fine") -
         raise unknown("labels", labels, LABELS)
     files = locate(ARCHIVE, Path(data_dir), download)
     classes = load_names(files["meta"], f"{labels}_label_names", LABELS[labels], ARCHIVE.most)
-    return files.noted(Splits(*(_read(files[part], labels, classes) for part in ("train", "test"))))
+    train, test = (_read(files[part], labels, classes) for part in ("train", "test"))
+    return files.noted(Splits(train, test))
 
 
 def _read(path: Path, labels: str, classes: tuple[str, ...]) -> Images:

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ MATRIX, PACKED = 14, 15
 """Types of elements."""
 TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 """Types of elements that hold numbers."""
+ORDERS = {b"IM": "<", b"MI": ">"}
+"""Orders of bytes, by how the head ends."""
 PLAIN = range(6, 16)
 """Classes of variables that are arrays of numbers, from double to uint64."""
 SMALL = 2**16
@@ -43,18 +45,18 @@ class _Source:
     read: Callable[[int], bytes]
     order: str
 
-    def exactly(self, count: int) -> bytes:
+    def exactly(self, count: int) -> bytearray:
         content = bytearray()
         while len(content) < count and (chunk := self.read(min(CHUNK, count - len(content)))):
             content += chunk
         if len(content) != count:
             raise ValueError("it ends too early")
-        return bytes(content)
+        return content
 
-    def numbers(self, form: str, content: bytes) -> tuple[int, ...]:
+    def numbers(self, form: str, content: bytearray) -> tuple[int, ...]:
         return struct.unpack(self.order + form, content)
 
-    def element(self, most: int) -> tuple[int, bytes]:
+    def element(self, most: int) -> tuple[int, bytearray]:
         """Type and content of an element of at most so many bytes."""
         head = self.exactly(8)
         kind, size = self.numbers("II", head)
@@ -84,7 +86,7 @@ def load_mat(path: Path, names: tuple[str, ...], most: int) -> Mapping[str, NDAr
     refuse_large(path, most)
     try:
         with path.open("rb") as file:
-            found = dict(_variables(file.read, names, most))
+            found = dict(_variables(file, names, most))
         missing = [name for name in names if name not in found]
         if missing:
             raise ValueError(f"it lacks the variable {', '.join(missing)}")
@@ -96,33 +98,29 @@ def load_mat(path: Path, names: tuple[str, ...], most: int) -> Mapping[str, NDAr
     return found
 
 
-def _variables(read: Callable[[int], bytes], names: tuple[str, ...], most: int) -> Iterator[tuple[str, NDArray[Any]]]:
-    head = _Source(read, "<").exactly(HEAD)
-    orders = {b"IM": "<", b"MI": ">"}
-    if head[126:] not in orders:
+def _variables(file: IO[bytes], names: tuple[str, ...], most: int) -> Iterator[tuple[str, NDArray[Any]]]:
+    head = file.read(HEAD)
+    if len(head) < HEAD or head[126:] not in ORDERS:
         raise ValueError("it does not begin as one")
-    file = _Source(read, orders[head[126:]])
-    while start := read(8):
-        if len(start) < 8:
-            raise ValueError("it ends too early")
-        kind, size = file.numbers("II", start)
-        if kind not in (MATRIX, PACKED) or size > most:
-            raise ValueError(f"it has an element of type {kind} and {size:,} bytes")
-        content = file.exactly(size)
+    source = _Source(file.read, ORDERS[head[126:]])
+    while start := file.read(8):
+        kind, size = source.numbers("II", bytearray(start))
+        place = file.tell()
         if kind == PACKED:
-            inner = _Source(_unpacking(content), file.order)
-            kind, size = inner.numbers("II", inner.exactly(8))
-            if kind != MATRIX or size > most:
-                raise ValueError(f"it has a packed element of type {kind} and {size:,} bytes")
+            packed = _Source(_unpacking(file, size), source.order)
+            inner, _ = packed.numbers("II", packed.exactly(8))
+            variable = _variable(packed, inner, names, most)
         else:
-            inner = _Source(_from(content), file.order)
-        variable = _variable(inner, names, most)
+            variable = _variable(source, kind, names, most)
         if variable is not None:
             yield variable
+        file.seek(place + size)
 
 
-def _variable(source: _Source, names: tuple[str, ...], most: int) -> tuple[str, NDArray[Any]] | None:
-    """Name and numbers of a variable; None if it is not wanted."""
+def _variable(source: _Source, kind: int, names: tuple[str, ...], most: int) -> tuple[str, NDArray[Any]] | None:
+    """Name and numbers of a variable, whose type and length have been read; None if it is not wanted."""
+    if kind != MATRIX:
+        raise ValueError(f"it has an element of type {kind} in place of a variable")
     (_, flags), (_, sizes), (_, name) = (source.element(SMALL) for _ in range(3))
     title = name.decode("latin1")
     if title not in names:
@@ -141,26 +139,22 @@ def _variable(source: _Source, names: tuple[str, ...], most: int) -> tuple[str, 
     return title, np.frombuffer(content, dtype).reshape(shape, order="F")
 
 
-def _from(content: bytes) -> Callable[[int], bytes]:
-    place = 0
-
-    def read(count: int) -> bytes:
-        nonlocal place
-        place += count
-        return content[place - count : place]
-
-    return read
-
-
-def _unpacking(content: bytes) -> Callable[[int], bytes]:
-    """Gives what is packed by zlib, piece by piece: never more than is asked for is in memory."""
+def _unpacking(file: IO[bytes], size: int) -> Callable[[int], bytes]:
+    """Gives what is packed by zlib in the next `size` bytes, piece by piece: no more than is asked for is in memory."""
     unpacker = zlib.decompressobj()
-    waiting = content
+    waiting, left = b"", size
 
     def read(count: int) -> bytes:
-        nonlocal waiting
-        piece = unpacker.decompress(waiting, count)
-        waiting = unpacker.unconsumed_tail
+        nonlocal waiting, left
+        piece = b""
+        while not piece and not unpacker.eof:
+            if not waiting:
+                waiting = file.read(min(CHUNK, left))
+                left -= len(waiting)
+            if not waiting:
+                break
+            piece = unpacker.decompress(waiting, count)
+            waiting = unpacker.unconsumed_tail
         return piece
 
     return read

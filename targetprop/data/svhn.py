@@ -1,11 +1,12 @@
-"""SVHN (Netzer et al. 2011), cropped digits: 73,257 training and 26,032 test images of 3x32x32 pixels, and 531,131 more.
+"""SVHN (Netzer et al. 2011): 73,257 training, 26,032 test and 531,131 extra images of 3x32x32 pixels, house numbers.
 
-Digits of house numbers, in the centre of each image. Not to be used for other than non-commercial purposes, as its page
-says.
+These are its cropped digits: the digit that an image is classed by stands in its centre. For non-commercial use, as its
+page says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,19 +57,23 @@ def load(data_dir: Path | str, download: bool = True, *, extra: bool = False) ->
         most=MOST,
     )
     files = locate(published, Path(data_dir), download)
-    train, test = (_read(files[name]) for name in (TRAIN_FILE, TEST_FILE))
-    if extra:
-        more = _read(files[EXTRA_FILE])
-        train = tuple(torch.cat(pair) for pair in zip(train, more, strict=True))
-    return files.noted(Splits(Images(*train, CLASSES), Images(*test, CLASSES)))
+    train = [_read(files[name]) for name in (TRAIN_FILE, EXTRA_FILE) if name in files]
+    return files.noted(Splits(_images(train), _images([_read(files[TEST_FILE])])))
 
 
-def _read(path: Path) -> tuple[Tensor, ...]:
+def _images(parts: Sequence[tuple[Tensor, Tensor]]) -> Images:
+    pixels, labels = (torch.cat(each) if len(parts) > 1 else each[0] for each in zip(*parts, strict=True))
+    return Images(pixels, labels, CLASSES)
+
+
+def _read(path: Path) -> tuple[Tensor, Tensor]:
     """Pixels uint8 (N, 3, 32, 32) and labels int64 (N,) of a file, which has them as (32, 32, 3, N) and (N, 1)."""
     content = load_mat(path, ("X", "y"), MOST)
     pixels, labels = content["X"], content["y"]
     if not (pixels.dtype == np.uint8 and pixels.ndim == 4 and pixels.shape[:3] == (32, 32, 3) and pixels.shape[3]):
-        raise UserError(f"{path}: 'X': expected a uint8 array of shape (32, 32, 3, N), got {pixels.dtype} {pixels.shape}")
+        raise UserError(
+            f"{path}: 'X': expected a uint8 array of shape (32, 32, 3, N), got {pixels.dtype} {pixels.shape}"
+        )
     count = pixels.shape[3]
     if labels.size != count:
         raise UserError(f"{path}: 'y': expected {count} labels, got an array of shape {labels.shape}")

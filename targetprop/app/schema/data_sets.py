@@ -29,6 +29,9 @@ SIZES: Mapping[str, Size] = {
     "targetprop.data.mnist.load": Size((1, 28, 28), 10, 60_000, 10_000, fixed=False),
     "targetprop.data.fashion_mnist.load": Size((1, 28, 28), 10, 60_000, 10_000, fixed=False),
     "targetprop.data.cifar10.load": Size((3, 32, 32), 10, 50_000, 10_000),
+    "targetprop.data.cifar100.load": Size((3, 32, 32), 100, 50_000, 10_000),
+    "targetprop.data.svhn.load": Size((3, 32, 32), 10, 73_257, 26_032),
+    "targetprop.data.tiny_imagenet.load": Size((3, 64, 64), 200, 100_000, 10_000, fixed=False),
     "targetprop.data.imagenet32.load": Size((3, 32, 32), 1000, 1_281_167, 50_000, fixed=False),
 }
 """By the import path of what reads them."""
