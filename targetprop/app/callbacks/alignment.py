@@ -18,7 +18,7 @@ from targetprop.measure.alignment import angle, backprop_gradients, block_gradie
 from targetprop.utils.errors import UserError, require_whole
 
 if TYPE_CHECKING:
-    from targetprop.app.module import Classifier
+    from targetprop.app.module import TaskModule
     from targetprop.network.network import PairedNetwork
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Alignment(Measurements):
         updates = block_gradients(learner.network)
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
             _restore(self._random_state, x.device)
-            gradients = backprop_gradients(learner.network, x, y, cast("Classifier", pl_module).loss)
+            gradients = backprop_gradients(learner.network, x, y, cast("TaskModule", pl_module).loss)
         if distributed := distributed_of(learner):
             distributed.average_over_rows(gradients)
         values: dict[str, float] = {}

@@ -14,7 +14,7 @@ from targetprop.learner import Learner
 from targetprop.measure.genuineness import nonlinear_power, ratio
 
 if TYPE_CHECKING:
-    from targetprop.app.module import Classifier
+    from targetprop.app.module import TaskModule
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Genuineness(Measurements):
         if self._batch is None:
             return
         (x, y), self._batch = (each[:MOST] for each in self._batch), None
-        module = cast("Classifier", pl_module)
+        module = cast("TaskModule", pl_module)
         learner = cast(Learner, module.learner)
         found = nonlinear_power(learner.network, learner.algorithm.targets, x, lambda output: module.loss(output, y))
         if found is None:
