@@ -30,17 +30,24 @@ class Located(dict[str, Path]):
         self.title = title
         self.changed = changed
 
+    @property
+    def note(self) -> str:
+        """Which of them are not the published ones; empty if all are."""
+        return f"{self.title}: {self._names} are not the published files" if self.changed else ""
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(path.name for path in self.changed)
+
     def noted(self, splits: Splits) -> Splits:
         """What has been read of the files; with one warning and a note for the results where some are others."""
-        if not self.changed:
-            return splits
-        names = ", ".join(path.name for path in self.changed)
-        warnings.warn(
-            f"{self.title}: in {self.changed[0].parent} the checksums of {names} are not the published ones. "
-            "The files are used as they are.",
-            stacklevel=2,
-        )
-        return replace(splits, note=f"{self.title}: {names} are not the published files")
+        if self.changed:
+            warnings.warn(
+                f"{self.title}: in {self.changed[0].parent} the checksums of {self._names} are not the published ones. "
+                "The files are used as they are.",
+                stacklevel=2,
+            )
+        return replace(splits, note=self.note)
 
 
 def locate(published: Published, data_dir: Path, download: bool) -> Located:
