@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from targetprop.data.examples import Examples, ExampleSplits
-from targetprop.utils.errors import UserError, require
+from targetprop.utils.errors import UserError
 from targetprop.utils.text import shown
 
 PAIR = "pairs of an input and a target"
@@ -159,8 +159,9 @@ def _names(labels: Tensor, classes: int | Sequence[str] | None) -> tuple[str, ..
 
 
 def _check_range(labels: Tensor, where: str, names: tuple[str, ...]) -> None:
-    outside = ((labels < 0) | (labels >= len(names))).nonzero()
-    if labels.is_floating_point() or len(outside):
-        number = int(outside[0]) if len(outside) else 0
+    whole = not labels.is_floating_point()
+    outside = ((labels < 0) | (labels >= len(names))).nonzero() if whole else torch.zeros(1, 1, dtype=torch.long)
+    if len(outside):
+        number = int(outside[0])
         found = f"{labels[number].tolist()} in example {number}"
-        require(False, where, f"labels in 0..{len(names) - 1}", found)
+        raise UserError(f"{where}: expected labels in 0..{len(names) - 1}, got {found}")
