@@ -316,9 +316,6 @@ def build_module(config: DictConfig, datamodule: HeldDataModule) -> TaskModule:
     """
     with prefixed("datamodule"):
         shape, outputs = datamodule.shape, datamodule.outputs
-    network = call("network.hparams", config.network, shape, outputs)
-    _show_images(network, datamodule)
-    work = multiply_adds(network, shape)  # before there is a learner, which minds who runs its network
     task: Task = build(config.task)
     model = plain(config.model)
     with prefixed("model"):
@@ -327,6 +324,9 @@ def build_module(config: DictConfig, datamodule: HeldDataModule) -> TaskModule:
         refuse_unknown(model, ["_target_", "loss", "label_smoothing", *own])
         loss = _loss(model.pop("loss", task.loss), model.pop("label_smoothing", 0.0))
     task.check(datamodule, loss)
+    network = call("network.hparams", config.network, shape, outputs)
+    _show_images(network, datamodule)
+    work = multiply_adds(network, shape)  # before there is a learner, which minds who runs its network
     hparams = model.pop("hparams")
     f_optim = forward_optimizer(hparams)
     learner: Trainable = get_method(model.pop("_target_"))(network, hparams, seed=config.seed, **model)

@@ -32,9 +32,10 @@ def compose_once(tmp_path_factory: pytest.TempPathFactory) -> Compose:
 
 def _compose(directory: Path, *overrides: str, output: str = "run") -> DictConfig:
     GlobalHydra.instance().clear()
+    mlp = {"network=mlp", "network=small_mlp", "datamodule=teacher"} & set(overrides)
     small = [
         f"output_dir={directory / output}",
-        "network.hparams.channels=[4,6]",
+        "network.hparams.hidden=[8,6]" if mlp else "network.hparams.channels=[4,6]",
         "trainer.max_epochs=1",
         "trainer.limit_train_batches=3",
         "trainer.enable_progress_bar=false",

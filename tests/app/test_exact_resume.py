@@ -41,10 +41,13 @@ MODELS = {
     "adam": ["model=dtp", "model.hparams.b_optim.type=adam", "model.hparams.b_optim.momentum=0"],
     "batch norm": ["model=amortised_dtp", "network=norm_vgg"],
     "schedule by steps": ["model=amortised_dtp", "scheduler=one_cycle"],
-}
+    "regression": ["model=dtp", "datamodule=teacher", "datamodule.load.train=1000"],
+    "own data": ["model=dtp", "datamodule=own", "datamodule.dataset=own_data.vectors", "datamodule.batch_size=32",
+                 "network=mlp"],
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["dtp", "amortised", "schedule by steps"])
+@pytest.mark.parametrize("name", ["dtp", "amortised", "schedule by steps", "regression", "own data"])
 def test_a_run_goes_on_from_any_step(compose: Compose, tmp_path: Path, name: str) -> None:
     settings = (*QUICK, *MODELS[name])
     train(compose(*settings, EVERY_STEP % (tmp_path / "steps"), output="whole"))
