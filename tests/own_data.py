@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -55,8 +57,13 @@ def one_number() -> TensorDataset:
     return TensorDataset(x, 1000 + x.sum(1))
 
 
-def stream() -> IterableDataset[Pair]:
-    return IterableDataset()
+class Stream(IterableDataset[Pair]):
+    def __iter__(self) -> Iterator[Pair]:
+        return iter([(torch.zeros(5), 0)])
+
+
+def stream() -> Stream:
+    return Stream()
 
 
 def labels_out_of_range() -> TensorDataset:

