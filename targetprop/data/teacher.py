@@ -12,14 +12,14 @@ from targetprop.data.examples import Examples, ExampleSplits
 from targetprop.data.keyed import Stream, keyed_generator
 from targetprop.utils.errors import is_number, require, require_whole
 
-GAIN = 2.0
+GAIN = 1.5
 """Weights of the teacher are of the variance GAIN^2 / fan-in, which drives its tanh far from where it is linear."""
 
 
 def load(
     *,
-    inputs: int = 32,
-    hidden: Sequence[int] = (64, 64),
+    inputs: int = 16,
+    hidden: Sequence[int] = (32, 32),
     outputs: int = 8,
     train: int = 10_000,
     test: int = 2_000,

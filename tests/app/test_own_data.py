@@ -104,7 +104,7 @@ def test_targets_far_from_0_lose_nothing(compose: Compose) -> None:
         (own("numbers", "task=regression", "callbacks=legacy"), r"^callbacks\.accuracy_floor: it reads train/accuracy"),
         (["datamodule=teacher", "callbacks.best.monitor=val/accuracy"], r"^callbacks\.best\.monitor: .*val/r2"),
         (["datamodule=teacher", "datamodule.load.hidden=3"], r"^datamodule\.load\.hidden: expected a list of whole"),
-        (["datamodule=teacher", "network=lenet"], "an input of 32"),
+        (["datamodule=teacher", "network=lenet"], "an input of 16"),
         (["datamodule=cifar100", "datamodule.load.labels=rough"], r"^datamodule\.load\.labels: .*rough"),
     ],
 )
