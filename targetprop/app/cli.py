@@ -38,6 +38,8 @@ PLUGINS = {"optuna": "sweeps", "submitit_slurm": "cluster", "submitit_local": "c
 def main() -> None:
     """Entry point of `main.py` and of the console script `targetprop`."""
     set_wait_policy(os.environ)  # nothing has imported torch yet
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where import paths on the command line are looked for, as by `python main.py`
     given = sys.argv[1:]
     if given[:1] == ["convert_imagenet"]:
         from targetprop.app.convert_imagenet import main as convert_imagenet  # here, because no training needs it

@@ -36,26 +36,28 @@ class ProgressLines(L.Callback):
 
     def __init__(self, seconds: float = 60.0) -> None:
         self.seconds = seconds
-        self._epoch_start = self._last = time.monotonic()
+        self._first = self._last = time.monotonic()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
-        self._epoch_start = self._last = time.monotonic()
+        self._first = self._last = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write a line if one is due."""
         now = time.monotonic()
+        if batch_idx == 0:
+            self._first = now  # it may take many times as long as the others
         if now - self._last < self.seconds or sys.stdout.isatty() or not trainer.is_global_zero:
             return
         self._last = now
         done, total = batch_idx + 1, int(trainer.num_training_batches)
-        left = (now - self._epoch_start) * (total - done) / done
+        left = f", {(now - self._first) * (total - done) / batch_idx:.0f} s left of it" if batch_idx else ""
         numbers = ", ".join(
             f"{name} {value}" for name, value in epoch_so_far(trainer, cast(TaskModule, pl_module)).items()
         )
-        log.info("Epoch %d, batch %d/%d, %.0f s left of it: %s", trainer.current_epoch + 1, done, total, left, numbers)
+        log.info("Epoch %d, batch %d/%d%s: %s", trainer.current_epoch + 1, done, total, left, numbers)
 
 
 def epoch_so_far(trainer: L.Trainer, module: TaskModule) -> dict[str, str]:
