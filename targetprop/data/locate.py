@@ -129,9 +129,10 @@ def _unpack(archive: Archive, packed: Path, data_dir: Path, names: list[str]) ->
 
 
 def _missing(published: Published, data_dir: Path, names: list[str], reason: str) -> UserError:
-    what = f"{published.url}, packed or not," if isinstance(published, Archive) else f"them from {published.url}"
+    url, packed = published.url, isinstance(published, Archive)
+    how = f"Put {url}, packed or not," if packed else f"Get them from {url}"
     return UserError(
-        f"{published.title}: {data_dir / published.folder} lacks {', '.join(names)}, and {reason}. Put {what} into "
+        f"{published.title}: {data_dir / published.folder} lacks {', '.join(names)}, and {reason}. {how} into "
         f"this folder, or say with data_dir= (or the variable DATA_DIR) which directory holds the folder "
         f"{published.folder}.{_others(published, data_dir, names)}"
     )
