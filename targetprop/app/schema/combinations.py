@@ -94,10 +94,12 @@ def _refuse_metrics(config: DictConfig) -> None:
         waits = isinstance(target, type) and issubclass(target, EarlyStopping | ModelCheckpoint)
         if not waits or monitor is None:
             continue
-        referred = OmegaConf.is_interpolation(config.callbacks[name], "monitor")
-        key = "task.monitor" if referred else f"callbacks.{name}.monitor"
+        key = f"callbacks.{name}.monitor"
         if monitor not in metrics and not BY_BLOCK.fullmatch(monitor):
-            raise unknown(key, monitor, [*metrics, "feedback_loss/blockN", "local_loss/blockN"])
+            referred = OmegaConf.is_interpolation(config.callbacks[name], "monitor")
+            raise unknown(
+                "task.monitor" if referred else key, monitor, [*metrics, "feedback_loss/blockN", "local_loss/blockN"]
+            )
         ends = issubclass(target, EarlyStopping) and monitor.startswith("val/")
         if ends and config.trainer.get("limit_val_batches") == 0:
             raise UserError(
