@@ -38,7 +38,7 @@ from typing import Any
 import torch
 
 from targetprop.data import cifar10
-from targetprop.data.archive import locate
+from targetprop.data.locate import locate
 from targetprop.utils.files import whole_file, write_text
 from timing import machine, positive
 

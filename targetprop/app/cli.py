@@ -38,6 +38,8 @@ PLUGINS = {"optuna": "sweeps", "submitit_slurm": "cluster", "submitit_local": "c
 def main() -> None:
     """Entry point of `main.py` and of the console script `targetprop`."""
     set_wait_policy(os.environ)  # nothing has imported torch yet
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where import paths on the command line are looked for, as by `python main.py`
     given = sys.argv[1:]
     if given[:1] == ["convert_imagenet"]:
         from targetprop.app.convert_imagenet import main as convert_imagenet  # here, because no training needs it
@@ -61,16 +63,16 @@ def main() -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def run(config: DictConfig) -> float | None:
-    """One training run; returns the accuracy that a search maximises: in validation, without validation the test's."""
+    """One training run; returns what a search maximises: of validation, without validation of the test."""
     # Here, so that --help and mistakes answer at once.
     from targetprop.app.errors import DivergenceError
     from targetprop.app.quiet import quiet_warnings
     from targetprop.app.run import train
+    from targetprop.app.task import searched
 
     quiet_warnings()
     try:
-        metrics = train(config)
-        return metrics.get("validation/accuracy", metrics.get("test/accuracy"))
+        return searched(train(config))
     except (UserError, OmegaConfBaseException) as error:
         said = one_line(error)
         log.error("Error: %s", said)  # into run.log, where the run has one
