@@ -39,6 +39,7 @@ ORDER = (
     {"learner"},
     {"execution", "baselines", "public"},
     {"app"},
+    {"compare"},
     {"__init__", "__main__"},
 )
 """Rooms, from the ground up."""

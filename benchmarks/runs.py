@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from protocol.stats import interval
-from targetprop.app.cli import check_overrides
+from targetprop.app.overrides import check_overrides
 from targetprop.utils.errors import UserError
 from timing import add_machine, positive, prepare, title, write_record
 

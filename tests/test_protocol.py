@@ -24,7 +24,7 @@ import compare
 from protocol import choice, trials
 from protocol.plan import Plan, load
 from protocol.stats import Interval, interval, paired, student, student_cdf, tost, verdict_of
-from targetprop.app.cli import check_overrides
+from targetprop.app.overrides import check_overrides
 from targetprop.utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]

@@ -19,7 +19,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from targetprop.app.cli import check_overrides
+from targetprop.app.overrides import check_overrides
 from targetprop.utils.errors import UserError, is_number, no_such, prefixed, require, require_whole, unknown
 
 LEAST_RATES = 5
