@@ -228,6 +228,7 @@ def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, ar
     history = find_callback(trainer, History)
     seconds = [row["seconds"] for row in history.epochs] if history else []
     facts = {"epoch_seconds": seconds, "threads": around.threads, "places": places, "nonlinearity": []}
+    facts["overrides"] = around.overrides
     for measured in trainer.callbacks:  # type: ignore[attr-defined]
         facts |= measured.facts if isinstance(measured, Measurements) else {}
     facts |= {"note": datamodule.note} if datamodule.note else {}
