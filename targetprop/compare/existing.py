@@ -48,7 +48,7 @@ def of_runs(found: Sequence[Found]) -> Results:
 
 def deciding(run: Run) -> dict[str, Any]:
     """All of a run's configuration that decides its result, but for the seed."""
-    made: dict[str, Any] = without_places(copy.deepcopy(run.config))
+    made = without_places(copy.deepcopy(run.config))
     made.pop("callbacks")
     return made
 

@@ -68,14 +68,13 @@ def deciding(overrides: Sequence[str]) -> dict[str, Any]:
 
 @cache
 def _deciding(overrides: tuple[str, ...]) -> dict[str, Any]:
-    config = check_overrides(list(overrides))
-    OmegaConf.set_struct(config, False)
-    plain = OmegaConf.to_container(without_places(config), resolve=True)
+    config = check_overrides([*overrides, "output_dir=."])  # which only a run has
+    plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    return without_places({str(key): value for key, value in plain.items()})
 
 
-def without_places(config: Any) -> Any:
+def without_places(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration, changed in place, without what decides no result, and without its seed."""
     for key in PLACES:
         config.pop(key, None)

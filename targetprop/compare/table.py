@@ -30,15 +30,20 @@ def columns(board: Board) -> list[Column]:
     """Those that say something of some row."""
     level = "" if board.level is None else f"{100 * board.level:.1f} %"
     made = [
-        Column("test, %", "Accuracy on the test set, mean over seeds.", _mean, lambda row: row.test and row.test.mean),
-        Column("sd", "Standard deviation over seeds, points.", _sd, lambda row: row.test and row.test.sd),
+        Column(
+            "test, %",
+            "Accuracy on the test set, mean over seeds.",
+            _mean,
+            lambda row: row.test.mean if row.test else None,
+        ),
+        Column("sd", "Standard deviation over seeds, points.", _sd, lambda row: row.test.sd if row.test else None),
         Column(
             f"minus {board.reference or 'the reference'}, 95 %",
             "Mean difference of test accuracies, paired by seed, in points, with its 95 % interval by Student's t.",
             _difference,
-            lambda row: row.difference and row.difference.mean,
+            lambda row: row.difference.mean if row.difference else None,
         ),
-        Column("seeds", "Runs that are reported.", _count, lambda row: row.test and row.test.n),
+        Column("seeds", "Runs that are reported.", _count, lambda row: row.test.n if row.test else None),
         Column("diverged", "Of these, runs that diverged: they count as guessing.", _diverged),
         Column("failed", "Runs that failed otherwise, and are missing.", lambda row: str(row.failed or "")),
         Column("rate", "Effective learning rate that the search chose; * at an edge of the grid.", _rate),
