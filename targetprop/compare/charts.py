@@ -95,15 +95,17 @@ def epoch_ends(row: Row, board: Board) -> list[float]:
 
 
 def price_points(board: Board) -> list[dict[str, Any]]:
-    """Of each rule, where both are known."""
-    made = []
+    """Of each rule, where both are known; names of neighbours stand above and below by turns."""
+    made: list[dict[str, Any]] = []
     for row in board.rows:
         if row.test is not None and row.cost.ratio is not None:
             half = row.test.half or 0.0
             shown = {"accuracy": row.test.mean, "low": row.test.mean - half, "high": row.test.mean + half}
             numbers = {key: round(100 * value, 3) for key, value in shown.items()}
-            made.append({"rule": row.rule, "ratio": round(row.cost.ratio, 3), **numbers})
-    return made
+            name = row.rule.rpartition(".")[2]
+            made.append({"rule": row.rule, "name": name, "ratio": round(row.cost.ratio, 3), **numbers})
+    made.sort(key=lambda point: float(point["ratio"]))
+    return [{**point, "above": number % 2 == 0} for number, point in enumerate(made)]
 
 
 def angle_points(board: Board) -> list[dict[str, Any]]:
@@ -148,7 +150,7 @@ def _curves(board: Board, points: list[dict[str, Any]], key: str, label: str, lo
     alt = _altair()
     colour, dash, finished = _shared(board)
     scale = alt.Scale(type="log", nice=False) if log else alt.Scale(nice=False)
-    axis = alt.Axis(format="~s") if log else alt.Axis(tickMinStep=1, format="d")
+    axis = alt.Axis(format="~g") if log else alt.Axis(tickMinStep=1, format="d")
     x = alt.X(f"{key}:Q", title=label, scale=scale, axis=axis)
     tooltip = [
         alt.Tooltip("rule:N"),
@@ -167,7 +169,7 @@ def _curves(board: Board, points: list[dict[str, Any]], key: str, label: str, lo
 def _prices(board: Board, points: list[dict[str, Any]]) -> Spec:
     alt = _altair()
     colour, _, finished = _shared(board)
-    x = alt.X("ratio:Q", title="time of a step, x reference", scale=alt.Scale(type="log", padding=30))
+    x = alt.X("ratio:Q", title="time of a step, x reference", scale=alt.Scale(type="log", nice=False, padding=45))
     y = alt.Y("accuracy:Q", title="test accuracy, %", scale=alt.Scale(zero=False, padding=10))
     tooltip = [
         alt.Tooltip("rule:N"),
@@ -177,8 +179,13 @@ def _prices(board: Board, points: list[dict[str, Any]]) -> Spec:
     base = alt.Chart(alt.Data(values=points)).transform_filter(PICKED)
     bars = base.mark_rule(strokeWidth=1.5).encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour)
     dots = base.mark_circle(size=90, opacity=1).encode(x=x, y=y, color=colour, tooltip=tooltip)
-    names = base.mark_text(dy=-11, fontSize=10).encode(x=x, y=y, text="rule:N", color=colour)
-    return finished(alt.layer(bars, dots, names).properties(width=620, height=320))
+    above, below = (
+        base.transform_filter(alt.datum.above == is_above)
+        .mark_text(dy=-12 if is_above else 14, fontSize=11)
+        .encode(x=x, y=y, text="name:N", color=colour)
+        for is_above in (True, False)
+    )
+    return finished(alt.layer(bars, dots, above, below).properties(width=620, height=320))
 
 
 def _angles(board: Board, points: list[dict[str, Any]]) -> Spec:

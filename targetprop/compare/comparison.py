@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -174,20 +173,18 @@ class Comparison:
 
     def _run(self, what: str, trials: Sequence[Trial]) -> None:
         """Run them and keep every record as soon as it is there."""
-        means, left = self.means, list(trials)
+        means, left, folder = self.means, list(trials), self.means.folder / "under_way"
         expected = self._expected(trials)
-        total = sum(expected[trial] for trial in trials) / means.jobs
         self.console.print(f"{len(trials)} runs, {what}, {means.jobs} at a time.")
         machine = next(iter(self.probes.values())).machine
-        under_way = partial(run_all, trials, means.folder / "under_way", means.jobs, means.threads, means.data, machine)
-        taken: list[float] = []
+        paces = [1.0]  # how many times as long as expected runs take
         with telling(self.console, what, len(trials)) as tell:
-            for run in under_way():
+            for run in run_all(trials, folder, means.jobs, means.threads, means.data, machine):
                 left.remove(run.trial)
-                taken.append(self._keep(run) / expected[run.trial])
-                pace = fmean(taken)  # how much longer runs take than was expected
-                remains = pace * sum(expected[trial] for trial in left) / means.jobs if taken else total
-                tell(f"{run.trial}: {self._said}", remains)
+                said, seconds = self._keep(run)
+                paces = [*paces[-20:], seconds / expected[run.trial]] if seconds else paces
+                remains = fmean(paces) * sum(expected[trial] for trial in left) / means.jobs
+                tell(f"{run.trial}: {said}", remains)
 
     def _expected(self, trials: Sequence[Trial]) -> dict[Trial, float]:
         by_name = {contest.name: contest for contest in self.contests}
@@ -196,18 +193,16 @@ class Comparison:
             for trial in trials
         }
 
-    def _keep(self, run: Running) -> float:
-        """Keep the record of a run that has ended, or why there is none; returns the seconds it took."""
+    def _keep(self, run: Running) -> tuple[str, float | None]:
+        """Keep the record of a run that has ended, or why there is none; what is said of it, and seconds it took."""
         try:
             record = run.result()
         except UserError as error:
             self.failed[run.trial] = str(error)
-            self._said = f"failed: {error}"
-            return 1.0
+            return f"failed: {error}", None
         keep(self.means.folder, run.trial, record)
         run.forget()
-        self._said = said_of(record)
-        return float(record["wall_seconds"])
+        return said_of(record), float(record["wall_seconds"])
 
 
 def said_of(record: Record) -> str:

@@ -11,6 +11,8 @@ from targetprop.compare.contest import Contest
 from targetprop.compare.plan import Plan
 from targetprop.compare.probe import Probe
 
+AROUND = 1.5
+"""Processor's seconds of a run beside its start, steps and evaluations: first looks at the rule, files, curves."""
 PER_STEP = 0.002
 """Processor's seconds that the training loop takes for a step beside the rule: data, metrics, the trainer itself."""
 
@@ -47,7 +49,7 @@ class Estimate:
 def seconds_of_a_run(probe: Probe, contest: Contest, rule: str) -> float:
     """Processor's seconds of a run: start, steps, validations, test."""
     step = probe.rules[rule].processor + PER_STEP
-    return probe.startup + probe.epochs * (contest.steps * step + probe.evaluation) + probe.test
+    return AROUND + probe.startup + probe.epochs * (contest.steps * step + probe.evaluation) + probe.test
 
 
 def estimates(plan: Plan, contests: list[Contest], probes: Mapping[str, Probe]) -> list[Estimate]:

@@ -87,7 +87,8 @@ def columns(board: Board) -> list[Column]:
 def of(board: Board) -> Table:
     """For a terminal; what is measured twice in other words stands on the page."""
     made = Table(title=board.title, title_justify="left")
-    made.add_column("rule", overflow="fold")
+    longest = max((len(row.rule) for row in board.rows), default=0)
+    made.add_column("rule", overflow="fold", min_width=min(longest, 24))
     shown = columns(board)
     for column in shown:
         made.add_column(column.heading, justify="right", overflow="fold")

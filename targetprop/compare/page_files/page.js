@@ -26,8 +26,9 @@ function fitted(chart, width) {
     spec.autosize = { type: "fit-x", contains: "padding" };
     spec.height = width < 480 ? 260 : 320;
   } else {
-    spec.columns = Math.max(1, Math.floor(width / 270));
-    spec.spec.width = Math.max(140, Math.min(320, Math.floor(width / spec.columns) - 75));
+    const views = spec.facet.sort.length;
+    spec.columns = Math.max(1, Math.min(views, Math.floor(width / 260)));
+    spec.spec.width = Math.max(140, Math.min(420, Math.floor((width - 60) / spec.columns) - 45));
   }
   spec.config = { ...spec.config, ...config() };
   return spec;
@@ -125,8 +126,13 @@ for (const button of document.querySelectorAll(".sort")) {
 
 for (const button of document.querySelectorAll(".copy"))
   button.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(button.parentElement.querySelector("code").textContent);
-    button.textContent = "Copied";
+    const code = button.parentElement.querySelector("code");
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(code); // where pages may not write: to be copied by hand
+    }
   });
 
 document.getElementById("save").addEventListener("click", () => {
