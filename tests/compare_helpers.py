@@ -121,6 +121,14 @@ class Commands:
         self.made: list[Trial] = []
         self.answer: Answer | None = None
 
+    def patched(self, patch: pytest.MonkeyPatch) -> Commands:
+        """This, in place of what makes runs and probes."""
+        patch.setattr(comparison, "run_all", self.run_all)
+        patch.setattr(comparison, "probe", made_probe)
+        patch.setattr(cli.signal, "signal", lambda *_: None)
+        patch.chdir(self.folder)
+        return self
+
     def run_all(self, trials: Sequence[Trial], *_: Any) -> Iterator[MadeUp]:
         for trial in trials:
             self.made.append(trial)
@@ -135,12 +143,7 @@ class Commands:
 
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
-    made = Commands(tmp_path)
-    monkeypatch.setattr(comparison, "run_all", made.run_all)
-    monkeypatch.setattr(comparison, "probe", made_probe)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
-    monkeypatch.chdir(tmp_path)
-    return made
+    return Commands(tmp_path).patched(monkeypatch)
 
 
 def failing(rule: str, phase: str) -> Answer:

@@ -59,7 +59,11 @@ def estimates(plan: Plan, contests: list[Contest], probes: Mapping[str, Probe]) 
         probe = probes[contest.task.name]
         for rule in contest.rules:
             seeds, seconds = len(plan.search.seeds), seconds_of_a_run(probe, contest, rule)
-            runs = (seeds * len(plan.search.rates), seeds * plan.search.most_rates, len(plan.fresh_seeds(rule)))
+            runs = (
+                seeds * len(plan.search.rates),
+                seeds * plan.search.most_rates,
+                len(plan.fresh_seeds(rule, contest.rules)),
+            )
             made.append(Estimate(contest.title, rule, probe.rules[rule].ratio, seconds, *runs))
     return made
 

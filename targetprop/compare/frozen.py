@@ -105,12 +105,12 @@ def check(frozen: Mapping[str, Frozen], contests: Sequence[Contest], plan: Plan,
 def fresh_trials(plan: Plan, contest: Contest, frozen: Frozen) -> list[Trial]:
     """All runs with seeds that the search never saw, with the frozen settings; seed by seed."""
     chosen: dict[str, Choice] = {rule: frozen.rules[rule] for rule in contest.rules if rule in frozen.rules}
-    seeds = sorted({seed for rule in chosen for seed in plan.fresh_seeds(rule)})
+    seeds = sorted({seed for rule in chosen for seed in plan.fresh_seeds(rule, contest.rules)})
     return [
         Trial("fresh", contest.name, rule, choice.rate, seed, _settings(choice))
         for seed in seeds
         for rule, choice in chosen.items()
-        if seed in plan.fresh_seeds(rule)
+        if seed in plan.fresh_seeds(rule, contest.rules)
     ]
 
 

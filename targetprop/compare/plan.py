@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any
@@ -102,10 +102,11 @@ class Plan:
         own = any(each.startswith("scheduler=") for each in made)
         return made if own else (*made, SCHEDULER)
 
-    def fresh_seeds(self, rule: str) -> tuple[int, ...]:
-        """Those that this rule is reported with."""
-        compared = self.verdict and rule in (self.verdict.rule, self.reference)
-        return self.verdict.seeds if self.verdict and compared else self.seeds
+    def fresh_seeds(self, rule: str, beside: Collection[str]) -> tuple[int, ...]:
+        """Those that a rule is reported with, beside these rules."""
+        verdict = self.verdict
+        judged = verdict and verdict.rule in beside and rule in (verdict.rule, self.reference)
+        return verdict.seeds if verdict and judged else self.seeds
 
     def as_dict(self) -> dict[str, Any]:
         """In plain types, as its file has them."""

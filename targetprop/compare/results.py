@@ -195,7 +195,7 @@ def check(given: Any, path: str) -> None:
     valid = error.schema.get("properties", {}) if isinstance(error.schema, Mapping) else {}
     if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
         name = next(str(each) for each in error.instance if each not in valid)
-        raise no_such(f"{place}.{name}".lstrip("."), valid).under(path)
+        raise no_such(name, valid).under(f"{path}: {place.lstrip('.')}" if place else path)
     said = error.message if len(error.message) < 300 else f"{error.message[:140]} ... {error.message[-140:]}"
     raise UserError(f"{place.lstrip('.') or 'all of it'}: {said}", key=path)
 

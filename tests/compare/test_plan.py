@@ -24,8 +24,8 @@ def test_a_plan_is_read_and_written(tmp_path: Path) -> None:
     plan = plan_file.load(made_plan(tmp_path))
     assert list(plan.rules) == ["backprop", "dtp", "delta_mirror", "kolen_pollack"]
     assert plan.tasks == [TASK]
-    assert plan.fresh_seeds("dtp") == (11, 12, 13)
-    assert plan.fresh_seeds("backprop") == plan.fresh_seeds("delta_mirror") == tuple(range(11, 23))
+    assert plan.fresh_seeds("dtp", plan.rules) == plan.fresh_seeds("backprop", ["dtp"]) == (11, 12, 13)
+    assert plan.fresh_seeds("backprop", plan.rules) == plan.fresh_seeds("delta_mirror", plan.rules) == (*range(11, 23),)
     plan_file.save(plan, tmp_path / "made" / "made.yaml")
     assert plan_file.load(tmp_path / "made" / "made.yaml") == plan
 
