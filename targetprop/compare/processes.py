@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -141,7 +141,7 @@ def current_commit() -> str:
 
 def run_all(
     trials: Sequence[Trial], folder: Path, jobs: int, threads: int, data: Path | None, machine: Mapping[str, Any]
-) -> Iterator[Running]:
+) -> Generator[Running, None, None]:
     """Run them, so many at a time, and give every one when it has ended; whatever ends this ends those under way."""
     waiting, running = list(trials), list[Running]()
     try:

@@ -1,4 +1,4 @@
-"""The page: nothing comes from outside, every chart compiles, and in a real browser it is drawn, light, dark and narrow."""
+"""The page: nothing comes from outside, every chart compiles; in a real browser it is drawn, light, dark and narrow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from compare_helpers import Commands, made_plan
 from targetprop.compare import charts, page, results
 from targetprop.compare.results import Results
 
-VOID = {"meta", "link", "input", "line", "br"}
+VOID = {"meta", "link", "input"}
 """Elements of the page without an end."""
 
 
@@ -46,6 +46,9 @@ class Elements(HTMLParser):
         self.found.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -250,7 +253,9 @@ def test_headings_explain_themselves_and_sort(show: Callable[..., Browser]) -> N
 
 def test_points_have_tooltips(show: Callable[..., Browser]) -> None:
     browser = show()
-    browser.execute_script("document.querySelector('#digits_tiny_vgg-price').scrollIntoView()")
+    browser.execute_script(
+        "document.querySelector('#digits_tiny_vgg-price').scrollIntoView({behavior: 'instant', block: 'center'})"
+    )
     dot = browser.find_element("css selector", "#digits_tiny_vgg-price svg .mark-symbol path")
     chains = pytest.importorskip("selenium.webdriver").ActionChains(browser)
     chains.move_to_element(dot).perform()
