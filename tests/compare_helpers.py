@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ class Commands:
         """This, in place of what makes runs and probes."""
         patch.setattr(comparison, "run_all", self.run_all)
         patch.setattr(comparison, "probe", made_probe)
-        patch.setattr(cli.signal, "signal", lambda *_: None)
+        patch.setattr(signal, "signal", lambda *_: None)
         patch.chdir(self.folder)
         return self
 

@@ -5,6 +5,7 @@ Everything is kept as soon as it is there, so that the same command goes on wher
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,6 +127,8 @@ class Comparison:
         ]
         if lacking := missing(self.means.folder, trials):
             self._run("fresh seeds", lacking)
+        if not self.failed:  # else what those said is there to be read
+            shutil.rmtree(self.means.folder / "under_way", ignore_errors=True)
 
     def results(self) -> Results:
         """What the records say, written to results.json."""

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-import lightning as L
 import torch
 from torch import Tensor
 
@@ -95,7 +94,7 @@ def _built(overrides: Sequence[str], datamodule: ImageDataModule, x: Tensor, y: 
     """A rule's module, and its training step at rate zero: weights stay where they are, feedback learns."""
     config = check_overrides([*overrides, NOWHERE])
     check_configuration(config)
-    L.seed_everything(config.seed, verbose=False)
+    torch.manual_seed(config.seed)
     module = build_module(config, datamodule).to(x.device)
     module.train()
     optimizer = module.f_optim.build(module.learner.optimizer_parameters())

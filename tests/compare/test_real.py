@@ -105,7 +105,7 @@ def test_a_killed_comparison_leaves_no_process_and_goes_on(path: Path, tmp_path:
     assert f"model.algorithm={OWN}" in mine.command
     assert mine.config["model"]["algorithm"] == OWN
     assert OWN in (folder / "page.html").read_text()
-    assert not list((folder / "under_way").iterdir())
+    assert not (folder / "under_way").exists()
 
 
 def test_runs_that_diverge_are_kept_and_runs_that_fail_say_why(path: Path, tmp_path: Path) -> None:
