@@ -58,11 +58,11 @@ class Cost(Measurements):
 
     def state_dict(self) -> dict[str, Any]:
         """What a process that goes on adds to."""
-        return {"joules": self._so_far(), "processor_seconds": self._earlier + time.process_time()}
+        return {"joules": self._so_far(), "seconds": self._earlier + time.process_time()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on."""
-        self._joules, self._earlier = state_dict["joules"], state_dict["processor_seconds"]
+        self._joules, self._earlier = state_dict["joules"], state_dict["seconds"]
 
     def _so_far(self) -> float | None:
         """Joules of the run; None where a part of it is not known."""
