@@ -25,6 +25,7 @@ from targetprop.compare.machine import machine
 from targetprop.compare.probe import Probe, RuleFacts
 from targetprop.data.loader import BatchLoader
 from targetprop.execution.memory import keep_freed_memory
+from targetprop.utils.errors import UserError, require
 
 REPEATS, LEAST = 20, 3
 """Steps of each rule, at most and at least, beside one that warms up."""
@@ -48,7 +49,10 @@ def main() -> None:
     keep_freed_memory()
     asked = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(asked["threads"])
-    Path(sys.argv[2]).write_text(json.dumps(asdict(measured(asked["rules"], asked["reference"]))))
+    try:
+        Path(sys.argv[2]).write_text(json.dumps(asdict(measured(asked["rules"], asked["reference"]))))
+    except UserError as error:
+        sys.exit(str(error))
 
 
 def measured(rules: Mapping[str, Sequence[str]], reference: str) -> Probe:
@@ -57,6 +61,8 @@ def measured(rules: Mapping[str, Sequence[str]], reference: str) -> Probe:
     device = torch.device("cuda" if usable_gpus(config.trainer.gpus) else "cpu")
     datamodule: ImageDataModule = build(config.datamodule)
     datamodule.setup("fit")
+    classes = datamodule.classes or ()
+    require(len(classes) > 0, "data", "a data set with classes: rules are compared by accuracy", "none")
     batches = datamodule.train_dataloader()
     x, y = (each.to(device) for each in next(iter(batches)))
     built: dict[str, Built] = {}
@@ -80,7 +86,7 @@ def measured(rules: Mapping[str, Sequence[str]], reference: str) -> Probe:
     return Probe(
         steps=_limited(len(batches), config.trainer.limit_train_batches),
         epochs=int(config.trainer.max_epochs),
-        classes=len(datamodule.classes),
+        classes=len(classes),
         startup=startup,
         evaluation=_evaluation(module, datamodule.val_dataloader(), device),
         test=_evaluation(module, datamodule.test_dataloader(), device),
