@@ -63,10 +63,9 @@ def compare(options: argparse.Namespace, console: Console) -> int:
     folder = options.folder or Path("runs", "compare", plan.name)
     frozen = options.plan.with_suffix(".frozen.yaml") if options.plan else folder / "frozen.yaml"
     plan_file.check_composes(plan)
-    jobs = options.jobs or max(1, cores() // options.threads)
     with owned(folder):
         plan_file.save(plan, folder / "plan.yaml")
-        made = Comparison(plan, Means(folder, frozen, jobs, options.threads, options.data_dir), console)
+        made = Comparison(plan, Means(folder, frozen, options.jobs, options.threads, options.data_dir), console)
         made.prepare()
         if options.adopt:
             made.adopt(options.adopt)
@@ -151,11 +150,6 @@ def show(made: Results, folder: Path, console: Console, png: bool = False) -> No
     console.print(f"Page: {folder / 'page.html'}")
 
 
-def cores() -> int:
-    """Of the machine, those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def parser() -> argparse.ArgumentParser:
     """With a sub-command for each."""
     raw = argparse.RawDescriptionHelpFormatter
@@ -189,7 +183,9 @@ def _add_compare(part: argparse.ArgumentParser) -> None:
     part.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of all runs")
     part.add_argument("--name", help="of the comparison, if it has no file")
     part.add_argument("--folder", type=Path, help="of its records; runs/compare/NAME if not given")
-    part.add_argument("--jobs", type=positive, help="runs at a time; as many as there are cores if not given")
+    part.add_argument(
+        "--jobs", type=positive, help="runs at a time; if not given, as many as there are cores, or one on a GPU"
+    )
     part.add_argument("--threads", type=positive, default=1, help="of each run")
     part.add_argument("--data-dir", type=Path, help="directory that holds the data sets")
     part.add_argument("--estimate", action="store_true", help="tell how long it takes, and run nothing else")

@@ -5,6 +5,7 @@ Everything is kept as soon as it is there, so that the same command goes on wher
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,14 +39,14 @@ class Means:
     Attributes:
         folder: of its records.
         frozen: file of its choices.
-        jobs: runs at a time.
+        jobs: runs at a time; None: as many as there are cores for their threads, or one where they run on a GPU.
         threads: of each run.
         data: directory that holds the data sets; None: that of the configuration.
     """
 
     folder: Path
     frozen: Path
-    jobs: int
+    jobs: int | None
     threads: int
     data: Path | None
 
@@ -67,6 +68,14 @@ class Comparison:
     failed: dict[Trial, str] = field(default_factory=dict)
     left_out: dict[str, dict[str, str]] = field(default_factory=dict)
 
+    @property
+    def jobs(self) -> int:
+        """Runs at a time."""
+        if self.means.jobs is not None:
+            return self.means.jobs
+        on_gpu = any(probe.machine["device"] != "cpu" for probe in self.probes.values())
+        return 1 if on_gpu else max(1, cores() // self.means.threads)
+
     def prepare(self) -> None:
         """Find out what every rule is and takes, unless that is known, and tell what the whole comparison takes."""
         for task in self.plan.tasks:
@@ -84,7 +93,7 @@ class Comparison:
             self.left_out[contest.name] = dict(self.probes[contest.task.name].failed)
         made = estimates(self.plan, self.contests, self.probes)
         self.console.print(table_of(made))
-        self.console.print(sentence(made, self.means.jobs), soft_wrap=True)
+        self.console.print(sentence(made, self.jobs), soft_wrap=True)
 
     def adopt(self, source: Path) -> None:
         """Take over records of runs that this comparison would make."""
@@ -178,15 +187,15 @@ class Comparison:
         """Run them and keep every record as soon as it is there."""
         means, left, folder = self.means, list(trials), self.means.folder / "under_way"
         expected = self._expected(trials)
-        self.console.print(f"{len(trials)} runs, {what}, {means.jobs} at a time.")
+        self.console.print(f"{len(trials)} runs, {what}, {self.jobs} at a time.")
         machine = next(iter(self.probes.values())).machine
         paces = [1.0]  # how many times as long as expected runs take
         with telling(self.console, what, len(trials)) as tell:
-            for run in run_all(trials, folder, means.jobs, means.threads, means.data, machine):
+            for run in run_all(trials, folder, self.jobs, means.threads, means.data, machine):
                 left.remove(run.trial)
                 said, seconds = self._keep(run)
                 paces = [*paces[-20:], seconds / expected[run.trial]] if seconds else paces
-                remains = fmean(paces) * sum(expected[trial] for trial in left) / means.jobs
+                remains = fmean(paces) * sum(expected[trial] for trial in left) / self.jobs
                 tell(f"{run.trial}: {said}", remains)
 
     def _expected(self, trials: Sequence[Trial]) -> dict[Trial, float]:
@@ -206,6 +215,11 @@ class Comparison:
         keep(self.means.folder, run.trial, record)
         run.forget()
         return said_of(record), float(record["wall_seconds"])
+
+
+def cores() -> int:
+    """Of the machine, those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def said_of(record: Record) -> str:

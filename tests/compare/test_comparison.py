@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from compare_helpers import RATIOS, Commands, failing, made_plan, made_probe
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from targetprop.compare import comparison, frozen, plan_file, results
+from targetprop.compare.comparison import Comparison, Means, cores
 from targetprop.compare.contest import contests
 from targetprop.compare.estimate import estimates
 from targetprop.compare.gather import reached
@@ -92,6 +95,14 @@ def test_estimate_runs_nothing(commands: Commands, capsys: pytest.CaptureFixture
     assert "core-hours for" in capsys.readouterr().out
     assert not commands.made
     assert not (commands.folder / "made.frozen.yaml").exists()
+
+
+def test_as_many_runs_as_there_are_cores_but_one_on_a_gpu(plan: Plan, tmp_path: Path) -> None:
+    probe, console = made_probe(plan, plan.tasks[0]), Console(quiet=True)
+    for device, jobs, expected in (("cpu", None, max(1, cores() // 2)), ("cuda", None, 1), ("cuda", 3, 3)):
+        made = Comparison(plan, Means(tmp_path, tmp_path / "frozen.yaml", jobs, 2, None), console)
+        made.probes["digits"] = replace(probe, machine={"device": device})
+        assert made.jobs == expected
 
 
 def test_from_plan_to_page(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:
