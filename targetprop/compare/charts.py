@@ -132,12 +132,17 @@ def _shared(board: Board) -> tuple[Any, Any, Callable[[Any], Spec]]:
     alt = _altair()
     rules = [row.rule for row in board.rows]
     by_colour, by_dash = colours(rules), dashes(rules)
-    colour = alt.Color("rule:N", title=None, scale=alt.Scale(domain=rules, range=list(by_colour.values())))
+    legend = alt.Legend(
+        symbolOpacity=1, symbolType="stroke", symbolStrokeWidth=3
+    )  # that of the lines, not of the bands
+    colour = alt.Color(
+        "rule:N", title=None, scale=alt.Scale(domain=rules, range=list(by_colour.values())), legend=legend
+    )
     dash = alt.StrokeDash("rule:N", title=None, scale=alt.Scale(domain=rules, range=list(by_dash.values())))
     picked = alt.param(name="picked", value=rules)
 
     def finished(chart: Any) -> Spec:
-        made: Spec = chart.add_params(picked).configure_legend(symbolLimit=40, symbolStrokeWidth=2).to_dict()
+        made: Spec = chart.add_params(picked).configure_legend(symbolLimit=40).to_dict()
         return made
 
     return colour, dash, finished
