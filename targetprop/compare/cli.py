@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from targetprop.app.lock import owned
 from targetprop.app.waiting import set_wait_policy
-from targetprop.compare import existing, leaderboard, needed, page, plan_file, results, table
+from targetprop.compare import leaderboard, needed, page, plan_file, results, table
 from targetprop.compare.comparison import Comparison, Means
 from targetprop.compare.plan import Plan
 from targetprop.compare.results import Results
@@ -41,8 +41,6 @@ WIDTH = 160
 def main(arguments: Sequence[str]) -> None:
     """Do what the command says."""
     set_wait_policy(os.environ)  # of the runs
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # where rules of one's own are found, as in the runs
     options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # which leaves as good a state as Ctrl-C
     try:
@@ -114,6 +112,8 @@ def said_failures(made: Comparison, console: Console) -> int:
 
 def report(options: argparse.Namespace, console: Console) -> int:
     """The page of what is there."""
+    from targetprop.compare import existing  # here, as it looks at algorithms, which takes torch
+
     made = existing.read(options.runs)
     folder = options.folder or Path("runs", "report")
     folder.mkdir(parents=True, exist_ok=True)

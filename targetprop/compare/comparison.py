@@ -80,15 +80,18 @@ class Comparison:
         """Find out what every rule is and takes, unless that is known, and tell what the whole comparison takes."""
         for task in self.plan.tasks:
             path = self.means.folder / "probes" / f"{task.name}.json"
-            self.console.print(f"Steps of the rules on {task.data}, {task.network}:", end=" ")
+            self.console.print(f"Timing the steps of {len(self.plan.rules)} rules on {task.data}, {task.network}.")
             self.probes[task.name] = probe(self.plan, task, path, self.means.threads, self.means.data)
-            self.console.print(f"{len(self.probes[task.name].rules)} rules timed.")
             for rule, why in self.probes[task.name].failed.items():
                 self.console.print(f"{escape(rule)} is left out: {escape(why)}", style="red", soft_wrap=True)
         kept = frozen_file.read(self.means.frozen)
         placed = {name: each.rules for name, each in kept.items()}
         self.contests = contests(self.plan, self.probes, placed)
         frozen_file.check(kept, self.contests, self.plan, self.means.frozen)
+        if not self.contests:
+            why = next((why for probe in self.probes.values() for why in probe.failed.values()), "no other rules")
+            raise UserError(f"there is nothing to compare {self.plan.reference} with: {why}", key="rules")
+        self.left_out = {name: dict(probe.failed) for name, probe in self.probes.items()}
         for contest in self.contests:
             self.left_out[contest.name] = dict(self.probes[contest.task.name].failed)
         made = estimates(self.plan, self.contests, self.probes)

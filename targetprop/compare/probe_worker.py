@@ -58,6 +58,7 @@ def main() -> None:
 def measured(rules: Mapping[str, Sequence[str]], reference: str) -> Probe:
     """Build every rule and time the steps of those that can be built."""
     config = check_overrides([*rules[reference], NOWHERE])
+    check_configuration(config)
     device = torch.device("cuda" if usable_gpus(config.trainer.gpus) else "cpu")
     datamodule: ImageDataModule = build(config.datamodule)
     datamodule.setup("fit")

@@ -19,7 +19,8 @@ from targetprop.compare.comparison import Comparison, Means, cores
 from targetprop.compare.contest import contests
 from targetprop.compare.estimate import estimates
 from targetprop.compare.gather import reached
-from targetprop.compare.plan import Plan
+from targetprop.compare.plan import Plan, Task
+from targetprop.compare.probe import Probe
 from targetprop.compare.results import RunResult
 from targetprop.compare.search import best_rate, extended, grid, searched
 from targetprop.compare.trial import Trial
@@ -270,6 +271,27 @@ def test_a_reference_that_cannot_be_built_is_named(commands: Commands, monkeypat
 
     monkeypatch.setattr(comparison, "probe", fails)
     assert commands("compare", str(made_plan(commands.folder))).endswith("digits_tiny_vgg: no data here")
+
+
+def test_rules_that_cannot_be_built_are_left_out_and_told(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = ["dtp"]
+
+    def breaks(plan: Plan, task: Task, *_: object) -> Probe:
+        made = made_probe(plan, task)
+        rules = {name: facts for name, facts in made.rules.items() if name not in broken}
+        return replace(made, rules=rules, failed=dict.fromkeys(broken, "does not fit"))
+
+    monkeypatch.setattr(comparison, "probe", breaks)
+    path = made_plan(commands.folder)
+    assert commands("compare", str(path), "--folder", "made") == 1
+    assert "Left out of digits_tiny_vgg: dtp: does not fit" in " ".join(capsys.readouterr().out.split())
+    (board,) = results.read(commands.folder / "made" / "results.json").boards
+    assert board.left_out == {"dtp": "does not fit"}
+    broken[:] = ["dtp", "delta_mirror", "kolen_pollack"]
+    said = commands("compare", str(path), "--folder", "none")
+    assert said.endswith("rules: there is nothing to compare backprop with: does not fit")
 
 
 def test_a_level_is_reached_when_the_mean_is_there_and_never_where_a_run_diverged() -> None:
