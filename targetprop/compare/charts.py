@@ -99,8 +99,8 @@ def price_points(board: Board) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = []
     for row in board.rows:
         if row.test is not None and row.cost.ratio is not None:
-            half = row.test.half or 0.0
-            shown = {"accuracy": row.test.mean, "low": row.test.mean - half, "high": row.test.mean + half}
+            half, mean = row.test.half or 0.0, row.test.mean
+            shown = {"accuracy": mean, "low": max(0.0, mean - half), "high": min(1.0, mean + half)}
             numbers = {key: round(100 * value, 3) for key, value in shown.items()}
             name = row.rule.rpartition(".")[2]
             made.append({"rule": row.rule, "name": name, "ratio": round(row.cost.ratio, 3), **numbers})
@@ -132,17 +132,14 @@ def _shared(board: Board) -> tuple[Any, Any, Callable[[Any], Spec]]:
     alt = _altair()
     rules = [row.rule for row in board.rows]
     by_colour, by_dash = colours(rules), dashes(rules)
-    legend = alt.Legend(
-        symbolOpacity=1, symbolType="stroke", symbolStrokeWidth=3
-    )  # that of the lines, not of the bands
-    colour = alt.Color(
-        "rule:N", title=None, scale=alt.Scale(domain=rules, range=list(by_colour.values())), legend=legend
-    )
+    colour = alt.Color("rule:N", title=None, scale=alt.Scale(domain=rules, range=list(by_colour.values())))
     dash = alt.StrokeDash("rule:N", title=None, scale=alt.Scale(domain=rules, range=list(by_dash.values())))
     picked = alt.param(name="picked", value=rules)
 
     def finished(chart: Any) -> Spec:
-        made: Spec = chart.add_params(picked).configure_legend(symbolLimit=40).to_dict()
+        # Of the lines, not of the pale bands; a page sets another one.
+        legend = {"symbolOpacity": 1, "symbolType": "stroke", "symbolStrokeWidth": 3, "labelLimit": 300}
+        made: Spec = chart.add_params(picked).configure_legend(symbolLimit=40, **legend).to_dict()
         return made
 
     return colour, dash, finished
@@ -155,7 +152,7 @@ def _curves(board: Board, points: list[dict[str, Any]], key: str, label: str, lo
     alt = _altair()
     colour, dash, finished = _shared(board)
     scale = alt.Scale(type="log", nice=False) if log else alt.Scale(nice=False)
-    axis = alt.Axis(format="~g") if log else alt.Axis(tickMinStep=1, format="d")
+    axis = alt.Axis(format="~g") if log else _epochs(points)
     x = alt.X(f"{key}:Q", title=label, scale=scale, axis=axis)
     tooltip = [
         alt.Tooltip("rule:N"),
@@ -169,6 +166,12 @@ def _curves(board: Board, points: list[dict[str, Any]], key: str, label: str, lo
     line = base.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour, strokeDash=dash)
     dots = base.mark_circle(size=45, opacity=0.9).encode(x=x, y=y, color=colour, tooltip=tooltip)
     return finished(alt.layer(band, line, dots).properties(width=620, height=320))
+
+
+def _epochs(points: list[dict[str, Any]]) -> Any:
+    """An axis of whole epochs, about ten of them named."""
+    last = max(int(point["epoch"]) for point in points)
+    return _altair().Axis(values=list(range(1, last + 1, -(-last // 10))), format="d")
 
 
 def _prices(board: Board, points: list[dict[str, Any]]) -> Spec:
@@ -197,7 +200,7 @@ def _angles(board: Board, points: list[dict[str, Any]]) -> Spec:
     alt = _altair()
     colour, dash, finished = _shared(board)
     blocks = sorted({point["block"] for point in points}, key=lambda name: (len(name), name))
-    x = alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False))
+    x = alt.X("epoch:Q", axis=_epochs(points), scale=alt.Scale(nice=False))
     y = alt.Y("angle:Q", title="degrees", scale=alt.Scale(domainMin=0))
     tooltip = [alt.Tooltip("rule:N"), alt.Tooltip("epoch:Q"), alt.Tooltip("angle:Q", title="degrees", format=".2f")]
     base = alt.Chart(alt.Data(values=points)).transform_filter(PICKED)

@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import vl_convert
 from compare_helpers import Commands, made_plan
 
 from targetprop.compare import charts, page, results
-from targetprop.compare.results import Results
+from targetprop.compare.results import Mean, Results
 
 VOID = {"meta", "link", "input"}
 """Elements of the page without an end."""
@@ -120,6 +121,13 @@ def test_charts_show_what_was_measured(made: Results) -> None:
     assert mirror["ratio"] == 1.5
 
 
+def test_intervals_on_the_chart_stay_within_what_accuracies_can_be(made: Results) -> None:
+    row = made.boards[0].rows[1]
+    wide = replace(row, test=Mean(2, 0.7, 0.2, 1.8))
+    (point,) = charts.price_points(replace(made.boards[0], rows=[wide]))
+    assert (point["low"], point["high"]) == (0, 100)
+
+
 def test_thirty_rules_look_different() -> None:
     rules = [f"rule {number}" for number in range(30)]
     colours, dashes = charts.colours(rules), charts.dashes(rules)
@@ -188,6 +196,9 @@ def test_all_charts_are_drawn_without_errors_and_nothing_is_asked_for(
     counts = browser.execute_script(drawn)
     assert len(counts) == 8
     assert min(counts) > 5
+    assert not browser.execute_script("return document.querySelector('.chart .role-legend')")  # the boxes are one
+    axis = "return [...document.querySelectorAll('#digits_tiny_vgg-epochs .role-axis-label')[0].children]"
+    assert browser.execute_script(f"{axis}.map(each => each.textContent)") == list("123456")
     assert ground(browser) == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 22, 28)"}[scheme]
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width  # no sideways scrolling
     assert not browser.get_log("browser")
