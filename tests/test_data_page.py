@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from targetprop.app.cli import CONF, check_overrides
+from targetprop.app.overrides import CONF, check_overrides
 from targetprop.app.run import train
 
 PAGE = Path(__file__).parents[1] / "docs/data.md"

@@ -238,7 +238,7 @@ def _run(config: DictConfig, module: TaskModule, datamodule: HeldDataModule, aro
     history = find_callback(trainer, History)
     seconds = [row["seconds"] for row in history.epochs] if history else []
     facts: dict[str, Any] = {"epoch_seconds": seconds, "threads": around.threads, "places": places}
-    facts |= {"nonlinearity": [], "measures": {}}
+    facts |= {"nonlinearity": [], "measures": {}, "overrides": around.overrides}
     for measured in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(measured, Measurements):
             facts |= measured.facts

@@ -11,7 +11,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from targetprop.app.cli import CONF
+from targetprop.app.overrides import CONF
 
 Compose = Callable[..., DictConfig]
 ITERATED = ("dtp", "layer_parallel_dtp", "vanilla_dtp", "lee_dtp", "tp", "parallel_dtp")

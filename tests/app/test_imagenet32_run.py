@@ -10,7 +10,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from targetprop.app.cli import check_overrides
+from targetprop.app.overrides import check_overrides
 from targetprop.app.run import build_module, train
 
 PUBLISHED = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from targetprop.app.cli import check_overrides
+from targetprop.app.overrides import check_overrides
 
 
 def rate(*overrides: str) -> float:

@@ -10,8 +10,8 @@ from hydra.utils import instantiate
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from torch import Tensor
 
-from targetprop.app.cli import check_overrides
 from targetprop.app.datamodule import ImageDataModule
+from targetprop.app.overrides import check_overrides
 from targetprop.data import Augmentation, BatchLoader, Selection, Splits, digits, normalize
 from targetprop.utils.errors import UserError
 

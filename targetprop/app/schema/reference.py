@@ -13,7 +13,7 @@ import yaml
 from hydra.utils import get_object
 
 from targetprop.algorithms import ALGORITHMS
-from targetprop.app.cli import CONF
+from targetprop.app.overrides import CONF
 from targetprop.app.schema import callbacks, datamodule, logger, model, network, scheduler, task, trainer
 from targetprop.app.schema.keys import Keys
 from targetprop.app.schema.plain import PLAIN
