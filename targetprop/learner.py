@@ -148,6 +148,7 @@ class Learner(nn.Module):
         """
         if not (self.training and torch.is_grad_enabled()):
             return self.network(x)
+        self._check(x)
         autocast = self._sound_autocast(x.device)
         seen = self._see(x, autocast)
         x = seen.x
@@ -159,10 +160,13 @@ class Learner(nn.Module):
         self._call = _Call(seen, leaf, autocast, Unchanged(x, self.network.parameters_as_analysed()))
         return output.clone()  # which the caller may change in place
 
-    def _see(self, x: Tensor, autocast: Autocast) -> Pass:
-        """A pass on a batch that the network takes, to learn from."""
+    def _check(self, x: Tensor) -> None:
+        """Raise `UserError` if x is no batch for the network, or the learner a copy for one of several devices."""
         refuse_replicas(self)
         check_batch(x, self.network.dims, self.network.forward_parameters())
+
+    def _see(self, x: Tensor, autocast: Autocast) -> Pass:
+        """A pass on a batch that has been checked, to learn from."""
         x = x.clone() if x.is_inference() else x  # of which torch does not count the changes
         with autocast.again():
             seen = self.keep_pass(self.network, x, self.noise, self.steps)
@@ -189,6 +193,7 @@ class Learner(nn.Module):
         if not self.learning.learns_alone:
             name = type(self.algorithm.feedback).__name__
             raise UserError(f"there is nothing to learn: the feedback rule is {name}.", key="learn_feedback")
+        self._check(x)
         autocast, losses = self._sound_autocast(x.device), {}
         with torch.enable_grad():  # by which layers without a rule carry errors down
             seen = self._see(x.detach(), autocast)

@@ -80,8 +80,8 @@ def test_feedback_that_learns_in_these_epochs_only_stays_in_a_step(
 @pytest.mark.parametrize(
     "more", [[], ["model.feedback_epochs.alone=true"], ["model=drl"]], ids=["both", "alone", "drl"]
 )
-def test_a_run_goes_on_through_them_from_any_step(compose: Compose, tmp_path: Path, more: str) -> None:
-    settings = (*QUICK, BEFORE, AFTER, more)
+def test_a_run_goes_on_through_them_from_any_step(compose: Compose, tmp_path: Path, more: list[str]) -> None:
+    settings = (*QUICK, BEFORE, AFTER, *more)
     train(compose(*settings, EVERY_STEP % (tmp_path / "steps"), output="whole"))
     whole = torch.load(tmp_path / "whole/checkpoints/last.ckpt", weights_only=True)
     starts = [f"{tmp_path}/steps/{step}.ckpt" for step in (1, STEPS, STEPS + 1)]
