@@ -57,6 +57,12 @@ def test_step_time(run: Run) -> None:
     assert positive(*record["medians"].values())
 
 
+def test_measures_cost(run: Run) -> None:
+    record = run("measures_cost", *TINY, *ONCE, "--measures", "rank", "gauss_newton")
+    assert list(record["medians"]) == ["backprop, textbook", "rank", "gauss_newton"]
+    assert positive(*record["medians"].values())
+
+
 @pytest.mark.parametrize("network", ["full", "small", "lenet", "mlp", "resnet18", "tiny"])
 def test_published_settings_fit_every_network(run: Run, network: str) -> None:
     cases = importlib.import_module("cases")

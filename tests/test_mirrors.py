@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
+from dense_helpers import random_batches, tanh_network
 from torch import Tensor, nn
 
 from targetprop import (
@@ -30,16 +30,11 @@ SIGN_SYMMETRIES = [UNIFORM_SIGN_SYMMETRY, BATCHWISE_SIGN_SYMMETRY, FIXED_SIGN_SY
 
 
 def network() -> nn.Sequential:
-    torch.manual_seed(0)
-    layers: list[nn.Module] = []
-    for inputs, units in itertools.pairwise(SIZES):
-        layers += [nn.Linear(inputs, units), nn.Tanh()]
-    return nn.Sequential(*layers[:-1]).double()
+    return tanh_network(SIZES)
 
 
 def batches() -> list[tuple[Tensor, Tensor]]:
-    torch.manual_seed(1)
-    return [(torch.randn(9, SIZES[0]).double(), torch.randint(SIZES[-1], (9,))) for _ in range(STEPS)]
+    return random_batches(SIZES, STEPS, samples=9)
 
 
 def learner_of(algorithm: Algorithm, **numbers: object) -> Learner:

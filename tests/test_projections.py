@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 import torch.nn.functional as F
+from dense_helpers import random_batches, tanh_network
 from torch import Tensor, nn
 
 from targetprop import Algorithm, Learner, UserError
@@ -18,16 +17,11 @@ SIZES, STEPS, RATE = (6, 9, 8, 4), 5, 0.3
 
 
 def network() -> nn.Sequential:
-    torch.manual_seed(0)
-    layers: list[nn.Module] = []
-    for inputs, units in itertools.pairwise(SIZES):
-        layers += [nn.Linear(inputs, units), nn.Tanh()]
-    return nn.Sequential(*layers[:-1]).double()
+    return tanh_network(SIZES)
 
 
 def batches() -> list[tuple[Tensor, Tensor]]:
-    torch.manual_seed(1)
-    return [(torch.randn(7, SIZES[0]).double(), torch.randint(SIZES[-1], (7,))) for _ in range(STEPS)]
+    return random_batches(SIZES, STEPS, samples=7)
 
 
 def projections(learner: Learner) -> list[Tensor]:

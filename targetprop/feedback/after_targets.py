@@ -59,7 +59,8 @@ class AfterTargetsLearning(ByLossLearning):
     def learn(self, seen: Pass, block: int) -> Tensor:
         if self.optimizer(block) is None or not self._learns(block):
             return self.no_loss(seen, block)
-        return self._set_gradients(self._update(seen, block), seen, block, 0)
+        parameters = self.network.pairs[block].feedback_parameters()
+        return self._set_gradients(self._update(seen, block), parameters, seen, block, 0)
 
     def after_targets(self) -> None:
         for optimizer in self.optimizers.values():

@@ -151,9 +151,9 @@ class ByLossLearning(FeedbackLearning):
         optimizer = self.optimizer(block)
         if optimizer is None or not self._learns(block):
             return
-        update = self._update(seen, block)
+        update, parameters = self._update(seen, block), self.network.pairs[block].feedback_parameters()
         for iteration in range(self.numbers[block].iterations):
-            loss = self._set_gradients(update, seen, block, iteration)
+            loss = self._set_gradients(update, parameters, seen, block, iteration)
             optimizer.step()
             yield loss
         optimizer.zero_grad()
@@ -161,9 +161,11 @@ class ByLossLearning(FeedbackLearning):
     def _learns(self, block: int) -> bool:
         return any(p.requires_grad for p in self.network.pairs[block].feedback_parameters())
 
-    def _set_gradients(self, update: Update, seen: Pass, block: int, iteration: int) -> Tensor:
+    def _set_gradients(
+        self, update: Update, parameters: Sequence[nn.Parameter], seen: Pass, block: int, iteration: int
+    ) -> Tensor:
         """Set the `.grad` of a feedback's parameters for one update, the mean over its noise; returns the loss."""
-        parameters, samples = self.network.pairs[block].feedback_parameters(), self.rule.noise_samples
+        samples = self.rule.noise_samples
         draws = [
             NoiseOf(seen.noise, seen.step, block, iteration * samples + sample, self.numbers[block].sigma)
             for sample in range(samples)

@@ -11,8 +11,8 @@ import lightning as L
 
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.measurements import Measurements
+from targetprop.app.callbacks.picture import Picture
 from targetprop.app.report.curves import draw_curves
-from targetprop.app.unwritten import or_told
 
 if TYPE_CHECKING:
     from targetprop.app.module import TaskModule
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class History(L.Callback):
+class History(Picture):
     """Keeps every epoch's metrics and training time, through resumes too, and draws `curves.png` from them.
 
     The picture is drawn at the end, also of a run that fails, and in between at most once in `redraw_seconds`.
@@ -30,7 +30,8 @@ class History(L.Callback):
         self.path = Path(path)
         self.redraw_seconds = redraw_seconds
         self.epochs: list[dict[str, float]] = []
-        self._epoch_start = self._drawn = time.monotonic()
+        self.start_clock()
+        self._epoch_start = time.monotonic()
         self._validation_seconds = self._validation_start = 0.0
         self._validated = False
         self._carried = 0.0  # seconds of a running epoch that an earlier process spent on it
@@ -67,25 +68,14 @@ class History(L.Callback):
         self.epochs.append(metrics)
         epoch = f"Epoch {metrics['epoch']:.0f}/{trainer.max_epochs}"
         log.info("%s: %s, %.1f s", epoch, module.task.line(metrics), metrics["seconds"])
-        if time.monotonic() - self._drawn > self.redraw_seconds:
-            self.draw(trainer)
+        self.redraw(trainer)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw the final curves."""
-        self.draw(trainer)
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Draw what there is."""
-        self.draw(trainer)
-
-    def draw(self, trainer: L.Trainer) -> None:
-        """Draw the epochs so far; where that cannot be written the run goes on."""
-        self._drawn = time.monotonic()
-        if self.epochs and trainer.is_global_zero:
+    def paint(self, trainer: L.Trainer) -> None:
+        """Draw the epochs so far."""
+        if self.epochs:
             measured = find_callback(trainer, Measurements)
-            with or_told(self.path):
-                task = cast("TaskModule", trainer.lightning_module).task
-                draw_curves(self.path, self.epochs, measured.rows if measured else [], task.curves)
+            task = cast("TaskModule", trainer.lightning_module).task
+            draw_curves(self.path, self.epochs, measured.rows if measured else [], task.curves)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, and what is known of the running epoch."""

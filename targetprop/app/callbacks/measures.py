@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
 
 from targetprop.app.callbacks.measuring import Measuring
+from targetprop.app.callbacks.picture import Picture
 from targetprop.app.report.measures import draw_measures
-from targetprop.app.unwritten import or_told
 from targetprop.measure.registry import MEASURES, Numbers
 
-REDRAW_SECONDS = 60.0
-"""From one drawing to the next, at least."""
 
-
-class Measures(Measuring):
+class Measures(Picture, Measuring):
     """Takes measures every `every_n_steps` steps, logs them, and draws `path` (docs/measures.md).
 
     The picture is drawn at the ends of epochs, at most once a minute, and at the end, also of a run that fails.
@@ -34,7 +30,7 @@ class Measures(Measuring):
     ) -> None:
         super().__init__(which, every_n_steps, numbers)
         self.path = Path(path)
-        self._drawn = time.monotonic()
+        self.start_clock()
 
     @property
     def state_key(self) -> str:
@@ -43,21 +39,10 @@ class Measures(Measuring):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw, if it is time."""
-        if time.monotonic() - self._drawn > REDRAW_SECONDS:
-            self.draw(trainer)
+        self.redraw(trainer)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw the final picture."""
-        self.draw(trainer)
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Draw what there is."""
-        self.draw(trainer)
-
-    def draw(self, trainer: L.Trainer) -> None:
-        """Draw what was measured; where that cannot be written the run goes on."""
-        self._drawn = time.monotonic()
-        if self.rows and trainer.is_global_zero:
+    def paint(self, trainer: L.Trainer) -> None:
+        """Draw what was measured."""
+        if self.rows:
             labels = {quantity: label for name in self.names for quantity, label in MEASURES[name].quantities.items()}
-            with or_told(self.path):
-                draw_measures(self.path, self.rows, labels)
+            draw_measures(self.path, self.rows, labels)

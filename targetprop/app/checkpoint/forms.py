@@ -13,13 +13,12 @@ from typing import Any, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
 from targetprop.app.checkpoint.record import KEY as RECORD
 from targetprop.utils.errors import UserError
 
-KNOWN = ("targetprop.", "lightning.")
-"""Whose callbacks keep states that are alike from the start to the end of a run."""
 IN_RECORD = ("version", "config", "places", "position", "running")
 IN_RUNNING = ("journals", "unlogged", "seen", "metrics", "random")
 LOOPS = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
@@ -38,9 +37,10 @@ def refuse_other_forms(trainer: L.Trainer, saved: Mapping[str, Any]) -> None:
     for name in LOOPS:
         _compare(f"loops.{name}", getattr(trainer, name).state_dict(), saved["loops"].get(name))
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        kind, state = type(callback), saved["callbacks"].get(callback.state_key)
-        if state is not None and kind.__module__.startswith(KNOWN):
-            _compare(f"callbacks.{kind.__name__}", callback.state_dict(), state)
+        state = saved["callbacks"].get(callback.state_key)
+        ours = type(callback).__module__.startswith("targetprop.")
+        if state is not None and (ours or isinstance(callback, ModelCheckpoint | EarlyStopping)):
+            _compare(f"callbacks.{type(callback).__name__}", callback.state_dict(), state)  # others' may change in form
 
 
 def _check_record(record: Mapping[str, Any]) -> None:

@@ -20,7 +20,10 @@ def keep_own_patience(trainer: L.Trainer, states: Mapping[str, Any]) -> None:
 
 
 def ended(trainer: L.Trainer, changed: Iterable[Change]) -> str | None:
-    """Why the run that has been taken over is at its end; None if it is not, with these changed settings."""
+    """Why the run that has been taken over is at its end; None if it is not, with these changed settings.
+
+    Early stopping that does not end it any more forgets that it once did.
+    """
     others = any(change.key.startswith("callbacks.") for change in changed)  # than patience: thresholds and the like
     for each in _early_stopping(trainer):
         by_patience = each.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED
