@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from targetprop.utils.errors import UserError
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 NAME = ".lock"
 """The file in the directory that is locked. The kernel frees it with the process, however that ends."""
+
+PATIENCE = 10.0
+"""Seconds that the processes which an ended run has just forked have for letting go of its lock, see `_let_go`."""
 
 _held: set[int] = set()
 """Descriptors of this process's locks."""
@@ -56,14 +60,17 @@ def owned(folder: Path) -> Iterator[None]:
 
 def _locked(folder: Path) -> int:
     """The descriptor of the locked file, with what there is to know of this process in it."""
-    path = folder / NAME
+    path, deadline = folder / NAME, time.monotonic() + PATIENCE
     while True:
         file = _opened(path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = _owner(file)
+            owner = _Owner.of(file)
             os.close(file)
+            if owner.has_ended() and time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
             message = f"{folder} belongs to a run that is under way ({owner}); choose another directory for this one."
             raise UserError(message, key="output_dir (hydra.run.dir)") from None
         except OSError as error:
@@ -102,13 +109,38 @@ def _describe(file: int) -> None:
         os.pwrite(file, json.dumps(owner).encode(), 0)
 
 
-def _owner(file: int) -> str:
+@dataclass(frozen=True)
+class _Owner:
     """Who owns a lock, as far as can be read."""
-    try:
-        told = json.loads(os.pread(file, 4096, 0))
-        return f"process {told['pid']} on {told['host']} since {told['since']}"
-    except (OSError, ValueError, TypeError, KeyError):
-        return "it has not said which"
+
+    process: int | None = None
+    host: str = ""
+    since: str = ""
+
+    @classmethod
+    def of(cls, file: int) -> _Owner:
+        try:
+            told = json.loads(os.pread(file, 4096, 0))
+            return cls(int(told["pid"]), str(told["host"]), str(told["since"]))
+        except (OSError, ValueError, TypeError, KeyError):
+            return cls()
+
+    def __str__(self) -> str:
+        if self.process is None:
+            return "it has not said which"
+        return f"process {self.process} on {self.host} since {self.since}"
+
+    def has_ended(self) -> bool:
+        """Whether the process is known to be gone: one of another host, or of another user, may be alive."""
+        if self.process is None or self.process <= 0 or self.host != socket.gethostname():
+            return False
+        try:
+            os.kill(self.process, 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):
+            return False
+        return False
 
 
 def _let_go() -> None:

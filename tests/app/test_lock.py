@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import logging
 import os
 import re
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,20 @@ def test_a_killed_run_owns_nothing_even_if_its_children_live_on(tmp_path: Path, 
         if child is not None:
             os.kill(child, signal.SIGKILL)
         holder.communicate()
+
+
+def test_a_forked_process_that_is_slow_to_let_go_is_waited_for(tmp_path: Path) -> None:
+    """A run that is killed at the very fork: its child lets go of the lock when it is given the processor next."""
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], stdout=subprocess.PIPE, check=True)
+    with (tmp_path / NAME).open("w") as left:
+        json.dump({"pid": int(ended.stdout), "host": socket.gethostname(), "since": "just now"}, left)
+        left.flush()
+        fcntl.flock(left, fcntl.LOCK_EX)
+        late = threading.Timer(0.5, fcntl.flock, (left, fcntl.LOCK_UN))
+        late.start()
+        with owned(tmp_path):
+            pass
+        late.join()
 
 
 def test_a_file_that_its_owner_removes_in_between_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
