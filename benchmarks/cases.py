@@ -26,8 +26,8 @@ from targetprop import (
     Pair,
     Trace,
 )
-from targetprop.app.cli import check_overrides
 from targetprop.app.objects import plain
+from targetprop.app.overrides import check_overrides
 from targetprop.baselines.backprop import Backprop
 from targetprop.data import Augmentation, BatchLoader, Images
 from targetprop.noise import Draw

@@ -46,7 +46,7 @@ from cases import (
     make_optimizer,
 )
 from targetprop import AMORTISED_DTP, Learner, UserError, local
-from targetprop.app.cli import check_overrides
+from targetprop.app.overrides import check_overrides
 from targetprop.app.waiting import WAITING, set_wait_policy
 from targetprop.data import cifar10
 from targetprop.data.loader import BatchLoader

@@ -37,10 +37,11 @@ from typing import Any
 
 import torch
 
+from targetprop.compare.machine import machine
 from targetprop.data import cifar10
-from targetprop.data.archive import locate
+from targetprop.data.locate import locate
 from targetprop.utils.files import whole_file, write_text
-from timing import machine, positive
+from timing import positive
 
 ROOT = Path(__file__).parents[1]
 MIB = 2**20

@@ -12,7 +12,7 @@ without those under `if TYPE_CHECKING`, which never happen; and without those in
   that it imports; rooms in a circle share a floor, and are named.
 - An import goes up if it is of a room that stands above by `ORDER`. Rooms without a place in it are named: the order
   is that of the second edition, but that measures are of a learner, and stand above it.
-- `WORDS` are of the configuration, and have nothing to look for outside app/.
+- `WORDS` are of the configuration, and have nothing to look for outside app/ and what stands on it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ ORDER = (
     {"learner"},
     {"execution", "baselines", "learners", "measure", "public"},
     {"app"},
+    {"compare"},
     {"__init__", "__main__"},
 )
 """Rooms, from the ground up."""
@@ -48,6 +49,8 @@ ONLY: Mapping[str, tuple[str, ...]] = {
 }
 """Rooms that may import nothing else, whatever stands below them."""
 WORDS = re.compile(r"\bhparams|\b(?:trainer|datamodule)\.\w")
+KNOWING = ("app", "compare")
+"""Rooms that know the configuration."""
 Kind = Literal["top", "function", "typing"]
 """Where an import stands: at a module's top, in a function, or under `if TYPE_CHECKING`."""
 WAYS: Mapping[str, tuple[Kind, ...]] = {
@@ -116,8 +119,8 @@ class House:
 
     @cached_property
     def words(self) -> list[str]:
-        """Lines outside app/ that use one of the `WORDS`."""
-        outside = {name: source for name, source in self.sources.items() if room_of(name) != "app"}
+        """Lines outside the `KNOWING` rooms that use one of the `WORDS`."""
+        outside = {name: source for name, source in self.sources.items() if room_of(name) not in KNOWING}
         return [
             f"{name}:{number}"
             for name, source in outside.items()
@@ -288,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.print(
         f"Files at the top level: {len(house.files_at_the_top)}\nModules: {len(house.sources)}, lines: {lines}\n"
         f"Rooms without a place in the order: {', '.join(house.without_place) or 'none'}\n"
-        f"Lines outside app/ with hparams, trainer. or datamodule.: {len(house.words)}"
+        f"Lines outside app/ and compare/ with hparams, trainer. or datamodule.: {len(house.words)}"
     )
     console.print(numbers_table(house, "Imports"))
     for each in house.upward("all imports"):

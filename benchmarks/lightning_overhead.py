@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 from cases import NETWORKS, cifar_loader, random_images
-from targetprop.app.cli import check_overrides
-from targetprop.app.module import Classifier
+from targetprop.app.module import TaskModule
+from targetprop.app.overrides import check_overrides
 from targetprop.app.run import build_module
 from targetprop.data import Splits
 from timing import medians, parser, positive, prepare, synchronize, title, write_record
@@ -84,7 +84,7 @@ def compose(network: str, model: str, batch: int, steps: int, device: str, callb
     )
 
 
-def make_module(config: DictConfig, splits: Splits) -> tuple[Classifier, L.LightningDataModule]:
+def make_module(config: DictConfig, splits: Splits) -> tuple[TaskModule, L.LightningDataModule]:
     """The module, and the data module on these images."""
     datamodule = instantiate(config.datamodule, load=lambda data_dir, download: splits)
     return build_module(config, datamodule), datamodule

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import time
@@ -17,6 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from targetprop.compare.machine import machine
 from targetprop.execution.memory import keep_freed_memory
 
 Step = Callable[[], object]
@@ -146,34 +145,6 @@ def operations_of(step: Step) -> int:
     with _Operations() as operations:
         step()
     return operations.count
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """What a reader of the numbers must know of the machine and of torch's settings."""
-    facts: dict[str, Any] = {
-        "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": device.type,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-    if device.type == "cuda":
-        facts |= {
-            "gpu": torch.cuda.get_device_name(device),
-            "gpu_bytes": torch.cuda.get_device_properties(device).total_memory,
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
-            "cudnn_benchmark": torch.backends.cudnn.benchmark,
-        }
-    return facts
-
-
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def title(name: str, options: argparse.Namespace) -> str:

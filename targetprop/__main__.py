@@ -1,5 +1,24 @@
-"""`python -m targetprop` is the command `targetprop`."""
+"""The command `targetprop`, which `python -m targetprop` is, too: a training run, or what is made of many of them."""
 
-from targetprop.app.cli import main
+from __future__ import annotations
 
-main()
+import sys
+
+OF_MANY_RUNS = ("compare", "report", "leaderboard")
+"""Commands that are no training run."""
+
+
+def main() -> None:
+    """Train as `python main.py` does, or do what one of `OF_MANY_RUNS` says."""
+    if sys.argv[1:2] and sys.argv[1] in OF_MANY_RUNS:
+        from targetprop.compare.cli import main as of_many_runs  # here, because no training needs it
+
+        of_many_runs(sys.argv[1:])
+    else:
+        from targetprop.app.cli import main as train
+
+        train()
+
+
+if __name__ == "__main__":
+    main()

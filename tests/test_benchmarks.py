@@ -329,7 +329,7 @@ def test_family(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_commands_of_the_family_fit_their_networks(run: Run) -> None:
     """Nothing is trained: the module is built for images of CIFAR-10."""
-    runs, cli = importlib.import_module("runs"), importlib.import_module("targetprop.app.cli")
+    runs, cli = importlib.import_module("runs"), importlib.import_module("targetprop.app.overrides")
     for command in runs.FAMILY:
         whole = f"{command} {runs.COMMON} {'' if 'network=' in command else runs.VGG}".split()
         images = importlib.import_module("cases").random_images(20)

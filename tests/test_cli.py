@@ -10,8 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from targetprop.app.cli import CONF, check_overrides, one_line
 from targetprop.app.moved import refuse_moved
+from targetprop.app.overrides import CONF, check_overrides, one_line
 from targetprop.utils.errors import UserError
 
 PUBLISHED = ["model=dtp", "network=simple_vgg", "datamodule=cifar10", "trainer=default", "scheduler=cosine"]

@@ -28,7 +28,8 @@ from targetprop import (
     UserError,
 )
 from targetprop.app.callbacks.step_losses import StepLosses
-from targetprop.app.module import Classifier
+from targetprop.app.module import TaskModule
+from targetprop.app.task import Classification
 from targetprop.execution.graph import KEPT, GraphedStep
 from targetprop.execution.grid import Grid
 from targetprop.execution.parallel import distribute
@@ -38,6 +39,7 @@ from targetprop.feedback.responses import EVERY, ByResponses
 from targetprop.noise import NoiseKey, StepNoise
 
 Batch = tuple[Tensor, Tensor]
+TASK = Classification("val/accuracy", "max")
 
 
 @pytest.fixture
@@ -318,7 +320,7 @@ def test_lightning_trains_by_graphs_as_without(precision: Any, tapes: Tapes) -> 
     with torch.autocast("cpu", torch.bfloat16, enabled=precision != "32-true"):
         steps = eager(expected, data * 2)
     graphed = GraphedStep(learner, F.cross_entropy, graph=tapes)
-    module = Classifier(learner, OptimizerSpec(lr=0.05, momentum=0.9), ["a", "b", "c"], graphed=graphed)
+    module = TaskModule(learner, OptimizerSpec(lr=0.05, momentum=0.9), TASK, 3, F.cross_entropy, graphed=graphed)
     trainer = L.Trainer(
         accelerator="cpu", max_epochs=2, precision=precision, callbacks=[StepLosses()], logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
@@ -364,7 +366,7 @@ class NoWaiting(TorchDispatchMode):
 @pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
 def test_a_step_does_not_wait_for_the_device(algorithm: Algorithm) -> None:
     learner = Learner(network(), algorithm)
-    module = Classifier(learner, OptimizerSpec(lr=0.1), ["a", "b", "c"])
+    module = TaskModule(learner, OptimizerSpec(lr=0.1), TASK, 3, F.cross_entropy)
     optimizer = module.configure_optimizers()
     for number, batch in enumerate(batches(4)):
         with NoWaiting() if number else torch.enable_grad():  # a new shape of batch is looked at once

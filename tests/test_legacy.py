@@ -12,8 +12,8 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from targetprop.app.cli import CONF, check_overrides
 from targetprop.app.legacy import claim_folder, translate
+from targetprop.app.overrides import CONF, check_overrides
 from targetprop.utils.errors import UserError
 
 PUBLISHED = shlex.split(

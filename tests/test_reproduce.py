@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from targetprop.app.cli import CONF, check_overrides
 from targetprop.app.legacy import translate
+from targetprop.app.overrides import CONF, check_overrides
 
 Constants = tuple[list[float], list[float]]
 BOLTS: Constants = ([x / 255 for x in (125.3, 123.0, 113.9)], [x / 255 for x in (63.0, 62.1, 66.7)])

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf, open_dict
 
-from targetprop.app.cli import CONF, check_overrides, check_search, run
+from targetprop.app.cli import run
+from targetprop.app.overrides import CONF, check_overrides, check_search
 from targetprop.app.sweep import FAILED
 from targetprop.utils.errors import UserError
 

@@ -1,19 +1,17 @@
-"""The Lightning module: a learner, its forward optimiser, and the metrics of classification."""
+"""The Lightning module: a learner, its forward optimiser, and the metrics of its task."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric, Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import Metric, MetricCollection
 
 from targetprop.app.checkpoint.forms import refuse_foreign_state, refuse_other_forms
 from targetprop.app.checkpoint.harmless import inside_only
@@ -28,6 +26,7 @@ from targetprop.app.optimizers import build_forward
 from targetprop.app.places import NUMBERS
 from targetprop.app.schedule import advance, counts_steps, has_ended, refuse_plateau, refuse_short, with_length
 from targetprop.app.single import refuse_single_images
+from targetprop.app.task import Loss, Result, Task
 from targetprop.data.loader import BatchLoader
 from targetprop.utils.errors import UserError
 
@@ -42,12 +41,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor]
-ALONE: dict[str, Any] = {"sync_on_compute": False, "compute_with_cache": False}
-"""Metrics are read by one process at a time: of layer-parallel ones, all of a group see the same batches."""
 
 
-class Classifier(L.LightningModule):
-    """Trains a network on labelled images, with cross-entropy, by whatever rule.
+class TaskModule(L.LightningModule):
+    """Trains a network for a task, by whatever rule.
 
     Optimisation is Lightning's automatic one: only `backward` differs, where that of the learner stands for
     `loss.backward()`.
@@ -55,31 +52,34 @@ class Classifier(L.LightningModule):
     Args:
         learner: what is trained.
         f_optim: optimiser of the forward blocks.
-        classes: names of the classes.
+        task: what for.
+        outputs: how many numbers the network gives for an example.
+        loss: what is minimised: (outputs, targets) -> mean over the batch. Evaluation reports the task's own.
         scheduler: makes a learning-rate scheduler from the forward optimiser.
         graphed: the learner's training step as CUDA graphs; None trains step by step.
-        loss: what is minimised: (logits, labels) -> mean over the batch. Evaluation reports cross-entropy in any case.
 
     Attributes:
         record: what every checkpoint keeps of the run, in plain types (see `checkpoint.record`).
         start: what the run goes on from.
-        multiply_adds: of one image's forward pass, where they were counted.
-        views: by which evaluations are made a second time, on the mean of the logits of all views.
+        multiply_adds: of one example's forward pass, where they were counted.
+        views: by which evaluations are made a second time, on the mean of the outputs of all views.
+        results: of the last evaluations, by their place: "val", "test", "val_views", "test_views".
     """
 
     def __init__(
         self,
         learner: Trainable,
         f_optim: OptimizerSpec,
-        classes: Sequence[str],
+        task: Task,
+        outputs: int,
+        loss: Loss,
         scheduler: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
         graphed: GraphedStep | None = None,
-        loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
     ) -> None:
         super().__init__()
         self.learner = learner
         self.f_optim = f_optim
-        self.classes = list(classes)
+        self.task = task
         self.scheduler = scheduler
         self.graphed = graphed
         self.loss = loss
@@ -88,50 +88,51 @@ class Classifier(L.LightningModule):
         self.start = Start()
         self.multiply_adds = 0
         self.views: Views | None = None
-        self._labels: Tensor | None = None  # of the batch, between training_step and backward
+        self._targets: Tensor | None = None  # of the batch, between training_step and backward
         self._outcome: Outcome | None = None  # of a graph, between training_step and backward
         self.last_step: Step | None = None
-        count = len(self.classes)
-        self.train_loss = MeanMetric(nan_strategy="disable", **ALONE)
-        # Validation of its arguments would wait for the device in every step.
-        self.train_accuracy: Metric = MulticlassAccuracy(count, average="micro", validate_args=False, **ALONE)
-        self.val_metrics = _eval_metrics(count)
-        self.test_metrics = _eval_metrics(count)
-        self.view_metrics = _eval_metrics(count)
-        self.per_class: dict[str, list[float]] = {}
+        self._train_metrics = nn.ModuleDict(task.training_metrics(outputs))
+        self.val_metrics, self.test_metrics, self.view_metrics = (task.evaluation_metrics(outputs) for _ in range(3))
+        self.results: dict[str, Result] = {}
         self._outputs = Outputs()  # of the evaluation that is under way
 
+    @property
+    def train_metrics(self) -> dict[str, Metric]:
+        """Those of the running epoch, by their names; "loss" is among them."""
+        return cast(dict[str, Metric], dict(self._train_metrics.items()))
+
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (batch, classes) of images (batch, channels, height, width)."""
+        """Outputs (batch, outputs) for examples (batch, ...)."""
         return self.learner(x)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss of the batch."""
         x, y = batch
-        self._labels = y
+        self._targets = y
         if self.graphed is None:
-            logits = self.learner(x)
-            loss = self.loss(logits, y)
+            outputs = self.learner(x)
+            loss = self.loss(outputs, y)
         else:
             self.zero_grad()  # Lightning does so only between this and `backward`
             self._outcome = self.graphed.run(x, y)
-            logits, loss = self._outcome.output, self._outcome.loss
-        self.train_loss.update(loss.detach())
-        self.train_accuracy.update(logits.detach(), y)
+            outputs, loss = self._outcome.output, self._outcome.loss
+        for name, metric in self.train_metrics.items():
+            metric.update(*((loss.detach(),) if name == "loss" else (outputs.detach(), y)))
         return loss
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """The learner's, in place of backprop; of a graph, which has done it, only the results."""
-        labels, self._labels = self._labels, None
+        targets, self._targets = self._targets, None
         if self.graphed is None or self._outcome is None:
-            assert labels is not None
-            self.last_step = self.learner.backward(loss, labels=labels, loss_of=partial(self._loss_of, labels))
+            assert targets is not None
+            loss_of = partial(self._loss_of, targets)
+            self.last_step = self.learner.backward(loss, labels=self.task.labels(targets), loss_of=loss_of)
         else:
             self.graphed.hand_over(self._outcome)
             self.last_step, self._outcome = self._outcome.step, None
 
-    def _loss_of(self, labels: Tensor, output: Tensor) -> Tensor:
-        return self.loss(output, labels)
+    def _loss_of(self, targets: Tensor, output: Tensor) -> Tensor:
+        return self.loss(output, targets)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the run is, where it is, and what is under way.
@@ -204,9 +205,9 @@ class Classifier(L.LightningModule):
             log.info("Rates go on as they would be had these settings been the run's from its start: now %.4g.", rate)
 
     @property
-    def _epoch_metrics(self) -> tuple[Metric, Metric]:
+    def _epoch_metrics(self) -> list[Metric]:
         """Those of the running epoch."""
-        return self.train_loss, self.train_accuracy
+        return list(self.train_metrics.values())
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Let go of the step, which the callbacks have seen: its activations would double the next one's memory.
@@ -216,14 +217,14 @@ class Classifier(L.LightningModule):
         self.last_step = None
         grid: Grid | None = getattr(self.trainer.strategy, "grid", None)
         if grid and grid.rows > 1 and batch_idx + 1 == self.trainer.num_training_batches:
-            for metric in (self.train_loss, self.train_accuracy):
+            for metric in self._epoch_metrics:
                 metric.sync(process_group=grid.same_pairs)
                 metric._is_synced = False  # else the first reader of several would undo it
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means."""
-        self.log("train/loss", self.train_loss)
-        self.log("train/accuracy", self.train_accuracy)
+        for name, metric in self.train_metrics.items():
+            self.log(f"train/{name}", metric)
 
     def on_train_end(self) -> None:
         """Refuse to end well with a network that is not one of finite numbers."""
@@ -250,9 +251,9 @@ class Classifier(L.LightningModule):
         if self.views is None:
             metrics.update(self._outputs.see(self.learner(x)), y)
             return
-        logits = [self._outputs.see(self.learner(view)) for view in self.views(x)]
-        metrics.update(logits[0], y)
-        self.view_metrics.update(torch.stack(logits).mean(0), y)
+        outputs = [self._outputs.see(self.learner(view)) for view in self.views(x)]
+        metrics.update(outputs[0], y)
+        self.view_metrics.update(torch.stack(outputs).mean(0), y)
 
     def _log_evaluation(self, part: str, metrics: MetricCollection) -> None:
         self._outputs.refuse_not_finite(part, self.learner.network.pairs)
@@ -262,9 +263,9 @@ class Classifier(L.LightningModule):
 
     def _log_metrics(self, part: str, metrics: MetricCollection) -> None:
         values = metrics.compute()
+        self.results[part] = self.task.result(values, metrics)
         metrics.reset()
-        self.per_class[part] = values.pop("per_class").tolist()
-        self.log_dict({f"{part}/{name}": value for name, value in values.items()})
+        self.log_dict({f"{part}/{name}": values[name] for name in self.task.evaluated})
 
     def configure_optimizers(self) -> Any:
         """The forward optimiser and its schedule, which is stepped once an epoch unless it counts steps."""
@@ -296,22 +297,3 @@ class Classifier(L.LightningModule):
         """Step the schedule, unless it has come to its end."""
         if not has_ended(scheduler):
             super().lr_scheduler_step(scheduler, metric)
-
-
-class MeanCrossEntropy(MeanMetric):
-    """Mean cross-entropy over samples, as a metric of logits and labels."""
-
-    def update(self, logits: Tensor, labels: Tensor) -> None:  # type: ignore[override]
-        super().update(F.cross_entropy(logits, labels, reduction="none"))
-
-
-def _eval_metrics(classes: int) -> MetricCollection:
-    return MetricCollection(
-        {
-            "loss": MeanCrossEntropy(nan_strategy="disable", **ALONE),
-            "accuracy": MulticlassAccuracy(classes, average="micro", **ALONE),
-            "top5": MulticlassAccuracy(classes, average="micro", top_k=min(5, classes), **ALONE),
-            "per_class": MulticlassAccuracy(classes, average="none", **ALONE),
-        },
-        compute_groups=False,
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
 from targetprop.app import unwritten
 from targetprop.app.callbacks.checkpoint import BestCheckpoint
@@ -39,7 +39,7 @@ from targetprop.app.folder import RESULTS, claim, free_name, make_folders
 from targetprop.app.lock import owned
 from targetprop.app.loggers.journal import Journal
 from targetprop.app.models import check_hparams
-from targetprop.app.module import Classifier
+from targetprop.app.module import TaskModule
 from targetprop.app.objects import build, build_members, call, plain
 from targetprop.app.optimizers import forward_optimizer
 from targetprop.app.places import placed
@@ -52,12 +52,13 @@ from targetprop.app.processes import (
     usable_gpus,
     world_size,
 )
-from targetprop.app.report.table import Result, results_table, times_line
+from targetprop.app.report.table import times_line
 from targetprop.app.report.tree import config_tree
 from targetprop.app.rewind import rewinding
 from targetprop.app.schema.check import check
 from targetprop.app.schema.rehearsal import rehearse
 from targetprop.app.signals import Signals, StoppedError, requeue
+from targetprop.app.task import Loss, Result, Task
 from targetprop.app.threads import cpu_threads, multiply_adds
 from targetprop.app.unwritten import or_told
 from targetprop.app.workers.launch import launch
@@ -70,19 +71,18 @@ from targetprop.utils.errors import UserError, is_number, prefixed, refuse_unkno
 from targetprop.utils.files import write_text
 
 if TYPE_CHECKING:
-    from targetprop.app.datamodule import ImageDataModule
+    from targetprop.app.datamodule import HeldDataModule
 
 log = logging.getLogger(__name__)
 
-GROUPS = ("model", "network", "datamodule", "trainer", "scheduler", "callbacks", "logger")
+GROUPS = ("task", "model", "network", "datamodule", "trainer", "scheduler", "callbacks", "logger")
 
-CROSS_ENTROPY = "torch.nn.functional.cross_entropy"
 EPOCHS = "feedback_epochs"
 """What of a model is a matter of the run."""
 INPUT_SHAPE = "input_shape"
 """What a model may be told that no configuration says."""
 SAMPLE = 2000
-"""Training images whose statistics a network may be made from."""
+"""Training inputs whose statistics a network may be made from."""
 
 
 def train(config: DictConfig) -> dict[str, float]:
@@ -172,7 +172,7 @@ def _train(config: DictConfig, overrides: Sequence[str] | None) -> dict[str, flo
     unwritten.reset()
     L.seed_everything(config.seed, workers=True, verbose=False)
     # All of it is made, and so all of the configuration is checked, before any of it is shown or written.
-    datamodule: ImageDataModule = build(config.datamodule)
+    datamodule: HeldDataModule = build(config.datamodule)
     module = build_module(config, datamodule)
     work = _work(config, module, datamodule)
     with _own(config), cpu_threads(config.trainer.threads, work) as threads, Signals() as signals:
@@ -214,12 +214,12 @@ class Around(NamedTuple):
     overrides: Sequence[str] | None
 
 
-def _work(config: DictConfig, module: Classifier, datamodule: ImageDataModule) -> int | None:
+def _work(config: DictConfig, module: TaskModule, datamodule: HeldDataModule) -> int | None:
     """Multiply-adds of a training batch's forward pass on the CPU; None on a GPU."""
     return None if usable_gpus(config.trainer.gpus) else module.multiply_adds * datamodule.batch_size
 
 
-def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, around: Around) -> dict[str, float]:
+def _run(config: DictConfig, module: TaskModule, datamodule: HeldDataModule, around: Around) -> dict[str, float]:
     callbacks = [*_callbacks(config), StopOnSignal(around.signals)]
     trainer: L.Trainer = build(config.trainer, callbacks=callbacks, logger=_loggers(config))
     folder, start = Path(config.output_dir), resume.start(plain(config), module)
@@ -238,7 +238,7 @@ def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, ar
     history = find_callback(trainer, History)
     seconds = [row["seconds"] for row in history.epochs] if history else []
     facts: dict[str, Any] = {"epoch_seconds": seconds, "threads": around.threads, "places": places}
-    facts |= {"nonlinearity": [], "measures": {}}
+    facts |= {"nonlinearity": [], "measures": {}, "overrides": around.overrides}
     for measured in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(measured, Measurements):
             facts |= measured.facts
@@ -246,11 +246,11 @@ def _run(config: DictConfig, module: Classifier, datamodule: ImageDataModule, ar
     facts |= {"note": datamodule.note} if datamodule.note else {}
     results = evaluate(trainer, module, datamodule, _evaluated(config, trainer), config.views) if config.test else {}
     if results:
-        console.print(results_table(results, datamodule.classes, datamodule.note))
+        console.print(module.task.table(results, datamodule.classes or (), datamodule.note))
     if seconds:
         console.print(times_line(seconds))
     _keep_results(folder, results, facts, trained=config.train)
-    return {f"{part}/accuracy": result.accuracy for part, result in results.items()}
+    return {f"{part}/{name}": number for part, result in results.items() for name, number in result.numbers.items()}
 
 
 def _loggers(config: DictConfig) -> list[Logger]:
@@ -259,7 +259,7 @@ def _loggers(config: DictConfig) -> list[Logger]:
     return [each for each in made if config.train or not isinstance(each, Journal)]
 
 
-def _fit(trainer: L.Trainer, module: Classifier, datamodule: ImageDataModule, folder: Path) -> None:
+def _fit(trainer: L.Trainer, module: TaskModule, datamodule: HeldDataModule, folder: Path) -> None:
     """Train, from the start or from where the run goes on."""
     start = module.start
     path = start.path
@@ -327,24 +327,26 @@ def _keep_results(folder: Path, results: dict[str, Result], facts: dict[str, Any
         write_text(path, json.dumps({**parts, **facts}, indent=2) + "\n")
 
 
-def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
-    """The network for the images of `datamodule`, its learner and its forward optimiser.
+def build_module(config: DictConfig, datamodule: HeldDataModule) -> TaskModule:
+    """The network for the examples of `datamodule`, its learner and its forward optimiser.
 
     Raises:
         UserError: a value of the configuration that does not fit, named by its full key.
     """
     with prefixed("datamodule"):
-        shape, classes = datamodule.image_shape, datamodule.classes
-    network = call("network.hparams", config.network, shape, len(classes))
-    _show_images(network, datamodule)
-    work = multiply_adds(network, shape)  # before there is a learner, which minds who runs its network
+        shape, outputs = datamodule.shape, datamodule.outputs
+    task: Task = build(config.task)
     model = plain(config.model)
     with prefixed("model"):
         taken = inspect.signature(get_method(model["_target_"])).parameters
         own = [name for name in taken if name not in ("network", "seed", INPUT_SHAPE)]
         refuse_unknown(model, ["_target_", "loss", "label_smoothing", EPOCHS, *own])
         model.pop(EPOCHS, None)
-        loss = _loss(model.pop("loss", CROSS_ENTROPY), model.pop("label_smoothing", 0.0))
+        loss = _loss(model.pop("loss", task.loss), model.pop("label_smoothing", 0.0))
+    task.check(datamodule, loss)
+    network = call("network.hparams", config.network, shape, outputs)
+    _show_images(network, datamodule)
+    work = multiply_adds(network, shape)  # before there is a learner, which minds who runs its network
     hparams = model.pop("hparams")
     f_optim = forward_optimizer(hparams)
     model |= {INPUT_SHAPE: shape} if INPUT_SHAPE in taken else {}
@@ -354,7 +356,7 @@ def build_module(config: DictConfig, datamodule: ImageDataModule) -> Classifier:
     if config.trainer.get("cuda_graph") is True:
         with placed():
             graphed = GraphedStep(cast(Learner, learner), loss)  # which refuses what is none
-    made = Classifier(learner, f_optim, classes, scheduler, graphed, loss)
+    made = TaskModule(learner, f_optim, task, outputs, loss, scheduler, graphed)
     made.multiply_adds = work
     if config.trainer.get("precision") == "64-true":
         made.double()  # as the trainer will, but only after it has loaded a checkpoint, whose digits would be lost
@@ -367,9 +369,9 @@ def _feedback_epochs(model: DictConfig) -> list[L.Callback]:
     return [] if made is None else [made]
 
 
-def _loss(path: str, label_smoothing: float) -> Callable[[Tensor, Tensor], Tensor]:
+def _loss(path: str, label_smoothing: float) -> Loss:
     """The loss at an import path, on labels of which this share is spread over all classes."""
-    loss: Callable[..., Tensor] = get_method(path)
+    loss = get_method(path)
     fits = is_number(label_smoothing) and 0 <= label_smoothing < 1
     require(fits, "label_smoothing", "a number in [0, 1)", label_smoothing)
     if label_smoothing == 0:
@@ -379,7 +381,7 @@ def _loss(path: str, label_smoothing: float) -> Callable[[Tensor, Tensor], Tenso
     return partial(loss, label_smoothing=label_smoothing)
 
 
-def _show_images(network: nn.Module, datamodule: ImageDataModule) -> None:
+def _show_images(network: nn.Module, datamodule: HeldDataModule) -> None:
     """Give layers that are made from statistics of training images some of them."""
     for layer in network.modules():
         if isinstance(layer, Whitening):
@@ -395,25 +397,26 @@ def _scheduler(config: DictConfig) -> Any:
 
 
 def evaluate(
-    trainer: L.Trainer, module: Classifier, datamodule: ImageDataModule, checkpoint: str | None, views: str | None
+    trainer: L.Trainer, module: TaskModule, datamodule: HeldDataModule, checkpoint: str | None, views: str | None
 ) -> dict[str, Result]:
-    """Accuracies of a checkpoint, or of the last weights, on validation (if there is any) and test set.
+    """Results of a checkpoint, or of the last weights, on validation and test set, where there are any.
 
     With views there are those of the mean over them as well, as "validation_mirror" beside "validation".
     """
+    if views is not None and len(datamodule.shape) != 3:
+        raise UserError(f"expected null, since inputs of {datamodule.shape} are no images, got {views!r}", key="views")
     module.views = None if views is None else VIEWS[views]
     if checkpoint:
         log.info("Evaluating %s", checkpoint)
     results = {}
     for part, key, run in (("validation", "val", trainer.validate), ("test", "test", trainer.test)):
-        if key == "val" and datamodule.val_fraction == 0:
+        if not (datamodule.val_fraction if key == "val" else datamodule.has_test):
             continue
-        measured = run(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
-        if measured and f"{key}/accuracy" in measured[0]:  # not where the number of batches is limited to 0
-            for name, place in {part: key, f"{part}_{views}": f"{key}_views"}.items():
-                if place in module.per_class:
-                    accuracy, top5 = (measured[0][f"{place}/{metric}"] for metric in ("accuracy", "top5"))
-                    results[name] = Result(accuracy, top5, module.per_class[place])
+        module.results.clear()
+        run(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
+        for name, place in {part: key, f"{part}_{views}": f"{key}_views"}.items():
+            if place in module.results:  # not where the number of batches is limited to 0
+                results[name] = module.results[place]
     return results
 
 

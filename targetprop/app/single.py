@@ -16,17 +16,18 @@ def refuse_single_images(loader: BatchLoader, batches: int, network: nn.Module) 
     least = loader.least(batches)
     if least > 1:
         return
-    last = loader.least(1) > 1
-    which = f"the last batch of {len(loader.images)} images has" if last else "every batch has"
+    last, noun = loader.least(1) > 1, loader.images.noun
+    one = noun.removesuffix("s")
+    which = f"the last batch of {len(loader.images)} {noun} has" if last else "every batch has"
     several = f" for one of {loader.rows} groups" if loader.rows > 1 else ""
     mend = "set datamodule.drop_last=true, or another datamodule.batch_size"
     if not last:
         mend = "set datamodule.batch_size=2 or more, and datamodule.drop_last=true"
     if least == 0:
-        raise UserError(f"{which} no image left{several}; {mend}.", key="datamodule.drop_last")
-    refused = _refused(network, loader.images.image_shape)
+        raise UserError(f"{which} no {one} left{several}; {mend}.", key="datamodule.drop_last")
+    refused = _refused(network, loader.images.shape)
     if refused is not None:
-        message = f"{which} one image{several}, which this network cannot train on ({refused}); {mend}."
+        message = f"{which} one {one}{several}, which this network cannot train on ({refused}); {mend}."
         raise UserError(message, key="datamodule.drop_last" if last else "datamodule.batch_size")
 
 

@@ -1,9 +1,22 @@
-"""Images in memory: reading published data sets, augmenting on the device, batches for any training loop."""
+"""Data in memory: reading published data sets, augmenting images on the device, batches for any training loop."""
 
-from targetprop.data import cifar10, digits, fashion_mnist, imagenet32, mnist
+from targetprop.data import (
+    cifar10,
+    cifar100,
+    digits,
+    fashion_mnist,
+    imagenet32,
+    mnist,
+    own,
+    svhn,
+    teacher,
+    tiny_imagenet,
+)
 from targetprop.data.archive import Archive
 from targetprop.data.augment import Augmentation, normalize, random_crop, random_flip
-from targetprop.data.images import Images, Selection, Splits
+from targetprop.data.examples import Examples, ExampleSplits
+from targetprop.data.held import Held, Selection
+from targetprop.data.images import Images, Splits
 from targetprop.data.loader import BatchLoader
 from targetprop.data.pickles import load_arrays
 
@@ -11,16 +24,24 @@ __all__ = [
     "Archive",
     "Augmentation",
     "BatchLoader",
+    "ExampleSplits",
+    "Examples",
+    "Held",
     "Images",
     "Selection",
     "Splits",
     "cifar10",
+    "cifar100",
     "digits",
     "fashion_mnist",
     "imagenet32",
     "load_arrays",
     "mnist",
     "normalize",
+    "own",
     "random_crop",
     "random_flip",
+    "svhn",
+    "teacher",
+    "tiny_imagenet",
 ]

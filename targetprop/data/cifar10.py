@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from targetprop.data.archive import Archive, locate
+from targetprop.data.archive import Archive
 from targetprop.data.images import Images, Splits
-from targetprop.data.pickles import load_arrays, load_batch
-from targetprop.utils.errors import UserError
+from targetprop.data.locate import locate
+from targetprop.data.pickles import load_batch, load_names
 
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST_FILE = "test_batch"
@@ -48,22 +48,11 @@ def load(data_dir: Path | str, download: bool = True) -> Splits:
         UserError: files are missing, or do not hold what was published.
     """
     files = locate(ARCHIVE, Path(data_dir), download)
-    classes = _read_classes(files[META_FILE])
-    return Splits(
-        train=_read_images([files[name] for name in TRAIN_FILES], classes),
-        test=_read_images([files[TEST_FILE]], classes),
-        note=files.note,
-    )
+    classes = load_names(files[META_FILE], "label_names", CLASS_COUNT, ARCHIVE.most)
+    train = _read_images([files[name] for name in TRAIN_FILES], classes)
+    return files.noted(Splits(train, _read_images([files[TEST_FILE]], classes)))
 
 
 def _read_images(paths: list[Path], classes: tuple[str, ...]) -> Images:
     pixels, labels = zip(*(load_batch(path, SHAPE, range(CLASS_COUNT), ARCHIVE.most) for path in paths), strict=True)
     return Images(torch.from_numpy(np.concatenate(pixels)), torch.from_numpy(np.concatenate(labels)), classes)
-
-
-def _read_classes(path: Path) -> tuple[str, ...]:
-    names = load_arrays(path, ARCHIVE.most).get("label_names")
-    if not (isinstance(names, list) and len(names) == CLASS_COUNT and all(isinstance(name, str) for name in names)):
-        found = f"{len(names)} values" if isinstance(names, list) else type(names).__name__
-        raise UserError(f"{path}: 'label_names': expected a list of {CLASS_COUNT} names, got {found}")
-    return tuple(names)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from targetprop.data.archive import SingleFiles, locate
+from targetprop.data.archive import SingleFiles
 from targetprop.data.idx import load_splits
 from targetprop.data.images import Splits
+from targetprop.data.locate import locate
 
 PUBLISHED = SingleFiles(
     title="Fashion-MNIST",
@@ -34,4 +34,4 @@ CLASSES = (
 def load(data_dir: Path | str, download: bool = True) -> Splits:
     """Fashion-MNIST from the published files in `data_dir`/FashionMNIST/raw; all else is as in `mnist.load`."""
     files = locate(PUBLISHED, Path(data_dir), download)
-    return replace(load_splits(files, CLASSES), note=files.note)
+    return files.noted(load_splits(files, CLASSES))

@@ -11,26 +11,26 @@ none needs to have them all; on a GPU each process holds all images on its devic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from targetprop.data.files import md5_of, readable, refuse_large
 from targetprop.data.images import Images, Splits
-from targetprop.data.mapped import Read, mapped_images
+from targetprop.data.mapped import Piece, Read, mapped_images
 from targetprop.data.pickles import MOST, load_batch
 from targetprop.data.sums import read_sums
-from targetprop.utils.errors import UserError
+from targetprop.utils.errors import UserError, require
 
 TRAIN_FILES = tuple(f"train_data_batch_{number}" for number in range(1, 11))
 TEST_FILE = "val_data"
-TRAIN_FOLDERS = ("Imagenet32_train", "imagenet32", ".")
-TEST_FOLDERS = ("Imagenet32_val", "imagenet32", ".")
+TRAIN_FOLDERS = ("Imagenet32_train", "imagenet32", ".", "Imagenet32_train/Imagenet32_train")
+TEST_FOLDERS = ("Imagenet32_val", "imagenet32", ".", "Imagenet32_val/Imagenet32_val")
 CACHE_FOLDER = "imagenet32_mapped"
 SUMS_FILE = "md5sums.txt"
+CLASSES_FILE = "classes.txt"
+LONGEST = 2**20
+"""Bytes that a list of classes may have."""
 SHAPE = (3, 32, 32)
 CLASSES = tuple(str(number) for number in range(1, 1001))
 ADDRESS = "https://image-net.org/download-images.php"
@@ -40,7 +40,8 @@ def load(data_dir: Path | str, download: bool = True, *, cache_dir: Path | str |
     """ImageNet32 from the published pickled files, mapped into memory.
 
     Labels 1..1000 become 0..999; their numbers 1..1000 are the names of the classes, for the files hold no others.
-    Files may hold fewer images, of fewer classes.
+    Where `data_dir` has a file classes.txt, as `targetprop convert_imagenet` writes it, there are as many classes as it
+    has lines, which name them. Files may hold fewer images, of fewer classes.
 
     No checksums of the published files are known for certain. Where `data_dir` has a file md5sums.txt, as
     `targetprop convert_imagenet` and the command md5sum write it, the files that it lists must have the md5 that it
@@ -48,7 +49,8 @@ def load(data_dir: Path | str, download: bool = True, *, cache_dir: Path | str |
 
     Args:
         data_dir: where the files are looked for: training files in its folder Imagenet32_train, the test file in
-            Imagenet32_val, and all of them in imagenet32 and in the directory itself.
+            Imagenet32_val, and all of them in imagenet32 and in the directory itself; a folder may stand in one of its
+            own name.
         download: ignored, because a download needs an account.
         cache_dir: where the converted files are kept, such as a place that can be written to beside files that cannot;
             None for `data_dir`/imagenet32_mapped.
@@ -65,8 +67,24 @@ def load(data_dir: Path | str, download: bool = True, *, cache_dir: Path | str |
     if missing:
         raise _missing(data_dir, missing)
     sums = {name.rpartition("/")[2]: md5 for name, md5 in read_sums(data_dir / SUMS_FILE).items()}
-    read = partial(_read, sums)
-    return Splits(train=_images(cache, "train", train, read), test=_images(cache, "test", test, read))
+    classes = _classes(data_dir / CLASSES_FILE)
+    read = partial(_read, sums, len(classes))
+    return Splits(train=_images(cache, "train", train, read, classes), test=_images(cache, "test", test, read, classes))
+
+
+def _classes(path: Path) -> tuple[str, ...]:
+    """The names of the classes, one a line, where there is a list of them.
+
+    Raises:
+        UserError: the list cannot be read, or has not 1 to 1,000 lines.
+    """
+    with readable(path):
+        if not path.is_file():
+            return CLASSES
+        refuse_large(path, LONGEST)
+        names = tuple(path.read_bytes().decode("utf-8", "replace").splitlines())
+    require(1 <= len(names) <= len(CLASSES), str(path), f"1 to {len(CLASSES)} lines, one for each class", len(names))
+    return names
 
 
 def _find(data_dir: Path, folders: tuple[str, ...], names: tuple[str, ...]) -> Path:
@@ -78,20 +96,20 @@ def _find(data_dir: Path, folders: tuple[str, ...], names: tuple[str, ...]) -> P
     return data_dir / max(folders, key=held)
 
 
-def _images(cache: Path, name: str, sources: list[Path], read: Read) -> Images:
+def _images(cache: Path, name: str, sources: list[Path], read: Read, classes: tuple[str, ...]) -> Images:
     pixels, labels = mapped_images(cache, name, SHAPE, sources, read, "load.cache_dir= names another place.")
     try:
-        return Images(pixels, labels, CLASSES)
+        return Images(pixels, labels, classes)
     except UserError as error:
         raise UserError(f"{cache / name}.images: it does not hold ImageNet32 ({error}). Delete it.") from None
 
 
-def _read(sums: Mapping[str, str], path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _read(sums: Mapping[str, str], count: int, path: Path) -> Iterator[Piece]:
     refuse_large(path, MOST)
     if path.name in sums and (found := md5_of(path)) != sums[path.name]:
         raise UserError(f"{path}: expected the md5 {sums[path.name]} of {SUMS_FILE}, got {found}. Get it again.")
-    pixels, labels = load_batch(path, SHAPE, range(1, len(CLASSES) + 1))
-    return pixels, labels - 1
+    pixels, labels = load_batch(path, SHAPE, range(1, count + 1))
+    yield pixels, labels - 1
 
 
 def _missing(data_dir: Path, paths: list[Path]) -> UserError:

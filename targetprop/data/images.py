@@ -1,8 +1,9 @@
-"""A labelled set of images held whole, as bytes, on one device; and a part of one, without a copy."""
+"""A labelled set of images held whole, as bytes, on one device."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ class Images:
     pixels: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    noun: ClassVar[str] = "images"
 
     def __post_init__(self) -> None:
         pixels, labels = self.pixels, self.labels
@@ -50,6 +52,21 @@ class Images:
         return channels, height, width
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of every image."""
+        return self.image_shape
+
+    @property
+    def inputs(self) -> Tensor:
+        """The pixels."""
+        return self.pixels
+
+    @property
+    def targets(self) -> Tensor:
+        """The labels."""
+        return self.labels
+
+    @property
     def device(self) -> torch.device:
         """Where the images are."""
         return self.pixels.device
@@ -65,46 +82,6 @@ class Images:
     def subset(self, indices: Tensor) -> Images:
         """The images at `indices` (int64 (M,), M >= 1), copied, in that order."""
         return Images(self.pixels[indices], self.labels[indices], self.classes)
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """Some images of a set, which stay where they are: a copy would be of gigabytes that are mapped from a file.
-
-    Args:
-        whole: the set.
-        indices: which of its images, int64 (M,), M >= 1, on the set's device.
-    """
-
-    whole: Images
-    indices: Tensor
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    @property
-    def pixels(self) -> Tensor:
-        """uint8 (M, C, H, W), copied by every call."""
-        return self.whole.pixels[self.indices]
-
-    @property
-    def labels(self) -> Tensor:
-        """int64 (M,), copied by every call."""
-        return self.whole.labels[self.indices]
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of every image."""
-        return self.whole.image_shape
-
-    @property
-    def device(self) -> torch.device:
-        """Where the images are."""
-        return self.whole.device
-
-    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels and labels at `indices` of the selection, as `Images.take`."""
-        return self.whole.take(self.indices[indices])
 
 
 @dataclass(frozen=True)

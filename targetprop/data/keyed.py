@@ -16,6 +16,7 @@ class Stream(IntEnum):
     AUGMENT = 3
     SAMPLE = 4
     FLIP = 5
+    TEACHER = 6
 
 
 def keyed_generator(seed: int, stream: Stream, *place: int) -> torch.Generator:

@@ -1,4 +1,4 @@
-"""Batches of images that are already on the device: no workers, no copies from one memory to another."""
+"""Batches of examples that are already on the device: no workers, no copies from one memory to another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from targetprop.data.augment import Augmentation, normalize
-from targetprop.data.images import Images, Selection
+from targetprop.data.held import Held, Selection
 from targetprop.data.keyed import Stream, keyed_generator
 from targetprop.utils.errors import UserError
 
@@ -29,17 +29,19 @@ class EpochCounter:
 
 
 class BatchLoader:
-    """Batches (x, y): normalised images x, float32 (B, C, H, W), and labels y, int64 (B,), on the images' device.
+    """Batches (x, y) on the examples' device: inputs x, float32 (B, ...), images normalised, and targets y.
+
+    Targets are labels, int64 (B,), or numbers to be met, float32 (B, outputs).
 
     The first iteration runs through epoch 0, each further one through the next epoch. `sampler.set_epoch(e)` selects
     epoch e for the next iteration instead, and those after it go on from there. An iteration takes its epoch when its
     first batch is asked for, and keeps it: an iteration that is abandoned after that has used its epoch up.
 
     Args:
-        images: the images, on the device where the batches are wanted.
-        batch_size: images in a batch.
-        mean: one number per channel, in units of [0, 1].
-        std: one number per channel, in units of [0, 1].
+        images: the examples, on the device where the batches are wanted.
+        batch_size: examples in a batch.
+        mean: of images, one number per channel, in units of [0, 1]; None leaves inputs as they are held.
+        std: of images, one number per channel, in units of [0, 1]; given where the mean is.
         shuffle: whether the loader is for training. Each epoch then has another order, and images vary by
             `augmentation`; both are determined by (seed, epoch, batch) alone. In evaluation every image comes once, as
             it is, in order.
@@ -58,10 +60,10 @@ class BatchLoader:
 
     def __init__(
         self,
-        images: Images | Selection,
+        images: Held | Selection,
         batch_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         *,
         shuffle: bool = False,
         reshuffle: bool = True,
@@ -75,7 +77,7 @@ class BatchLoader:
             raise ValueError("augmentation is for training loaders (shuffle=True): evaluation images stay as they are")
         if shuffle and batch_size * rows > len(images):
             times = f" times {rows} rows" if rows > 1 else ""
-            message = f"{batch_size}{times} is larger than the training set of {len(images)} images"
+            message = f"{batch_size}{times} is larger than the training set of {len(images)} {images.noun}"
             raise UserError(message, key="batch_size")
         self.images = images
         self.batch_size = batch_size * rows
@@ -88,8 +90,10 @@ class BatchLoader:
         self.seed = seed
         self.sampler = EpochCounter()
         self._given = self._first = 0
-        self._mean = torch.tensor(mean, dtype=torch.float32, device=images.device)
-        self._std = torch.tensor(std, dtype=torch.float32, device=images.device)
+        self._constants: tuple[Tensor, Tensor] | None = None
+        if mean is not None and std is not None:
+            first, second = (torch.tensor(each, dtype=torch.float32, device=images.device) for each in (mean, std))
+            self._constants = first, second
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -142,4 +146,4 @@ class BatchLoader:
         if self.augmentation is not None:
             mirrored = self._mirrored_first[chosen] ^ bool(epoch % 2) if self.augmentation.alternates else None
             pixels = self.augmentation(pixels, keyed_generator(self.seed, Stream.AUGMENT, epoch, batch), mirrored)
-        return normalize(pixels[self.part], self._mean, self._std)
+        return pixels[self.part] if self._constants is None else normalize(pixels[self.part], *self._constants)

@@ -17,7 +17,7 @@ import logging
 import math
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -34,7 +34,9 @@ from targetprop.utils.errors import UserError
 from targetprop.utils.files import whole_file, write_text
 
 log = logging.getLogger(__name__)
-Read = Callable[[Path], tuple[NDArray[np.uint8], NDArray[np.int64]]]
+Piece = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""Some images, by their pixels (M, *shape) and labels (M,)."""
+Read = Callable[[Path], Iterable[Piece]]
 CHUNK = 2**26
 """Bytes that have a checksum of their own."""
 PIECE = 2**20
@@ -55,9 +57,9 @@ def mapped_images(
         folder: where the file is kept.
         name: of the file.
         shape: of one image.
-        sources: the published files.
-        read: gives the pixels (M, *shape) and labels (M,) of one source. Sources are read one after the other, so
-            that only one of them is in memory.
+        sources: the published files, or folders of them.
+        read: gives the pixels and labels of one source, piece by piece. Sources are read one after the other, so that
+            only one piece is in memory.
         mend: what to do where the file cannot be written.
 
     Raises:
@@ -127,7 +129,9 @@ def _convert(images: Path, description: Path, described: list[Any], sources: Seq
     """Make both files, and return the number of images."""
     description.unlink(missing_ok=True)
     with whole_file(images) as partial, partial.open("wb") as file:
-        labels = [_append(file, *read(path)) for path in track(sources, f"Converting into {images.name}")]
+        labels = [
+            _append(file, *piece) for path in track(sources, f"Converting into {images.name}") for piece in read(path)
+        ]
         np.concatenate(labels).tofile(file)
     count = sum(map(len, labels))
     write_text(description, json.dumps({"count": count, "sources": described, "crc32": _checksums(images)}, indent=2))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from targetprop.data.archive import SingleFiles, locate
+from targetprop.data.archive import SingleFiles
 from targetprop.data.idx import load_splits
 from targetprop.data.images import Splits
+from targetprop.data.locate import locate
 
 PUBLISHED = SingleFiles(
     title="MNIST",
@@ -41,4 +41,4 @@ def load(data_dir: Path | str, download: bool = True) -> Splits:
         UserError: files are missing, or do not hold what was published.
     """
     files = locate(PUBLISHED, Path(data_dir), download)
-    return replace(load_splits(files, tuple("0123456789")), note=files.note)
+    return files.noted(load_splits(files, tuple("0123456789")))

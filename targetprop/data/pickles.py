@@ -214,30 +214,44 @@ def load_arrays(path: Path, most: int = MOST) -> dict[str, object]:
 
 
 def load_batch(
-    path: Path, shape: tuple[int, ...], labels: range, most: int = MOST
+    path: Path, shape: tuple[int, ...], labels: range, most: int = MOST, key: str = "labels"
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """The images pickled in `path`, uint8 (N, *shape), and their labels as they are written, int64 (N,), N >= 1.
 
     Args:
-        path: a file that holds rows 'data', each by channel, row and column, and a list 'labels'.
+        path: a file that holds rows 'data', each by channel, row and column, and a list of labels.
         shape: of one image.
         labels: the range that labels lie in.
         most: bytes that the file may have.
+        key: the name of the list of labels.
 
     Raises:
         UserError: the file does not hold that, or a label is out of its range.
     """
     content = load_arrays(path, most)
-    rows, given = content.get("data"), content.get("labels")
+    rows, given = content.get("data"), content.get(key)
     columns = math.prod(shape)
     if not (isinstance(rows, np.ndarray) and rows.dtype == np.uint8 and rows.shape[1:] == (columns,)):
         found = f"{rows.dtype} {rows.shape}" if isinstance(rows, np.ndarray) else type(rows).__name__
         raise UserError(f"{path}: 'data': expected a uint8 array of shape (rows, {columns}), got {found}")
     if not (isinstance(given, list) and len(given) == len(rows) > 0):
         found = f"{len(given)} labels" if isinstance(given, list) else type(given).__name__
-        raise UserError(f"{path}: 'labels': expected a list of {len(rows)} labels (1 or more), got {found}")
+        raise UserError(f"{path}: {key!r}: expected a list of {len(rows)} labels (1 or more), got {found}")
     for label in given:
         if not (type(label) is int and label in labels):  # True is an int
             found = shown(label)
-            raise UserError(f"{path}: 'labels': expected whole numbers in {labels[0]}..{labels[-1]}, got {found}")
+            raise UserError(f"{path}: {key!r}: expected whole numbers in {labels[0]}..{labels[-1]}, got {found}")
     return rows.reshape(-1, *shape), np.array(given, dtype=np.int64)
+
+
+def load_names(path: Path, key: str, count: int, most: int = MOST) -> tuple[str, ...]:
+    """The names of classes in the list `key` of a pickled file.
+
+    Raises:
+        UserError: the file does not hold so many.
+    """
+    names = load_arrays(path, most).get(key)
+    if not (isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)):
+        found = f"{len(names)} values" if isinstance(names, list) else type(names).__name__
+        raise UserError(f"{path}: {key!r}: expected a list of {count} names, got {found}")
+    return tuple(names)

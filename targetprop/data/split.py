@@ -1,4 +1,4 @@
-"""Holding out a random part of a data set in which every class keeps its share."""
+"""Holding out a random part of a data set, in which every class, if there are any, keeps its share."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ def stratified_split(labels: Tensor, count: int, generator: torch.Generator) -> 
     rank = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[by_class]]
     held = rank < _quotas(sizes, count)[labels[by_class]]
     return by_class[~held].sort().values, by_class[held].sort().values
+
+
+def random_split(total: int, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Divide range(total) in two parts at random, the second one of `count`; returned as by `stratified_split`."""
+    shuffled = torch.randperm(total, generator=generator)
+    return shuffled[count:].sort().values, shuffled[:count].sort().values
 
 
 def _quotas(sizes: Tensor, count: int) -> Tensor:

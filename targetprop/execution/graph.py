@@ -219,7 +219,7 @@ class GraphedStep:
             with Autocast.current(batch[0].device).again():
                 output = learner(batch[0])
                 loss = self.loss(output, *batch[1:])
-            labels = batch[1] if len(batch) > 1 else None
+            labels = batch[1] if len(batch) > 1 and not batch[1].is_floating_point() else None  # else numbers to be met
             step = learner.compute(loss, labels=labels, loss_of=lambda output: self.loss(output, *batch[1:]))
             made = {parameter: parameter.grad for parameter in parameters if parameter.grad is not None}
             return Outcome(output.detach(), loss.detach(), step, made)

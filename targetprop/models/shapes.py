@@ -9,6 +9,9 @@ from torch import nn
 
 from targetprop.utils.errors import UserError, require, require_whole
 
+IMAGE = 3
+"""Dimensions of an image."""
+
 
 def require_sizes(key: str, sizes: object) -> None:
     """Raise `UserError` unless `sizes` is a list of whole numbers, 1 or more."""
@@ -34,9 +37,11 @@ def output_shape(block: nn.Module, shape: Sequence[int], name: str) -> torch.Siz
                 x = layer(x)
         except RuntimeError as error:
             size = " x ".join(map(str, given))
-            raise UserError(
-                f"Block {name}: {type(layer).__name__} cannot take an input of {size}: {error}. "
-                "The image may be too small for this many pooling layers."
-            ) from None
+            refused = f"Block {name}: {type(layer).__name__} cannot take an input of {size}"
+            if len(shape) != IMAGE:
+                raise UserError(
+                    f"{refused}: it takes images (channels, height, width). An MLP takes inputs of any shape."
+                ) from None
+            raise UserError(f"{refused}: {error}. The image may be too small for this many pooling layers.") from None
     block.train(training)
     return x.shape[1:]

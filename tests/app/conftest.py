@@ -11,14 +11,14 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from targetprop.app.cli import CONF
+from targetprop.app.overrides import CONF
 
 Compose = Callable[..., DictConfig]
 ITERATED = ("dtp", "layer_parallel_dtp", "vanilla_dtp", "lee_dtp", "tp", "parallel_dtp")
 """Models whose feedback learns by a loss, in iterations."""
 
 
-NARROW = {"mlp": "hidden=[6,5]", "invertible_mlp": "depth=2"}
+NARROW = {"mlp": "hidden=[6,5]", "small_mlp": "hidden=[6,5]", "invertible_mlp": "depth=2"}
 """What makes a network small that has no channels."""
 
 
@@ -52,5 +52,6 @@ def _compose(directory: Path, *overrides: str, output: str = "run") -> DictConfi
 
 
 def _narrow(overrides: Sequence[str]) -> str:
-    network = next((each for each in reversed(overrides) if each.startswith("network=")), "")
+    usual = "network=small_mlp" if "datamodule=teacher" in overrides else ""
+    network = next((each for each in reversed(overrides) if each.startswith("network=")), usual)
     return f"network.hparams.{NARROW.get(network.removeprefix('network='), 'channels=[4,6]')}"

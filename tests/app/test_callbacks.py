@@ -15,6 +15,7 @@ from targetprop import DTP, Learner, PairedNetwork, UserError
 from targetprop.app.errors import DivergenceError
 from targetprop.app.report.curves import draw_curves
 from targetprop.app.run import train
+from targetprop.app.task import Classification
 from targetprop.measure.alignment import angle, backprop_gradients, block_gradients, feedback_angles
 
 Compose = Callable[..., DictConfig]
@@ -113,7 +114,8 @@ def test_a_diverging_run_keeps_its_last_good_checkpoint(compose: Compose, tmp_pa
 
 
 def test_curves_are_drawn_without_feedback_validation_or_alignment(tmp_path: Path) -> None:
-    draw_curves(tmp_path / "curves.png", [{"epoch": 1.0, "train/loss": 1.0, "train/accuracy": 0.5}], [])
+    row = {"epoch": 1.0, "train/loss": 1.0, "train/accuracy": 0.5}
+    draw_curves(tmp_path / "curves.png", [row], [], Classification.curves)
     assert (tmp_path / "curves.png").stat().st_size > 1000
     assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
 

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ChainedScheduler, ConstantLR, LRScheduler, OneCycleLR
 
 from targetprop.app.callbacks.history import History
-from targetprop.app.cli import check_overrides
+from targetprop.app.overrides import check_overrides
 from targetprop.app.quoting import quoted, refuse_unreadable
 from targetprop.app.run import train
 from targetprop.app.signals import Signals

@@ -187,3 +187,66 @@ def test_a_class_that_is_no_line_of_a_list_is_refused(source: Path, tmp_path: Pa
     (source / "train" / "n\n03").mkdir()
     with pytest.raises(UserError, match="folders whose names can be printed"):
         convert(source, tmp_path / "target")
+
+
+def flat(source: Path, folder: str) -> list[tuple[str, str]]:
+    """Move the images of val into one folder; their names and classes."""
+    moved = [(path, source / folder / path.name) for path in sorted((source / "val").rglob("*.JPEG"))]
+    (source / folder).mkdir(exist_ok=True)
+    for old, new in moved:
+        old.rename(new)
+    for name in CLASSES:
+        (source / "val" / name).rmdir()
+    return [(new.name, old.parent.name) for old, new in moved]
+
+
+@pytest.mark.parametrize("folder", ["val", "val/images"])
+@pytest.mark.parametrize("form", ["{0} {1}", "{0},{1} 1 2 3 4 {1} 5 6 7 8", "{stem},{1}", "{0}\t{1}\t0\t0\t62\t62"])
+def test_images_in_one_folder_are_classed_by_a_list(source: Path, tmp_path: Path, folder: str, form: str) -> None:
+    convert(source, tmp_path / "expected")
+    rows = flat(source, folder)
+    lines = [form.format(*row, stem=Path(row[0]).stem) for row in rows]
+    (tmp_path / "labels").write_text("\n".join(["ImageId,PredictionString", *lines]))
+    convert(source, tmp_path / "target", tmp_path / "labels")
+    assert written(tmp_path / "target") == written(tmp_path / "expected")
+
+
+def test_the_layout_of_tiny_imagenet_needs_no_list(source: Path, tmp_path: Path) -> None:
+    convert(source, tmp_path / "expected")
+    rows = flat(source, "val/images")
+    (source / "val/val_annotations.txt").write_text("".join(f"{name}\t{of}\t0\n" for name, of in rows))
+    for name in CLASSES:
+        (source / "train" / name).rename(source / "train" / "images")
+        (source / "train" / name).mkdir()
+        (source / "train" / "images").rename(source / "train" / name / "images")
+    convert(source, tmp_path / "target")
+    assert written(tmp_path / "target") == written(tmp_path / "expected")
+
+
+@pytest.mark.parametrize("folder", ["val", "val/images"])
+def test_images_of_val_in_one_folder_without_a_list_are_explained(source: Path, tmp_path: Path, folder: str) -> None:
+    flat(source, folder)
+    with pytest.raises(UserError, match=r"val: its images are not in folders of their classes; --val-labels FILE says"):
+        convert(source, tmp_path / "target")
+
+
+def test_a_list_that_does_not_fit_is_refused(source: Path, tmp_path: Path) -> None:
+    rows = flat(source, "val")
+    listed = tmp_path / "labels"
+    listed.write_text("".join(f"{name} {of}\n" for name, of in rows[1:]))
+    with pytest.raises(UserError, match=rf"labels: it does not say of which class {rows[0][0]} is"):
+        convert(source, tmp_path / "target", listed)
+    listed.write_text("".join(f"{name} n99\n" for name, _ in rows))
+    with pytest.raises(UserError, match=r"labels: expected lines of an image and a class that train has, got '\d+"):
+        convert(source, tmp_path / "target", listed)
+    with pytest.raises(UserError, match="nothing: it cannot be read"):
+        convert(source, tmp_path / "target", tmp_path / "nothing")
+
+
+def test_without_a_terminal_there_is_a_line_for_each_file(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    convert(source, tmp_path / "target")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("File ")]
+    assert len(lines) == 11
+    assert lines[-1] == "File 11 of 11, val_data: 9 images"

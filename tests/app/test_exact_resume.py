@@ -49,12 +49,17 @@ MODELS = {
     "gait-prop": ["model=gait_prop", "network=invertible_mlp"],
     "drtp": ["model=drtp", "network=mlp"],
     "double precision": ["model=amortised_dtp", "trainer.precision=64-true"],
-}
+    "regression": ["model=dtp", "datamodule=teacher", "datamodule.load.train=1000"],
+    "own data": ["model=dtp", "datamodule=own", "datamodule.dataset=own_data.vectors", "datamodule.batch_size=32",
+                 "network=mlp"],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "name", ["dtp", "amortised", "schedule by steps", "double precision", "counter-current", "fixed sign symmetry"]
-)
+    "name",
+    ["dtp", "amortised", "schedule by steps", "double precision", "counter-current", "fixed sign symmetry",
+     "regression", "own data"],
+)  # fmt: skip
 def test_a_run_goes_on_from_any_step(compose: Compose, tmp_path: Path, name: str) -> None:
     settings = (*QUICK, *MODELS[name])
     train(compose(*settings, EVERY_STEP % (tmp_path / "steps"), output="whole"))

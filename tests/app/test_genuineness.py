@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from targetprop.app.callbacks.genuineness import verdict
-from targetprop.app.cli import check_overrides
+from targetprop.app.overrides import check_overrides
 from targetprop.app.run import train
 
 SHORT = ("trainer.max_epochs=2", "trainer.limit_train_batches=2", "test=false", "logger=csv", "trainer.threads=1")

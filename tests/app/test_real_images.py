@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from targetprop.app.cli import check_overrides
+from targetprop.app.overrides import check_overrides
 from targetprop.app.run import train
 
 DATA = Path(os.environ.get("DATA_DIR", "data"))

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 
 from targetprop import DifferenceTargets, Learner
-from targetprop.app.cli import check_overrides
 from targetprop.app.datamodule import ImageDataModule
-from targetprop.app.module import Classifier
+from targetprop.app.module import TaskModule
+from targetprop.app.overrides import check_overrides
 from targetprop.app.run import build_module, train
 from targetprop.data import digits
 from targetprop.layers.fixed import Whitening
@@ -34,12 +34,12 @@ def data(seed: int = 0) -> ImageDataModule:
     )
 
 
-def built(model: str, seed: int = 0) -> Classifier:
+def built(model: str, seed: int = 0) -> TaskModule:
     torch.manual_seed(0)
     return build_module(settings(model), data(seed))
 
 
-def whitening(module: Classifier) -> Whitening:
+def whitening(module: TaskModule) -> Whitening:
     (found,) = (layer for layer in module.modules() if isinstance(layer, Whitening))
     return found
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from targetprop.app.cli import CONF, check_overrides
+from targetprop.app.overrides import CONF, check_overrides
 from targetprop.app.run import train
 from targetprop.data.cifar10 import ARCHIVE, META_FILE, TEST_FILE, TRAIN_FILES
 

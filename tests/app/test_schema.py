@@ -20,8 +20,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from targetprop.app.cli import CONF, check_overrides
 from targetprop.app.objects import build
+from targetprop.app.overrides import CONF, check_overrides
 from targetprop.app.repeated import refuse_repeated
 from targetprop.app.run import check_configuration, train
 from targetprop.app.schema import costs

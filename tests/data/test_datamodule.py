@@ -10,8 +10,8 @@ from hydra.utils import instantiate
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from torch import Tensor
 
-from targetprop.app.cli import check_overrides
 from targetprop.app.datamodule import ImageDataModule
+from targetprop.app.overrides import check_overrides
 from targetprop.data import Augmentation, BatchLoader, Selection, Splits, digits, normalize
 from targetprop.utils.errors import UserError
 
@@ -30,7 +30,7 @@ def make(splits: Splits) -> Make:
 
 
 def pixels_of(loader: BatchLoader) -> set[bytes]:
-    return {image.numpy().tobytes() for image in loader.images.pixels}
+    return {image.numpy().tobytes() for image in loader.images.inputs}
 
 
 def test_load_is_called_once_with_the_directory(splits: Splits) -> None:
@@ -42,7 +42,7 @@ def test_load_is_called_once_with_the_directory(splits: Splits) -> None:
 
     data = ImageDataModule(load, data_dir="there", batch_size=4, mean=(0, 0), std=(1, 1), download=False)
     assert calls == []
-    assert (data.image_shape, data.num_classes, data.classes[0]) == ((2, 5, 6), 4, "class 0")
+    assert (data.shape, data.outputs, data.classes and data.classes[0]) == ((2, 5, 6), 4, "class 0")
     data.prepare_data()
     data.setup("fit")
     data.train_dataloader()
@@ -53,11 +53,12 @@ def test_validation_is_a_stratified_part_of_the_training_set(make: Make, splits:
     data = make(val_fraction=0.25)
     train, val, test = data.train_dataloader(), data.val_dataloader(), data.test_dataloader()
     assert isinstance(val, BatchLoader)
+    assert isinstance(test, BatchLoader)
     assert (len(train.images), len(val.images), len(test.images)) == (150, 50, 30)
     assert pixels_of(train).isdisjoint(pixels_of(val))
     everything = {image.numpy().tobytes() for image in splits.train.pixels}
     assert pixels_of(train) | pixels_of(val) == everything
-    shares = val.images.labels.bincount(minlength=4) - splits.train.labels.bincount(minlength=4) / 4
+    shares = val.images.targets.bincount(minlength=4) - splits.train.labels.bincount(minlength=4) / 4
     assert shares.abs().max() < 1
 
 
@@ -67,7 +68,7 @@ def test_training_and_validation_share_the_published_images(make: Make, splits: 
     for loader in (data.train_dataloader(), data.val_dataloader()):
         assert isinstance(loader, BatchLoader)
         assert isinstance(loader.images, Selection)
-        assert loader.images.whole.pixels is splits.train.pixels
+        assert loader.images.whole.inputs is splits.train.pixels
 
 
 def test_the_seed_keys_the_validation_split(make: Make) -> None:
@@ -79,9 +80,11 @@ def test_only_training_images_are_augmented(make: Make) -> None:
     data = make(val_fraction=0.25, augmentation=Augmentation(flip=1.0), eval_batch_size=50)
     val = data.val_dataloader()
     assert isinstance(val, BatchLoader)
-    for evaluation in (val, data.test_dataloader()):
+    test = data.test_dataloader()
+    assert isinstance(test, BatchLoader)
+    for evaluation in (val, test):
         x, _ = next(iter(evaluation))
-        assert torch.equal(x, normalize(evaluation.images.pixels, torch.tensor(data.mean), torch.tensor(data.std)))
+        assert torch.equal(x, normalize(evaluation.images.inputs, torch.tensor(data.mean), torch.tensor(data.std)))
     flipped, _ = next(iter(data.train_dataloader()))
     plain, _ = next(iter(make(val_fraction=0.25).train_dataloader()))
     assert torch.equal(flipped, plain.flip(-1))
@@ -90,7 +93,7 @@ def test_only_training_images_are_augmented(make: Make) -> None:
 def test_a_sample_is_of_training_images_as_they_are(make: Make) -> None:
     data = make(val_fraction=0.25, augmentation=Augmentation(crop=2), seed=3)
     sample = data.sample(40)
-    training = normalize(data.train_dataloader().images.pixels, torch.tensor([0.5, 0.4]), torch.tensor([0.2, 0.3]))
+    training = normalize(data.train_dataloader().images.inputs, torch.tensor([0.5, 0.4]), torch.tensor([0.2, 0.3]))
     known = {image.numpy().tobytes() for image in training}
     drawn = {image.numpy().tobytes() for image in sample}
     assert len(drawn) == 40
@@ -103,7 +106,7 @@ def test_a_sample_is_of_training_images_as_they_are(make: Make) -> None:
 def test_without_a_fraction_there_is_no_validation(make: Make, splits: Splits) -> None:
     data = make()
     assert data.val_dataloader() == []
-    assert data.train_dataloader().images.pixels is splits.train.pixels
+    assert data.train_dataloader().images.inputs is splits.train.pixels
 
 
 def test_batches_are_not_copied_on_their_way_to_the_device(make: Make) -> None:

@@ -47,8 +47,8 @@ def test_a_selection_copies_nothing_until_it_is_asked(images: Images) -> None:
     selection = Selection(images, chosen)
     assert selection.whole is images
     assert (len(selection), selection.device) == (3, images.pixels.device)
-    assert torch.equal(selection.pixels, images.pixels[chosen])
-    assert torch.equal(selection.labels, images.labels[chosen])
+    assert torch.equal(selection.inputs, images.pixels[chosen])
+    assert torch.equal(selection.targets, images.labels[chosen])
 
 
 def test_a_selection_gives_the_images_that_a_copy_would_give(images: Images) -> None:

@@ -17,6 +17,8 @@ COMPARED = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "e
 """Of a checkpoint: what decides how the run goes on, and what it has shown so far."""
 CLOCK = ("seconds", "time")
 """Words in the names of numbers that the wall clock gives."""
+OF_THE_PROCESS = ("cost", "overrides")
+"""What results.json says of the process that ended the run, and of its command line."""
 KEPT = ("checkpoints/*", "csv/*", "tensorboard/*", "results.json", "config.yaml")
 """Files that are records of a run."""
 
@@ -115,11 +117,12 @@ def scalars(run: Path) -> dict[str, tuple[tuple[int, float], ...]]:
 
 
 def results(run: Path) -> dict[str, object] | None:
-    """The accuracies and facts of results.json, without the clock."""
+    """The accuracies and facts of results.json, without the clock and what is the process's own."""
     path = run / "results.json"
     if not path.is_file():
         return None
-    return {name: value for name, value in json.loads(path.read_text()).items() if not _of_the_clock(name)}
+    written = json.loads(path.read_text()).items()
+    return {name: value for name, value in written if not _of_the_clock(name) and name not in OF_THE_PROCESS}
 
 
 def fingerprint(run: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ from targetprop.app.callbacks.measuring import Measuring
 from targetprop.layers.activation import CarryingFeedback
 
 if TYPE_CHECKING:
-    from targetprop.app.module import Classifier
+    from targetprop.app.module import TaskModule
     from targetprop.network.network import PairedNetwork
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Alignment(Measuring):
     def say_left_out(self, name: str, reason: str) -> None:
         """Nothing: it is in every run, backprop's among them."""
 
-    def say_first(self, module: Classifier, values: Mapping[str, float]) -> None:
+    def say_first(self, module: TaskModule, values: Mapping[str, float]) -> None:
         """Name activations that do not suit."""
         network = module.learner.network
         for line in unsuited(network, [values.get(f"angle/block{n + 1}", 0.0) for n in range(len(network.pairs))]):

@@ -12,7 +12,7 @@ from targetprop.app.callbacks.checkpoint import LastCheckpoint
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.errors import DivergenceError
 from targetprop.app.finite import ADVICE, block_not_finite
-from targetprop.app.module import Classifier
+from targetprop.app.module import TaskModule
 from targetprop.step import Step
 
 
@@ -52,7 +52,7 @@ class StopOnDivergence(L.Callback):
 
     def _check_weights(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._check(trainer, pl_module)
-        what = block_not_finite(cast(Classifier, pl_module).learner.network.pairs)
+        what = block_not_finite(cast(TaskModule, pl_module).learner.network.pairs)
         if what is not None:
             raise self._error(trainer, what, trainer.global_step)
 
@@ -67,7 +67,7 @@ class StopOnDivergence(L.Callback):
         bad = torch.stack([values for _, values in pending]).isfinite().logical_not().nonzero()
         if len(bad):
             row, column = bad[0].tolist()
-            causes = _causes(cast(Classifier, pl_module)) if self._by_block else ["the loss"]
+            causes = _causes(cast(TaskModule, pl_module)) if self._by_block else ["the loss"]
             raise self._error(trainer, causes[column], pending[row][0])
 
     @staticmethod
@@ -79,7 +79,7 @@ class StopOnDivergence(L.Callback):
         return DivergenceError(f"Training diverged at {where}: {what} is not finite. {hint} {ADVICE}")
 
 
-def _causes(module: Classifier) -> list[str]:
+def _causes(module: TaskModule) -> list[str]:
     """What the remembered numbers of a step are of, in their order."""
     blocks = [pair.name for pair in module.learner.network.pairs]
     return [

@@ -19,7 +19,7 @@ from targetprop.learner import Learner
 from targetprop.utils.errors import UserError, refuse_unknown, require, require_whole
 
 if TYPE_CHECKING:
-    from targetprop.app.module import Classifier
+    from targetprop.app.module import TaskModule
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class FeedbackEpochs(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The epochs before training."""
-        module = cast("Classifier", pl_module)
+        module = cast("TaskModule", pl_module)
         if self.alone:
             self._held = [p for p in module.learner.network.feedback_parameters() if p.requires_grad]
             self._hold(held=True)
@@ -78,7 +78,7 @@ class FeedbackEpochs(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Those after an epoch."""
-        self._go_on(trainer, cast("Classifier", pl_module), self.before + (trainer.current_epoch + 1) * self.after_each)
+        self._go_on(trainer, cast("TaskModule", pl_module), self.before + (trainer.current_epoch + 1) * self.after_each)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Let go of the feedback."""
@@ -88,7 +88,7 @@ class FeedbackEpochs(L.Callback):
         for parameter in self._held:
             parameter.requires_grad_(not held)
 
-    def _go_on(self, trainer: L.Trainer, module: Classifier, wanted: int) -> None:
+    def _go_on(self, trainer: L.Trainer, module: TaskModule, wanted: int) -> None:
         """Make the epochs that are missing."""
         while self._made < wanted:
             self._hold(held=False)
@@ -98,7 +98,7 @@ class FeedbackEpochs(L.Callback):
             said = ", ".join(f"{float(loss):.3g}" for loss in losses)
             log.info("Epoch %d of the feedback alone; its losses: %s.", self._made, said)
 
-    def _epoch(self, trainer: L.Trainer, module: Classifier) -> Tensor:
+    def _epoch(self, trainer: L.Trainer, module: TaskModule) -> Tensor:
         """One epoch; the mean loss of each block."""
         learner, total, count = module.learner, torch.zeros(()), 0
         assert isinstance(learner, Learner)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from targetprop.app.callbacks.measuring import Measuring
 
 if TYPE_CHECKING:
-    from targetprop.app.module import Classifier
+    from targetprop.app.module import TaskModule
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Genuineness(Measuring):
     def say_left_out(self, name: str, reason: str) -> None:
         """Nothing: it is in every run, backprop's among them."""
 
-    def say_first(self, module: Classifier, values: Mapping[str, float]) -> None:
+    def say_first(self, module: TaskModule, values: Mapping[str, float]) -> None:
         """Say what the numbers say."""
         log.info(verdict(list(values.values())))
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
-from torchmetrics import Metric
 
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.measurements import Measurements
 from targetprop.app.callbacks.picture import Picture
 from targetprop.app.report.curves import draw_curves
+
+if TYPE_CHECKING:
+    from targetprop.app.module import TaskModule
 
 log = logging.getLogger(__name__)
 
@@ -59,19 +61,21 @@ class History(Picture):
             for name, value in trainer.callback_metrics.items()
             if name.startswith("feedback_loss/") or (self._validated and name.startswith("val/"))
         }
-        metrics["train/loss"] = float(cast(Metric, pl_module.train_loss).compute())
-        metrics["train/accuracy"] = float(cast(Metric, pl_module.train_accuracy).compute())
+        module = cast("TaskModule", pl_module)
+        metrics |= {f"train/{name}": float(metric.compute()) for name, metric in module.train_metrics.items()}
         metrics["epoch"] = trainer.current_epoch + 1
         metrics["seconds"] = time.monotonic() - self._epoch_start - self._validation_seconds
         self.epochs.append(metrics)
-        log.info(_line(metrics, trainer.max_epochs))
+        epoch = f"Epoch {metrics['epoch']:.0f}/{trainer.max_epochs}"
+        log.info("%s: %s, %.1f s", epoch, module.task.line(metrics), metrics["seconds"])
         self.redraw(trainer)
 
     def paint(self, trainer: L.Trainer) -> None:
         """Draw the epochs so far."""
         if self.epochs:
             measured = find_callback(trainer, Measurements)
-            draw_curves(self.path, self.epochs, measured.rows if measured else [])
+            task = cast("TaskModule", trainer.lightning_module).task
+            draw_curves(self.path, self.epochs, measured.rows if measured else [], task.curves)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, and what is known of the running epoch."""
@@ -82,11 +86,3 @@ class History(Picture):
         """Go on after the rows of the resumed run."""
         self.epochs = list(state_dict["epochs"])
         self._carried, self._validated = state_dict["seconds"], state_dict["validated"]
-
-
-def _line(row: dict[str, float], epochs: int | None) -> str:
-    validation = f", validation {100 * row['val/accuracy']:.2f} %" if "val/accuracy" in row else ""
-    return (
-        f"Epoch {row['epoch']:.0f}/{epochs}: loss {row['train/loss']:.4f}, "
-        f"training accuracy {100 * row['train/accuracy']:.2f} %{validation}, {row['seconds']:.1f} s"
-    )

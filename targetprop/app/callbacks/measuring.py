@@ -17,7 +17,7 @@ from targetprop.measure.registry import MEASURES, Numbers, chosen
 from targetprop.utils.errors import UserError, require_whole
 
 if TYPE_CHECKING:
-    from targetprop.app.module import Batch, Classifier
+    from targetprop.app.module import Batch, TaskModule
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Measuring(Measurements):
         if self._batch is None:
             return
         (x, y), self._batch = self._batch, None
-        module = cast("Classifier", pl_module)
+        module = cast("TaskModule", pl_module)
         values = self._values(self._probe(module, x, y))
         if not values:
             return
@@ -90,7 +90,7 @@ class Measuring(Measurements):
         epoch = trainer.global_step / max(1, int(trainer.num_training_batches))
         self.rows.append({"step": trainer.global_step, "epoch": epoch, **values})
 
-    def _probe(self, module: Classifier, x: Tensor, y: Tensor) -> Probe:
+    def _probe(self, module: TaskModule, x: Tensor, y: Tensor) -> Probe:
         distributed = distributed_of(module.learner)
         average = distributed.average_over_rows if distributed and distributed.grid.rows > 1 else None
         return Probe(module.learner, x, y, module.loss, is_after_backward=True, random=self._random, average=average)
@@ -114,7 +114,7 @@ class Measuring(Measurements):
         self._left_out.add(name)
         self.say_left_out(name, reason)
 
-    def say_first(self, module: Classifier, values: Mapping[str, float]) -> None:
+    def say_first(self, module: TaskModule, values: Mapping[str, float]) -> None:
         """Say what is to be said of the first values of a run."""
 
     def say_left_out(self, name: str, reason: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import cast
+from typing import ClassVar, cast
 
 import lightning as L
 
@@ -18,6 +18,8 @@ class PrintedAccuracy(L.Callback):
 
     With 10,000 images in batches of 1024 that is 10,000 / 10,240 of the true accuracy, which it writes beside.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("val/accuracy",)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Derive it from the true one."""

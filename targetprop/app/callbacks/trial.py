@@ -6,15 +6,17 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import lightning as L
-from torchmetrics import Metric
 
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.history import History
 from targetprop.utils.errors import is_number, require
 from targetprop.utils.files import write_text
+
+if TYPE_CHECKING:
+    from targetprop.app.module import TaskModule
 
 log = logging.getLogger(__name__)
 
@@ -22,13 +24,15 @@ log = logging.getLogger(__name__)
 class AccuracyFloor(L.Callback):
     """Ends training after an epoch whose training accuracy is below `least`, a fraction."""
 
+    reads: ClassVar[tuple[str, ...]] = ("train/accuracy",)
+
     def __init__(self, least: float) -> None:
         require(is_number(least) and 0 <= least <= 1, "least", "a number in [0, 1]", least)
         self.least = least
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop if the epoch was too bad."""
-        accuracy = float(cast(Metric, pl_module.train_accuracy).compute())
+        accuracy = float(cast("TaskModule", pl_module).train_metrics["accuracy"].compute())
         if trainer.strategy.reduce_boolean_decision(accuracy < self.least):  # the same for all processes
             message = "Training accuracy %.2f %% is below %.2f %%: training ends with epoch %d."
             log.warning(message, 100 * accuracy, 100 * self.least, trainer.current_epoch + 1)
@@ -40,6 +44,8 @@ class TrialRecord(L.Callback):
 
     "train_accuracy" has a number for each epoch (those of `History`), "test_accuracy" is of the final test.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("train/accuracy",)
 
     def __init__(self, path: str | Path, command: str | None, hyperparameters: Mapping[str, Any]) -> None:
         self.path = Path(path)

@@ -12,7 +12,7 @@ PLACES = (
     "output_dir", "data_dir", "datamodule.data_dir", "datamodule.load.cache_dir", "ckpt_path", "hydra",
     "trainer.default_root_dir",
 )  # fmt: skip
-PARTS = ("train", "test", "views", "on_divergence", "logger")
+PARTS = ("train", "test", "views", "on_divergence", "logger", "task.monitor", "task.mode")
 DEVICES = (
     "trainer._target_", "trainer.gpus", "trainer.cuda_graph", "trainer.threads", "trainer.processes",
     "trainer.worker_timeout", "datamodule.num_workers",
@@ -43,7 +43,8 @@ WHOLE_EPOCHS = ("datamodule.batch_size", "datamodule.augmentation", "datamodule.
                 "trainer.limit_train_batches", "trainer.accumulate_grad_batches")  # fmt: skip
 """What takes effect, too, but not within an epoch, whose images would come twice or never."""
 
-UNSAID: dict[str, Any] = {"trainer.accumulate_grad_batches": 1, "trainer.data_parallel": 1}
+UNSAID: dict[str, Any] = {"trainer.accumulate_grad_batches": 1, "trainer.data_parallel": 1,
+                          "task._target_": "targetprop.app.task.Classification"}  # fmt: skip
 """What settings are that are not there, unless they are null."""
 
 

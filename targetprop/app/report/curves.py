@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from matplotlib import colormaps
@@ -14,18 +16,35 @@ from targetprop.app.report.picture import leaves_no_memory, save, tidy
 Rows = Sequence[Mapping[str, float]]
 
 
-@leaves_no_memory
-def draw_curves(path: Path, epochs: Rows, alignment: Rows) -> None:
-    """Draw loss and accuracy, and where there is feedback also its loss and the updates' angles, into `path` (PNG).
+@dataclass(frozen=True)
+class Curve:
+    """A metric that is drawn over the epochs.
 
     Args:
-        epochs: one row an epoch, with "epoch", "train/loss", "train/accuracy" and whatever else was logged.
-        alignment: one row a measurement, with "epoch" (fractional) and "angle/block{n}".
+        name: of the metric, behind "train/" and "val/".
+        label: of the axis.
+        scale: by which the metric is multiplied.
+        logarithmic: whether the axis is.
     """
-    panels: list[Callable[[Axes], None]] = [
-        lambda axes: _both(axes, epochs, "loss", 1.0, "cross-entropy"),
-        lambda axes: _both(axes, epochs, "accuracy", 100.0, "accuracy (%)"),
-    ]
+
+    name: str
+    label: str
+    scale: float = 1.0
+    logarithmic: bool = False
+
+
+@leaves_no_memory
+def draw_curves(path: Path, epochs: Rows, alignment: Rows, curves: Sequence[Curve]) -> None:
+    """Draw metrics, and where there is feedback also its loss and the updates' angles, into `path` (PNG).
+
+    Args:
+        epochs: one row an epoch, with "epoch" and whatever was logged.
+        alignment: one row a measurement, with "epoch" (fractional) and "angle/block{n}".
+        curves: the metrics; one that no row has is left out.
+    """
+    known = {key for row in epochs for key in row}
+    drawn = [each for each in curves if {f"train/{each.name}", f"val/{each.name}"} & known]
+    panels: list[Callable[[Axes], None]] = [partial(_both, rows=epochs, curve=each) for each in drawn]
     if any(key.startswith("feedback_loss/") for key in epochs[-1]):
         panels.append(lambda axes: draw_blocks(axes, epochs, "feedback_loss/", "feedback loss", wide=True))
     if alignment:
@@ -40,13 +59,16 @@ def draw_curves(path: Path, epochs: Rows, alignment: Rows) -> None:
     save(figure, path)
 
 
-def _both(axes: Axes, rows: Rows, name: str, scale: float, label: str) -> None:
+def _both(axes: Axes, rows: Rows, curve: Curve) -> None:
     """Training and validation curve of one metric."""
     for part, shown, color in (("train", "training", "tab:blue"), ("val", "validation", "tab:orange")):
-        points = [(row["epoch"], scale * row[f"{part}/{name}"]) for row in rows if f"{part}/{name}" in row]
+        key = f"{part}/{curve.name}"
+        points = [(row["epoch"], curve.scale * row[key]) for row in rows if key in row]
         if points:
             axes.plot(*zip(*points, strict=True), label=shown, color=color, marker="o", markersize=3)
-    axes.set_ylabel(label)
+    if curve.logarithmic:
+        axes.set_yscale("log")
+    axes.set_ylabel(curve.label)
     axes.legend(frameon=False)
 
 

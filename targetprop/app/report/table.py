@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -18,28 +18,45 @@ EXTREMES = 5
 
 
 @dataclass(frozen=True)
-class Result:
-    """Accuracies on one part of the data, as fractions."""
+class Accuracies:
+    """Accuracies on one part of the data, as fractions; None of a class of which there is no example."""
 
     accuracy: float
     top5: float
-    per_class: list[float]
+    per_class: list[float | None]
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What a run returns of them."""
+        return {"accuracy": self.accuracy}
 
 
-def results_table(results: dict[str, Result], classes: Sequence[str], note: str = "") -> Table:
+@dataclass(frozen=True)
+class Errors:
+    """Mean squared error on one part of the data, and the share of the targets' variance that is explained.
+
+    The latter is None where there is no variance.
+    """
+
+    mse: float
+    r2: float | None
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What a run returns of them."""
+        return {"mse": self.mse, **({} if self.r2 is None else {"r2": self.r2})}
+
+
+def accuracies_table(results: Mapping[str, Accuracies], classes: Sequence[str], note: str = "") -> Table:
     """A column for each part of the data ("validation", "test"), rows for top-1, top-5 and each class.
 
-    Of more than `MOST_CLASSES` only those that are best and worst on the last part are shown. Names come from files:
-    whatever rich or a terminal would obey in them is shown as text.
+    Of more than `MOST_CLASSES` only those that are best and worst on the last part are shown; classes without examples
+    there are neither. Names come from files: whatever rich or a terminal would obey in them is shown as text.
 
     Args:
         note: to stand below the table.
     """
-    caption = Text(printable(note), style="table.caption") if note else None
-    table = Table(title="Accuracy (%)", title_justify="left", caption=caption, caption_justify="left")
-    table.add_column("")
-    for part in results:
-        table.add_column(part, justify="right")
+    table = _empty("Accuracy (%)", results, note)
     if results:
         table.add_row("top-1", *(_percent(result.accuracy) for result in results.values()), style="bold")
         table.add_row("top-5", *(_percent(result.top5) for result in results.values()), end_section=True)
@@ -53,14 +70,34 @@ def results_table(results: dict[str, Result], classes: Sequence[str], note: str 
     return table
 
 
-def _sections(results: dict[str, Result], count: int) -> list[tuple[str, Sequence[int]]]:
+def errors_table(results: Mapping[str, Errors], note: str = "") -> Table:
+    """A column for each part of the data, rows for the mean squared error and the share of variance explained."""
+    table = _empty("Error", results, note)
+    table.add_row("mean squared error", *(f"{result.mse:.4g}" for result in results.values()), style="bold")
+    shares = ("" if result.r2 is None else f"{result.r2:.4f}" for result in results.values())
+    table.add_row("variance explained (R\u00b2)", *shares)
+    return table
+
+
+def _empty(title: str, parts: Iterable[str], note: str) -> Table:
+    caption = Text(printable(note), style="table.caption") if note else None
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    table.add_column("")
+    for part in parts:
+        table.add_column(part, justify="right")
+    return table
+
+
+def _sections(results: Mapping[str, Accuracies], count: int) -> list[tuple[str, Sequence[int]]]:
     """Numbers of the classes to show, below their headings."""
     if count <= MOST_CLASSES:
         return [("", range(count))]
     part, result = list(results.items())[-1]
-    ranked = sorted(range(count), key=lambda number: -result.per_class[number])
+    known = {number: value for number, value in enumerate(result.per_class) if value is not None}
+    ranked = sorted(known, key=lambda number: -known[number])
     best, worst = ranked[:EXTREMES], ranked[-EXTREMES:]
-    return [(f"best {EXTREMES} of {count} ({part})", best), (f"worst {EXTREMES} of {count} ({part})", worst)]
+    of = f"of {len(known)} ({part})" if len(known) == count else f"of {len(known)} with images ({part})"
+    return [(f"best {len(best)} {of}", best), (f"worst {len(worst)} {of}", worst)]
 
 
 def times_line(epoch_seconds: Sequence[float]) -> str:
@@ -69,5 +106,5 @@ def times_line(epoch_seconds: Sequence[float]) -> str:
     return f"{count} epoch{'s' * (count > 1)}, {each:.2f} s of training each (median), {total:.1f} s in all"
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f}"
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{100 * fraction:.2f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from targetprop.app.datamodule import ExampleDataModule
 from targetprop.app.schema.combinations import refuse_combinations
 from targetprop.app.schema.kinds import MAPPING, NULL, OBJECT
 from targetprop.app.schema.model import COMMON
@@ -20,9 +21,9 @@ from targetprop.app.schema.roles import ROLES, check_call, check_role
 from targetprop.app.schema.trainer import refuse_places
 from targetprop.utils.errors import prefixed, refuse_unknown, require
 
-GROUPS = ("trainer", "model", "network", "datamodule", "scheduler", "callbacks", "logger")
+GROUPS = ("trainer", "task", "model", "network", "datamodule", "scheduler", "callbacks", "logger")
 """In an order in which a key comes before those that refer to it."""
-NEEDED = GROUPS[:4]
+NEEDED = GROUPS[:5]
 """Groups without which there is no run."""
 TOLD = ("seed", "input_shape")
 """What a model is told that its section does not say."""
@@ -30,6 +31,7 @@ MODEL_CALL = "a function (network, hparams, *, seed, ...) that makes what is tra
 NETWORK_CALL = "a function (image_shape, num_classes, ...) that makes a Sequential"
 
 LOAD_CALL = "a function (data_dir, download) that reads a data set"
+MAKE_CALL = "a function without further arguments that makes a data set"
 
 
 def check(config: DictConfig) -> None:
@@ -48,6 +50,7 @@ def check(config: DictConfig) -> None:
     with prefixed("trainer"):
         refuse_places([name for name in map(str, config.trainer) if not name.startswith("_")])
     check_object(config.trainer)
+    check_object(config.task)
     _check_data(config.datamodule)
     _check_model(config.model)
     _check_network(config.network)
@@ -87,7 +90,8 @@ def _check_data(config: DictConfig) -> None:
     check_object(config)
     load = config.get("load")
     if isinstance(load, DictConfig):
-        check_call(load, find_target(load), LOAD_CALL, "", True)
+        reads = find_target(config) is not ExampleDataModule
+        check_call(load, find_target(load), *((LOAD_CALL, "", True) if reads else (MAKE_CALL,)))
 
 
 def _check_model(config: DictConfig) -> None:

@@ -14,13 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from targetprop.app.callbacks.checkpoint import LastCheckpoint
 from targetprop.app.checkpoint.names import LAST
 from targetprop.app.optimizers import forward_optimizer
-from targetprop.app.schema.data_sets import SIZES
+from targetprop.app.schema.data_sets import size_of
 from targetprop.app.schema.objects import described, find_target, plain_value
 from targetprop.app.schema.rates import try_rates
 from targetprop.utils.errors import UserError, require, unknown
 
-METRICS = ("val/accuracy", "val/loss", "val/top5", "train/accuracy", "train/loss")
-"""Metrics of every run."""
 TINY = 1e-4
 """A final rate up to here, as the published 1e-5, fits any first one, also a smaller one."""
 BY_BLOCK = re.compile(r"(feedback_loss|local_loss)/block\d+")
@@ -57,9 +55,9 @@ def _references(config: Any, key: str) -> Iterator[str]:
 
 
 def _refuse_wide_crops(datamodule: DictConfig) -> None:
-    size, augmentation = SIZES.get(str(datamodule.load.get("_target_"))), datamodule.get("augmentation")
+    size, augmentation = size_of(datamodule), datamodule.get("augmentation")
     crop = augmentation.get("crop", 0) if augmentation else 0
-    if size and size.fixed and isinstance(crop, int):
+    if size and size.fixed and augmentation and isinstance(crop, int):
         side = min(size.shape[1:])
         require(crop < side, "datamodule.augmentation.crop", f"less than {side}, the size of the images", crop)
 
@@ -84,19 +82,36 @@ def _refuse_metrics(config: DictConfig) -> None:
         not described(target) and not str(target.__module__).startswith("targetprop.") for target in members.values()
     ):
         return
+    metrics = _metrics(config)
     for name, target in members.items():
+        for read in getattr(target, "reads", ()):
+            if read not in metrics:
+                message = (
+                    f"it reads {read}, which runs for this task do not have ({', '.join(metrics)}); set it to null"
+                )
+                raise UserError(message, key=f"callbacks.{name}")
         monitor = config.callbacks[name].get("monitor")
         waits = isinstance(target, type) and issubclass(target, EarlyStopping | ModelCheckpoint)
         if not waits or monitor is None:
             continue
         key = f"callbacks.{name}.monitor"
-        if monitor not in METRICS and not BY_BLOCK.fullmatch(monitor):
-            raise unknown(key, monitor, [*METRICS, "feedback_loss/blockN", "local_loss/blockN"])
+        if monitor not in metrics and not BY_BLOCK.fullmatch(monitor):
+            referred = OmegaConf.is_interpolation(config.callbacks[name], "monitor")
+            raise unknown(
+                "task.monitor" if referred else key, monitor, [*metrics, "feedback_loss/blockN", "local_loss/blockN"]
+            )
         ends = issubclass(target, EarlyStopping) and monitor.startswith("val/")
         if ends and config.trainer.get("limit_val_batches") == 0:
             raise UserError(
                 f"there is no validation to wait for, since trainer.limit_val_batches=0, got {monitor!r}", key=key
             )
+
+
+def _metrics(config: DictConfig) -> list[str]:
+    """Metrics of every run for the task."""
+    task = find_target(config.task)
+    evaluated, trained = getattr(task, "evaluated", ()), getattr(task, "trained", ())
+    return [*(f"val/{name}" for name in evaluated), *(f"train/{name}" for name in trained)]
 
 
 def _refuse_one_file_twice(config: DictConfig) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from targetprop.app.schema import callbacks, datamodule, logger, model, network, scheduler, trainer
+from targetprop.app.schema import callbacks, datamodule, logger, model, network, scheduler, task, trainer
 from targetprop.app.schema.annotations import kinds_of
 from targetprop.app.schema.keys import Keys
 from targetprop.app.schema.kinds import TRUTH, Kind, choice
@@ -19,7 +19,7 @@ INSTRUCTIONS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 """Keys that Hydra reads itself."""
 SWITCHES = {"_partial_": TRUTH, "_recursive_": TRUTH, "_convert_": choice("none", "partial", "object", "all")}
 DESCRIBED: Mapping[str, Keys] = {
-    **trainer.TARGETS, **model.TARGETS, **network.TARGETS, **datamodule.TARGETS, **scheduler.TARGETS,
+    **trainer.TARGETS, **task.TARGETS, **model.TARGETS, **network.TARGETS, **datamodule.TARGETS, **scheduler.TARGETS,
     **callbacks.TARGETS, **logger.TARGETS,
 }  # fmt: skip
 """Settings of the objects that the schema knows, by where these are defined."""

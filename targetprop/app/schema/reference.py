@@ -13,8 +13,8 @@ import yaml
 from hydra.utils import get_object
 
 from targetprop.algorithms import ALGORITHMS
-from targetprop.app.cli import CONF
-from targetprop.app.schema import callbacks, datamodule, logger, model, network, scheduler, trainer
+from targetprop.app.overrides import CONF
+from targetprop.app.schema import callbacks, datamodule, logger, model, network, scheduler, task, trainer
 from targetprop.app.schema.keys import Keys
 from targetprop.app.schema.plain import PLAIN
 from targetprop.feedback.base import OptimizerSpec
@@ -36,6 +36,7 @@ PARALLEL = "targetprop.app.trainer.build_layer_parallel_trainer"
 """Which has all settings of the other trainer, too."""
 GROUPS: Mapping[str, tuple[str, Mapping[str, Keys]]] = {
     "trainer": ("", {**trainer.TARGETS, PARALLEL: trainer.LAYER_PARALLEL}),
+    "task": ("", task.TARGETS),
     "model": ("", model.TARGETS),
     "network": (".hparams", network.TARGETS),
     "datamodule": ("", datamodule.TARGETS),
@@ -44,6 +45,8 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Keys]]] = {
     "logger": (".NAME", logger.TARGETS),
 }
 """Where the settings of a group's objects stand below it, and what they are."""
+WITHIN = {"Augmentation": ".augmentation", "load": ".load"}
+"""Where objects stand that stand within another one."""
 LIMITS = """## What is too much
 
 A run is refused that takes, at the least, more memory than the machine or its container has, more than ten minutes for
@@ -61,7 +64,7 @@ def page() -> str:
         parts.append(f"## {group}\n")
         parts += [f"Choices: {', '.join(f'`{name}`' for name in _choices(group))}.\n"]
         for target, keys in targets.items():
-            within = ".augmentation" if target.endswith(".Augmentation") else place
+            within = WITHIN.get(target.rpartition(".")[2], place)
             parts += [f"### {target}\n", _table(keys, _defaults(group, target), f"{group}{within}.")]
             if target == PARALLEL:
                 parts.append("And all those of the other trainer.\n")

@@ -17,7 +17,7 @@ from targetprop.app.objects import call, plain
 from targetprop.app.processes import usable_gpus
 from targetprop.app.schema.combinations import BY_BLOCK
 from targetprop.app.schema.costs import CORE, GPU, Work, host_memory, least_memory, refuse_endless, refuse_memory
-from targetprop.app.schema.data_sets import SIZES, Size
+from targetprop.app.schema.data_sets import Size, size_of
 from targetprop.app.threads import multiply_adds
 from targetprop.feedback.base import each_of
 from targetprop.feedback.by_loss import ByLoss
@@ -29,12 +29,12 @@ log = logging.getLogger(__name__)
 
 
 def rehearse(config: DictConfig) -> None:
-    """Make network and learner for images of the size of a published data set, and refuse what is too large.
+    """Make network and learner for examples of the size of a known data set, and refuse what is too large.
 
     Raises:
         UserError: lengths that do not fit the blocks, or a run that neither memory nor a year is enough for.
     """
-    size = SIZES.get(str(config.datamodule.load.get("_target_")))
+    size = size_of(config.datamodule)
     if size is None:
         return  # nothing is known of the images before they are read
     try:

@@ -11,10 +11,12 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch.optim.lr_scheduler import LRScheduler
 
+from targetprop.app.task import Task
 from targetprop.utils.errors import UserError, require
 
 ROLES: dict[str, type] = {
     "trainer": L.Trainer,
+    "task": Task,
     "datamodule": L.LightningDataModule,
     "scheduler": LRScheduler,
     "callbacks": L.Callback,

@@ -1,0 +1,9 @@
+"""Settings of the task."""
+
+from __future__ import annotations
+
+from targetprop.app.schema.callbacks import METRIC, MODE
+from targetprop.app.schema.keys import Keys
+
+NAMED: Keys = {"monitor": METRIC, "mode": MODE}
+TARGETS: dict[str, Keys] = {"targetprop.app.task.Classification": NAMED, "targetprop.app.task.Regression": NAMED}
