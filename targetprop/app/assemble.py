@@ -6,14 +6,16 @@ import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from hydra.utils import get_method
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
 from targetprop.app.module import TaskModule
 from targetprop.app.objects import build, call, plain
 from targetprop.app.optimizers import forward_optimizer
 from targetprop.app.places import placed
+from targetprop.app.schema.roles import is_a, made_by
 from targetprop.app.task import Loss, Task
 from targetprop.app.threads import multiply_adds
 from targetprop.execution.graph import GraphedStep
@@ -47,15 +49,20 @@ def build_module(config: DictConfig, datamodule: HeldDataModule) -> TaskModule:
         own = [name for name in taken if name not in ("network", "seed", INPUT_SHAPE)]
         refuse_unknown(model, ["_target_", "loss", "label_smoothing", EPOCHS, *own])
         model.pop(EPOCHS, None)
-        loss = _loss(model.pop("loss", task.loss), model.pop("label_smoothing", 0.0))
+        path = model.pop("loss", task.loss)
+        loss = _loss(path, model.pop("label_smoothing", 0.0))
     task.check(datamodule, loss)
-    network = call("network.hparams", config.network, shape, outputs)
+    _check_loss(loss, path, outputs, of_classes=datamodule.classes is not None)
+    make_network = partial(call, "network.hparams", config.network, shape, outputs)
+    kind, what = is_a(nn.Sequential), "a network (Sequential)"
+    network: nn.Sequential = made_by("network._target_", make_network, config.network._target_, kind, what)
     _show_images(network, datamodule)
     work = multiply_adds(network, shape)  # before there is a learner, which minds who runs its network
     hparams = model.pop("hparams")
     f_optim = forward_optimizer(hparams)
     model |= {INPUT_SHAPE: shape} if INPUT_SHAPE in taken else {}
-    learner: Trainable = get_method(model.pop("_target_"))(network, hparams, seed=config.seed, **model)
+    make = partial(get_method(model.pop("_target_")), network, hparams, seed=config.seed, **model)
+    learner: Trainable = made_by("model._target_", make, config.model._target_, _trains, "a learner")
     scheduler = _scheduler(config)
     graphed = None
     if config.trainer.get("cuda_graph") is True:
@@ -78,6 +85,27 @@ def _loss(path: str, label_smoothing: float) -> Loss:
     if "label_smoothing" not in inspect.signature(loss).parameters:
         raise UserError(f"{path} has none; set it to 0.", key="label_smoothing")
     return partial(loss, label_smoothing=label_smoothing)
+
+
+def _check_loss(loss: Loss, path: str, outputs: int, *, of_classes: bool) -> None:
+    """Refuse a loss that gives no mean over a batch, which two examples show.
+
+    Raises:
+        UserError: says what it gives.
+    """
+    given = torch.zeros(2, outputs, requires_grad=True)
+    wanted = torch.zeros(2, dtype=torch.long) if of_classes else torch.zeros(2, outputs)
+    what = "a mean loss, one number with a gradient"
+    made_by("model.loss", partial(loss, given, wanted), path, _is_mean, what)
+
+
+def _is_mean(made: object) -> bool:
+    return isinstance(made, Tensor) and made.dim() == 0 and made.requires_grad
+
+
+def _trains(made: object) -> bool:
+    """Whether it is a `Trainable`."""
+    return callable(made) and all(hasattr(made, name) for name in ("network", "backward", "optimizer_parameters"))
 
 
 def _show_images(network: nn.Module, datamodule: HeldDataModule) -> None:
