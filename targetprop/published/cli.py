@@ -109,9 +109,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--data-dir", type=Path, default=default, help="directory that holds the data sets")
     made.add_argument("--folder", type=Path, help="of what is written; runs/figure/NAME if not given")
     made.add_argument("--seeds", nargs="+", type=_least(0), help="instead of the published ones")
-    made.add_argument(
-        "--quick", action="store_true", help="as small as it gets, on the digits: shows nothing but errors"
-    )
+    made.add_argument("--quick", action="store_true", help="as small as it gets, on the digits: to see that it works")
     made.add_argument("--jobs", type=_least(1), help="runs at a time; if not given, as many as there are cores")
     made.add_argument("--threads", type=_least(1), default=1, help="of each run")
     return made

@@ -38,14 +38,11 @@ class PlanTable:
     published: Published = field(default_factory=dict)
 
     def rows(self, means: Means) -> Rows:
-        """A row for each rule, data set and seed."""
+        """A row for each task, rule and seed."""
         plan = self._plan(means)
         folder = means.folder / "comparison"
-        made = Comparison(
-            plan,
-            OfComparison(folder, means.folder / "frozen.yaml", means.jobs, means.threads, means.data),
-            means.console,
-        )
+        own = OfComparison(folder, means.folder / "frozen.yaml", means.jobs, means.threads, means.data)
+        made = Comparison(plan, own, means.console)
         folder.mkdir(parents=True, exist_ok=True)
         made.prepare()
         made.search()
@@ -55,14 +52,12 @@ class PlanTable:
             raise UserError(f"{len(made.failed)} runs failed, the same command makes them again; {trial}: {why}")
         return [
             {
-                "data": board.data,
-                "network": board.network,
-                "length": "whole" if board.whole else "a tenth",
+                "task": board.title,
                 "rule": row.rule,
                 "rate": row.rate,
                 "seed": run.seed,
                 "test": None if run.test is None else 100 * run.test,
-                "published": self.published.get((board.data, row.rule)),
+                "published": self.published.get((board.title.partition(",")[0], row.rule)),
             }
             for board in made.results().boards
             for row in board.rows
@@ -84,11 +79,11 @@ class PlanTable:
         return plan if means.seeds is None else replace(plan, seeds=means.seeds)
 
     def draw(self, rows: Rows) -> Figure:
-        """Bars for each data set, ours beside the published ones; rules of a tenth of the steps stand apart."""
-        titles = list(dict.fromkeys(f"{row['data']}, {row['length']} of the steps" for row in rows))
+        """Bars for each task, ours beside the published ones; rules of a tenth of the steps stand apart."""
+        titles = list(dict.fromkeys(str(row["task"]) for row in rows))
         figure, axes = panels(len(titles), titles)
         for title, each in zip(titles, axes, strict=True):
-            shown = [row for row in rows if f"{row['data']}, {row['length']} of the steps" == title]
+            shown = [row for row in rows if row["task"] == title]
             both = [row | {"accuracy": row["test"], "from": "here"} for row in shown]
             both += [row | {"accuracy": row["published"], "from": "published"} for row in shown]
             bars(each, both, "accuracy", "rule", "from", "test accuracy (%)")

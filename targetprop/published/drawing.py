@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -44,9 +44,7 @@ def lines(axes: Axes, rows: Rows, value: str, x: str, colour: str, labels: tuple
     """A line for each colour: the mean of a column at every x, within a band of its standard deviation."""
     found = grouped(rows, value, colour, x)
     for name in _each(key[0] for key in found):
-        points = {
-            float(at): mean_and_spread(found[key]) for key in found if key[0] == name and _is_number(at := key[1])
-        }
+        points = {float(str(key[1])): mean_and_spread(values) for key, values in found.items() if key[0] == name}
         means, spreads = [mean for mean, _ in points.values()], [spread for _, spread in points.values()]
         (line,) = axes.plot(list(points), means, label=str(name), linewidth=1.2)
         low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
@@ -56,10 +54,6 @@ def lines(axes: Axes, rows: Rows, value: str, x: str, colour: str, labels: tuple
     axes.legend(fontsize="small")
 
 
-def _is_number(value: Value) -> bool:
-    return isinstance(value, int | float)
-
-
-def _each(values: object) -> list[Value]:
+def _each(values: Iterable[Value]) -> list[Value]:
     """Each once, in order."""
-    return list(dict.fromkeys(values))  # type: ignore[call-overload]
+    return list(dict.fromkeys(values))

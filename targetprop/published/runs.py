@@ -20,7 +20,7 @@ from targetprop.compare.progress import telling
 from targetprop.compare.records import Record, find, keep, missing
 from targetprop.compare.trial import Trial
 from targetprop.published.drawing import bars, lines, panels
-from targetprop.published.experiment import Means, Rows
+from targetprop.published.experiment import Means, Row, Rows
 from targetprop.published.numbers import Published
 from targetprop.utils.errors import UserError
 
@@ -115,7 +115,7 @@ class RunTable:
         return record
 
     def _rows(self, trial: Trial, record: Record) -> Rows:
-        first = {"data": trial.contest, "rule": trial.rule, "seed": trial.seed}
+        first: Row = {"data": trial.contest, "rule": trial.rule, "seed": trial.seed}
         if self.measured is not None:
             return [first | row for row in record.get("measured", [])]
         test = None if record["diverged"] else 100 * record["test"]

@@ -6,6 +6,7 @@ Their teacher was not read; this one is `datamodule=teacher`. In double precisio
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from math import atan2, degrees
 
 import torch
@@ -46,8 +47,8 @@ class NullSpace:
     """Their figure 2: how much of an update does not change the output.
 
     The share ||P d|| / ||d|| of the update d of a layer's weights that lies in the null space of the output's Jacobian
-    for these weights, sample by sample: DTP has such a part, where feedback that learns by DRL has none. Forward weights
-    stay as they are drawn; the feedback has learned for some epochs, one sample a step.
+    for these weights, sample by sample. DTP has such a part, and feedback that learns by DRL is to have none. Forward
+    weights stay as they are drawn; the feedback has learned for some epochs, one sample a step.
     """
 
     title: str = "Share of updates in the null space of the output, on a teacher (their figure 2)"
@@ -74,10 +75,7 @@ class NullSpace:
         return Part(f"{rule.rule}_seed_{seed}", settings, lambda: self._measured(rule, seed))
 
     def _measured(self, rule: Feedback, seed: int) -> Rows:
-        data = teacher.load(
-            inputs=self.width, hidden=(30,), outputs=self.outputs, train=self.samples, test=1, seed=seed
-        )
-        x, y = data.train.inputs.double(), data.train.targets.double()
+        x, y = examples(self.width, self.outputs, self.samples, seed)
         learner = Learner(student(self.width, self.outputs, seed), rule.algorithm, seed=seed, input_shape=(self.width,))
         learner.double()
         order = torch.Generator().manual_seed(seed)
@@ -98,6 +96,12 @@ class NullSpace:
         figure, (axes,) = panels(1, ["share of the update that leaves the output as it is"])
         bars(axes, rows, "share", "layer", "rule", "|P d| / |d|")
         return figure
+
+
+def examples(inputs: int, outputs: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """So many inputs and targets of the seed's teacher, which has a hidden layer of 30 units."""
+    data = teacher.load(inputs=inputs, hidden=(30,), outputs=outputs, train=count, test=1, seed=seed)
+    return data.train.inputs.double(), data.train.targets.double()
 
 
 def student(width: int, outputs: int, seed: int, bias: bool = True) -> nn.Sequential:
@@ -144,12 +148,14 @@ def null_shares(learner: Learner, x: Tensor, y: Tensor) -> list[float]:
 def _jacobian(learner: Learner, x: Tensor, layer: int) -> Tensor:
     """Of the output of one sample for the weights of a layer."""
     network = learner.network
-    name = [name for name, p in network.named_parameters() if p is weights(learner)[layer]][0]
+    name = next(name for name, p in network.named_parameters() if p is weights(learner)[layer])
 
     def output(weight: Tensor) -> Tensor:
-        return torch.func.functional_call(network, {name: weight}, (x,))[0]  # type: ignore[no-any-return]
+        made: Tensor = torch.func.functional_call(network, {name: weight}, (x,))[0]
+        return made
 
-    return torch.func.jacrev(output)(weights(learner)[layer].detach())  # type: ignore[no-any-return]
+    jacobian: Tensor = torch.func.jacrev(output)(weights(learner)[layer].detach())
+    return jacobian.detach()
 
 
 @dataclass(frozen=True)
@@ -169,11 +175,11 @@ class OutputSpace:
     def rows(self, means: Means) -> Rows:
         """A row for each rule and seed."""
         seeds = means.seeds or tuple(range(93, 95 if means.quick else 113))
-        return rows_of([Part(f"seed_{s}", {"width": self.width}, lambda s=s: self._moves(s)) for s in seeds], means)
+        settings = {"width": self.width, "outputs": self.outputs, "step": self.step}
+        return rows_of([Part(f"seed_{seed}", settings, partial(self._moves, seed)) for seed in seeds], means)
 
     def _moves(self, seed: int) -> Rows:
-        data = teacher.load(inputs=self.width, hidden=(30,), outputs=self.outputs, train=2, test=1, seed=seed)
-        x, y = data.train.inputs[:1].double(), data.train.targets[:1].double()
+        x, y = (each[:1] for each in examples(self.width, self.outputs, 2, seed))
         learner = Learner(student(self.width, self.outputs, seed, bias=False), named("gauss_newton"), seed=seed)
         at = learner.network(x).detach()
         flat = backprop_gradients(learner.network, x, y, F.mse_loss)
@@ -195,10 +201,10 @@ class OutputSpace:
         """The output behind a small step, which is then taken back."""
         with torch.no_grad():
             for weight, direction in zip(weights(learner), directions, strict=True):
-                weight -= self.step * direction
+                weight.sub_(self.step * direction)
             output = learner.network(x).clone()
             for weight, direction in zip(weights(learner), directions, strict=True):
-                weight += self.step * direction
+                weight.add_(self.step * direction)
         return output
 
     def draw(self, rows: Rows) -> Figure:
@@ -212,7 +218,7 @@ class OutputSpace:
         left.contour(grid + numbers["target1"], grid + numbers["target2"], loss, levels=12, linewidths=0.6, alpha=0.5)
         left.plot(numbers["target1"], numbers["target2"], "k*", label="target")
         for row, colour in zip(first, ("tab:blue", "tab:red"), strict=True):
-            ends = [numbers[f"y{axis}"] + 0.6 * reach * float(str(row[f"move{axis}"])) for axis in (1, 2)]
+            ends = tuple(numbers[f"y{axis}"] + 0.6 * reach * float(str(row[f"move{axis}"])) for axis in (1, 2))
             start = (numbers["y1"], numbers["y2"])
             left.annotate("", ends, start, arrowprops={"color": colour, "arrowstyle": "->", "linewidth": 1.6})
             left.plot([], [], color=colour, label=str(row["rule"]))
