@@ -232,6 +232,8 @@ class ImageDataModule(HeldDataModule):
         super().__init__(batch_size=batch_size, **others)
         require(all(map(is_number, mean)), "mean", "numbers", list(mean))
         require(all(is_number(s) and s > 0 for s in std), "std", "numbers above 0", list(std))
+        varies = augmentation is None or isinstance(augmentation, Augmentation)
+        require(varies, "augmentation", "an Augmentation, or null", augmentation)
         self.load = load
         self.data_dir = data_dir
         self.mean = tuple(mean)

@@ -218,7 +218,8 @@ class OutputSpace:
         left.contour(grid + numbers["target1"], grid + numbers["target2"], loss, levels=12, linewidths=0.6, alpha=0.5)
         left.plot(numbers["target1"], numbers["target2"], "k*", label="target")
         for row, colour in zip(first, ("tab:blue", "tab:red"), strict=True):
-            ends = tuple(numbers[f"y{axis}"] + 0.6 * reach * float(str(row[f"move{axis}"])) for axis in (1, 2))
+            moves = [float(str(row[f"move{axis}"])) for axis in (1, 2)]
+            ends = (numbers["y1"] + 0.6 * reach * moves[0], numbers["y2"] + 0.6 * reach * moves[1])
             start = (numbers["y1"], numbers["y2"])
             left.annotate("", ends, start, arrowprops={"color": colour, "arrowstyle": "->", "linewidth": 1.6})
             left.plot([], [], color=colour, label=str(row["rule"]))
