@@ -92,7 +92,7 @@ def figure(options: argparse.Namespace, console: Console) -> None:
         rows = experiment.rows(means)
         write_table(folder / f"{options.name}.csv", rows)
         drawn = experiment.draw(rows)
-        drawn.suptitle(f"{experiment.title} ({experiment.paper})", fontsize="medium")
+        drawn.suptitle(f"{experiment.title}\n{experiment.paper}", fontsize="medium")
         for ending in ("png", "svg"):
             with whole_file(folder / f"{options.name}.{ending}") as partial:
                 drawn.savefig(partial, dpi=130, format=ending)

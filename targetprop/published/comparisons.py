@@ -15,7 +15,7 @@ from targetprop.compare import plan_file
 from targetprop.compare.comparison import Comparison
 from targetprop.compare.comparison import Means as OfComparison
 from targetprop.compare.plan import Plan, Search
-from targetprop.published.drawing import bars, panels
+from targetprop.published.drawing import bars, legend, panels
 from targetprop.published.experiment import Means, Rows
 from targetprop.published.numbers import Published
 from targetprop.utils.errors import UserError
@@ -87,4 +87,5 @@ class PlanTable:
             both = [row | {"accuracy": row["test"], "from": "here"} for row in shown]
             both += [row | {"accuracy": row["published"], "from": "published"} for row in shown]
             bars(each, both, "accuracy", "rule", "from", "test accuracy (%)")
+        legend(figure, axes[0])
         return figure

@@ -37,7 +37,6 @@ def bars(axes: Axes, rows: Rows, value: str, group: str, colour: str, label: str
         axes.bar(x, heights, width, yerr=errors, label=str(name), capsize=2, error_kw={"linewidth": 0.8})
     axes.set_xticks(range(len(groups)), [str(each) for each in groups], rotation=25, ha="right", fontsize="small")
     axes.set_ylabel(label)
-    axes.legend(fontsize="small")
 
 
 def lines(axes: Axes, rows: Rows, value: str, x: str, colour: str, labels: tuple[str, str]) -> None:
@@ -51,7 +50,12 @@ def lines(axes: Axes, rows: Rows, value: str, x: str, colour: str, labels: tuple
         axes.fill_between(list(points), low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
-    axes.legend(fontsize="small")
+
+
+def legend(figure: Figure, axes: Axes) -> None:
+    """What the colours mean, of a panel that stands for all, below them."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels) or 1), fontsize="small")
 
 
 def _each(values: Iterable[Value]) -> list[Value]:

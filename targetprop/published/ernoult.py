@@ -24,7 +24,7 @@ from targetprop.learner import Learner
 from targetprop.measure import measure
 from targetprop.measure.alignment import feedback_angles, feedback_distances
 from targetprop.models import lenet, simple_vgg
-from targetprop.published.drawing import bars, lines, panels
+from targetprop.published.drawing import bars, legend, lines, panels
 from targetprop.published.experiment import Means, Part, Row, Rows, rows_of
 
 PAPER = "Ernoult et al. 2022, https://arxiv.org/abs/2201.13415"
@@ -106,6 +106,7 @@ class FeedbackAngles:
         figure, axes = panels(2, ["angle of V and W^T", "distance"])
         lines(axes[0], rows, "degrees", "updates", "block", ("feedback updates", "degrees"))
         lines(axes[1], rows, "distance", "updates", "block", ("feedback updates", "|V - W^T| / |W|"))
+        legend(figure, axes[0])
         return figure
 
 
@@ -136,6 +137,7 @@ class UpdateAngles:
         figure, axes = panels(2, ["angle of update and backprop", "distance of update and backprop"])
         bars(axes[0], rows, "degrees", "feedback", "block", "degrees")
         bars(axes[1], rows, "distance", "feedback", "block", "|d / beta - g| / |g|")
+        legend(figure, axes[0])
         return figure
 
 
@@ -201,7 +203,7 @@ def weights_of(learner: Learner, seed: int, updates: int) -> Rows:
     for number in learner.network.fed_numbers:
         pair = learner.network.pairs[number]
         degrees, distance = float(feedback_angles(pair)[0]), float(feedback_distances(pair)[0])
-        made.append(Row(seed=seed, updates=updates, block=name_of(learner, number), degrees=degrees, distance=distance))
+        made.append(Row(seed=seed, updates=updates, block=pair.name, degrees=degrees, distance=distance))
     return made
 
 
@@ -211,12 +213,7 @@ def compared(learner: Learner, x: Tensor, y: Tensor, kind: Variant, seed: int) -
     for number in range(len(learner.network.pairs)):
         degrees, ratio = values[f"angle/block{number + 1}"], values[f"norm_ratio/block{number + 1}"]
         distance = math.sqrt(max(0.0, 1 + ratio**2 - 2 * ratio * math.cos(math.radians(degrees))))
-        block = name_of(learner, number)
+        block = learner.network.pairs[number].name
         row = Row(feedback=kind, seed=seed, block=block, degrees=degrees, norm_ratio=ratio, distance=distance)
         made.append(row)
     return made
-
-
-def name_of(learner: Learner, number: int) -> str:
-    """Of a block, counted from 0."""
-    return f"{number + 1}: {learner.network.pairs[number].name}"

@@ -19,7 +19,7 @@ from targetprop.compare.processes import Running, run_all
 from targetprop.compare.progress import telling
 from targetprop.compare.records import Record, find, keep, missing
 from targetprop.compare.trial import Trial
-from targetprop.published.drawing import bars, lines, panels
+from targetprop.published.drawing import bars, legend, lines, panels
 from targetprop.published.experiment import Means, Row, Rows
 from targetprop.published.numbers import Published
 from targetprop.utils.errors import UserError
@@ -133,6 +133,7 @@ class RunTable:
                 both = [row | {"accuracy": row["test"], "from": "here"} for row in of_data]
                 both += [row | {"accuracy": row["published"], "from": "published"} for row in of_data]
                 bars(each, both, "accuracy", "rule", "from", "test accuracy (%)")
+            legend(figure, axes[0])
             return figure
         titles = [f"block 1: angle to {against}" for against in ANGLES.values()]
         figure, axes = panels(len(ANGLES), titles)
@@ -140,6 +141,7 @@ class RunTable:
             shown = [row for row in rows if row["block"] == 1 and row["against"] == ANGLES[angle]]
             if shown:
                 lines(each, shown, "degrees", "epoch", "rule", ("epoch", "degrees"))
+        legend(figure, axes[0])
         return figure
 
 

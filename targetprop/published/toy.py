@@ -20,7 +20,7 @@ from targetprop.data import teacher
 from targetprop.feedback.base import OptimizerSpec
 from targetprop.learner import Learner
 from targetprop.measure.alignment import backprop_gradients
-from targetprop.published.drawing import bars, panels
+from targetprop.published.drawing import bars, legend, panels
 from targetprop.published.experiment import Means, Part, Row, Rows, rows_of
 
 PAPER = "Meulemans et al. 2020, https://arxiv.org/abs/2006.14331"
@@ -95,6 +95,8 @@ class NullSpace:
         """Bars for each layer."""
         figure, (axes,) = panels(1, ["share of the update that leaves the output as it is"])
         bars(axes, rows, "share", "layer", "rule", "|P d| / |d|")
+        axes.set_xlabel("layer")
+        legend(figure, axes)
         return figure
 
 
@@ -209,22 +211,22 @@ class OutputSpace:
 
     def draw(self, rows: Rows) -> Figure:
         """Arrows of the first seed on the contours of its loss, and angles of all of them."""
-        figure, (left, right) = panels(2, [f"seed {rows[0]['seed']}: output, target and moves", "angle to the target"])
+        title = f"seed {rows[0]['seed']}: moves of the output, and its target (*)"
+        figure, (left, right) = panels(2, [title, "angle to the target"])
         first = [row for row in rows if row["seed"] == rows[0]["seed"]]
         numbers = {key: float(str(first[0][key])) for key in ("y1", "y2", "target1", "target2")}
         reach = 1.5 * max(abs(numbers["y1"] - numbers["target1"]), abs(numbers["y2"] - numbers["target2"]))
         grid = torch.linspace(-reach, reach, 81)
         loss = (grid[:, None] ** 2 + grid**2) / 2
         left.contour(grid + numbers["target1"], grid + numbers["target2"], loss, levels=12, linewidths=0.6, alpha=0.5)
-        left.plot(numbers["target1"], numbers["target2"], "k*", label="target")
-        for row, colour in zip(first, ("tab:blue", "tab:red"), strict=True):
+        left.plot(numbers["target1"], numbers["target2"], "k*")
+        for row, colour in zip(first, ("tab:blue", "tab:orange"), strict=True):
             moves = [float(str(row[f"move{axis}"])) for axis in (1, 2)]
             ends = (numbers["y1"] + 0.6 * reach * moves[0], numbers["y2"] + 0.6 * reach * moves[1])
             start = (numbers["y1"], numbers["y2"])
             left.annotate("", ends, start, arrowprops={"color": colour, "arrowstyle": "->", "linewidth": 1.6})
-            left.plot([], [], color=colour, label=str(row["rule"]))
         left.set_aspect("equal")
-        left.legend(fontsize="small")
-        absolute = [row | {"degrees": abs(float(str(row["degrees"]))), "all": "mean of all seeds"} for row in rows]
+        absolute = [row | {"degrees": abs(float(str(row["degrees"]))), "all": "all seeds"} for row in rows]
         bars(right, absolute, "degrees", "all", "rule", "degrees")
+        legend(figure, right)
         return figure

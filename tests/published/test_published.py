@@ -74,7 +74,7 @@ def test_seeds_replace_the_published_ones(tmp_path: Path) -> None:
 
 
 def degrees(rows: Rows, block: int) -> float:
-    return float(str(next(row["degrees"] for row in rows if str(row["block"]).startswith(f"{block}:"))))
+    return float(str(next(row["degrees"] for row in rows if str(row["block"]).startswith(f"{block} "))))
 
 
 def test_transposed_weights_give_updates_near_backprop_and_random_ones_do_not() -> None:
