@@ -124,8 +124,8 @@ def test_every_complete_setting_is_tested() -> None:
     assert {path.stem for path in (CONF / "reproduce").glob("*.yaml")} == {*PUBLISHED, *ours, *of_papers}
 
 
-# Of Meulemans et al. 2020 as their table has them, to three digits: rate (which they divide by the step size), step size
-# of the target; rate, noise and decay of the feedback, epochs of the feedback before training and after each epoch.
+# Of Meulemans et al. 2020 as their table has them, to three digits: rate (which they divide by the step size of the
+# target), that step size; rate, noise and decay of the feedback, its epochs before training and after each epoch.
 MEULEMANS: dict[str, dict[str, tuple[float, ...]]] = {
     "mnist": {
         "backprop": (2.97e-4,),
@@ -168,7 +168,7 @@ def test_numbers_of_meulemans(data: str, rule: str) -> None:
     if others[1:]:
         lr, noise, decay, before, after = others[1:]
         assert (hparams.b_optim.lr, hparams.noise) == pytest.approx((lr, noise), rel=0.01)
-        assert hparams.b_optim.weight_decay == pytest.approx(decay, rel=0.02)
+        assert hparams.b_optim.weight_decay == pytest.approx(decay, rel=0.05)  # of two digits
         assert (config.model.feedback_epochs.before, config.model.feedback_epochs.after_each) == (before, after)
     assert (config.datamodule.batch_size, config.trainer.max_epochs) == (128, 100)
     assert not config.scheduler
