@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from targetprop.algorithms import named
 from targetprop.app.overrides import check_overrides
@@ -86,7 +87,7 @@ def test_transposed_weights_give_updates_near_backprop_and_random_ones_do_not() 
         kind: ernoult.compared(ernoult.trained(setting, kind, x, 1), x, y, kind, 1)
         for kind in ("L-DRL, init", "L-DRL, symmetric")
     }
-    assert degrees(found["L-DRL, symmetric"], 1) < 40 < 60 < degrees(found["L-DRL, init"], 1)
+    assert degrees(found["L-DRL, symmetric"], 1) < 10 < 60 < degrees(found["L-DRL, init"], 1)
     assert degrees(found["L-DRL, init"], 3) < 1  # the output follows its own target, whatever the feedback
 
 
@@ -109,11 +110,12 @@ def test_gauss_newton_targets_leave_nothing_in_the_null_space_and_dtp_does() -> 
     assert shares[2] < 1e-7  # of the output layer
 
 
-def test_a_step_of_gauss_newton_targets_in_a_linear_network_moves_the_output_to_the_target(tmp_path: Path) -> None:
+def test_a_step_of_gauss_newton_targets_in_a_linear_network_moves_the_output_to_the_target() -> None:
     x, y = (each[:1] for each in toy.examples(4, 2, 2, 3))
     network = toy.student(4, 2, 3, bias=False)
-    for block in network[:2]:
-        block[1] = torch.nn.Identity()
+    for block in (network[0], network[1]):
+        assert isinstance(block, nn.Sequential)
+        block[1] = nn.Identity()
     learner = Learner(network, named("gauss_newton"))
     moved = toy.OutputSpace()._after(learner, x, toy.updates(learner, x, y)) - network(x)
     aim = (y - network(x)).detach()
