@@ -30,6 +30,8 @@ DATA = ("mnist", "fashion_mnist", "cifar10")
 QUICK = (
     "datamodule=digits",
     "datamodule.batch_size=64",
+    "datamodule.mean=[0.305]",
+    "datamodule.std=[0.376]",
     "network.hparams.hidden=[8,8,8]",
     "trainer.max_epochs=1",
 )
