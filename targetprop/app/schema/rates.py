@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from targetprop.app.schedule import counts_steps, has_ended, refuse_plateau, with_length
 from targetprop.feedback.base import OptimizerSpec, each_of
-from targetprop.utils.errors import UserError
+from targetprop.utils.errors import UserError, require
 
 STEPS = 10
 """Of an epoch that is tried out."""
@@ -38,6 +38,7 @@ def try_rates(make: Callable[[Optimizer], LRScheduler], f_optim: OptimizerSpec, 
         scheduler = make(optimizer)
     except Exception as error:  # whatever a schedule of the user's own raises
         raise _failed("no schedule can be made", error) from error
+    require(isinstance(scheduler, LRScheduler), "scheduler._target_", "what makes an LRScheduler", scheduler)
     refuse_plateau(scheduler)
     optimizer.step()
     for count in range(length * (STEPS if counts_steps(scheduler) else 1)):
