@@ -384,13 +384,9 @@ def _paired(
         for position, each in enumerate(network):
             require(isinstance(each, nn.Module), f"network[{position}]", "a layer", each)
         network = nn.Sequential(*network)
-    if not isinstance(network, nn.Module) or type(network).__name__ == "OptimizedModule":
-        compiled = isinstance(network, nn.Module)
-        given = "a compiled one" if compiled else type(network).__name__
-        hint = "give the network that was compiled" if compiled else "give the module itself"
+    if not isinstance(network, nn.Module) or isinstance(network, Learner):
         raise UserError(
-            f"expected an nn.Module or a list of layers, got {given}: the learner must see every layer; {hint}.",
-            key="network",
+            f"expected an nn.Module, or layers in sequence as a list, got {type(network).__name__}.", key="network"
         )
     return PairedNetwork.of(network, rule.style, targets.feedback_layer, input_shape=input_shape, blocks=blocks)
 

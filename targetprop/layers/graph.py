@@ -30,7 +30,7 @@ from targetprop.layers.base import (
 )
 from targetprop.layers.lookup import has_matrix, rule_of
 from targetprop.layers.maps import MapFeedback
-from targetprop.layers.operation import Given
+from targetprop.layers.operation import Given, Operation
 from targetprop.layers.sequence import BranchedFeedback, BranchedRule, InnerMap, feedback_of
 from targetprop.utils.errors import UserError
 
@@ -64,11 +64,21 @@ class LayerGraph(nn.Module):
             follows.append(any(follows[source] for source in each))
         self.places = tuple(Place(*each) for each in zip(sources, follows[1:], strict=True))
 
+    def __repr__(self) -> str:
+        return f"LayerGraph({', '.join(map(title_of, self.layers))})"
+
     def forward(self, x: Tensor) -> Tensor:
         values = [x]
         for layer, place in zip(self.layers, self.places, strict=True):
             values.append(layer(*(values[source] for source in place.sources)))
         return values[-1]
+
+
+def title_of(layer: nn.Module) -> str:
+    """What a layer is called in few words."""
+    if isinstance(layer, LayerGraph):
+        return f"graph of {len(layer.layers)} layers"
+    return layer.title if isinstance(layer, Operation) else type(layer).__name__
 
 
 class GraphContext(NamedTuple):

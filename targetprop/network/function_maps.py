@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Container
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +12,10 @@ from torch import fx, nn
 
 from targetprop.layers.computed import on_meta, with_weights
 from targetprop.layers.functions import CONTRACTIONS, name_of
-from targetprop.network.tracing import Traced
 from targetprop.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from targetprop.network.tracing import Traced
 
 CONVOLUTIONS = {F.conv1d: nn.Conv1d, F.conv2d: nn.Conv2d, F.conv3d: nn.Conv3d}
 PRODUCTS = (torch.matmul, torch.mm, operator.matmul, "matmul", "mm", "__matmul__")

@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from targetprop.layers.base import FeedbackLayer, Style
 from targetprop.layers.conv import ConvolutionFeedback
+from targetprop.layers.graph import title_of
 from targetprop.layers.halves import HalvesFeedback
 from targetprop.layers.operation import Batch
 from targetprop.layers.lookup import Opaque, is_hooked, not_in_place, rule_of
@@ -120,7 +121,7 @@ class PairedNetwork(nn.Module):
         ordered = Blocks([pool_first(block) for block in blocks], input_shape)
         pairs = []
         for number, block in enumerate(blocks):
-            name = f"{number + 1} ({', '.join(type(layer).__name__ for layer in leaves(block))})"
+            name = f"{number + 1} ({', '.join(map(title_of, leaves(block)))})"
             for layer in block.modules():
                 not_in_place(layer)
             try:

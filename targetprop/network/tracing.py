@@ -6,7 +6,7 @@ both must make the same graph, and only settings of functions may differ, such a
 
 from __future__ import annotations
 
-import linecache
+import dis
 import operator
 import sys
 import traceback
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from types import FrameType
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -26,9 +27,11 @@ from targetprop.network.expansions import EXPANSIONS
 from targetprop.utils.errors import UserError
 
 WAYS_OUT = (
-    "put that part into a module with a rule (@targetprop.register), which is then one layer, or give the network as "
-    "an nn.Sequential"
+    "put that part into a module with a rule (@targetprop.register), which is then one layer, or give the network's "
+    "layers in sequence"
 )
+WRAPPERS = (torch.jit.ScriptModule, nn.DataParallel, nn.parallel.DistributedDataParallel)
+"""What hides its layers; the name of that of `torch.compile` is `OptimizedModule`."""
 FACTORIES = ("arange", "zeros", "ones", "full", "empty", "eye", "linspace", "rand", "randn", "tensor")
 """Functions of torch that make tensors of sizes that may be traced, which torch.fx does not notice by itself."""
 IN_PLACE: dict[Any, Any] = {
@@ -194,11 +197,22 @@ class _Tracer(fx.Tracer):
         return attr_val
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        frame = sys._getframe(2)
-        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-        if line.startswith("assert "):
-            return True
-        return super().to_bool(obj)
+        passed = _passing(sys._getframe(2))
+        return super().to_bool(obj) if passed is None else passed
+
+
+def _passing(frame: FrameType) -> bool | None:
+    """The truth that lets an assertion, or an `if` that does nothing but raise, pass; None of other conditions."""
+    code = {each.offset: each for each in dis.get_instructions(frame.f_code)}
+    offsets = sorted(code)
+    jump = next(at for at in offsets if at >= frame.f_lasti and "JUMP" in code[at].opname)
+    target = code[jump].argval
+    behind = [code[at] for at in offsets if at > jump]
+    skipped = [each for each in behind if each.offset < target]
+    if any("ASSERTION_ERROR" in each.opname or each.argval is AssertionError for each in (behind[0], code[target])):
+        return True
+    only_raises = skipped and skipped[-1].opname == "RAISE_VARARGS" and not any("JUMP" in e.opname for e in skipped)
+    return "TRUE" in code[jump].opname if only_raises else None
 
 
 def trace(model: nn.Module) -> Traced:
@@ -207,6 +221,14 @@ def trace(model: nn.Module) -> Traced:
     Raises:
         UserError: it cannot be traced; says where, and what to do.
     """
+    if isinstance(model, WRAPPERS) or type(model).__name__ == "OptimizedModule":
+        compiled = type(model).__name__ == "OptimizedModule"
+        given = "a compiled one" if compiled else type(model).__name__
+        raise UserError(
+            f"expected a module whose forward can be traced, got {given}: the learner must see every layer; give the "
+            f"network that was {'compiled' if compiled else 'wrapped'}.",
+            key="network",
+        )
     root, modes = _OneInput(model), {each: each.training for each in model.modules()}
     try:
         root.eval()
@@ -235,7 +257,7 @@ def _graph(root: _OneInput) -> tuple[fx.Graph, _Tracer]:
     except Exception as error:  # whatever a forward does with what stands for a tensor while it is traced
         reason = " ".join(str(error).split()).partition(". ")[0]
         raise UserError(
-            f"{name} cannot be traced: {_place(error)}, {reason}. {WAYS_OUT[0].upper()}{WAYS_OUT[1:]}.", key="network"
+            f"{name} cannot be traced, {_place(error)}: {reason.rstrip('.')}; {WAYS_OUT}.", key="network"
         ) from error
     _out_of_place(graph, root)
     (output,) = (node for node in graph.nodes if node.op == "output")
@@ -286,7 +308,7 @@ def _place(error: Exception) -> str:
     if not own:
         return "in its forward"
     last = own[-1]
-    return f"line {last.lineno} of {last.filename.rpartition('/')[2]} (`{last.line}`)"
+    return f"in line {last.lineno} of {last.filename.rpartition('/')[2]}, `{last.line}`"
 
 
 def _alike(training: fx.Graph, evaluation: fx.Graph) -> bool:
