@@ -280,7 +280,7 @@ class Learner(nn.Module):
 
     def _sweep(self, seen: Pass, output: OutputSignal, keep: bool) -> Step:
         """From the output down: a block's feedback learns, its weights get their gradient, its target goes on."""
-        record = Record(keep)
+        record = Record(keep, len(seen.x))
         self.learning.before_sweep(seen)
         for block, difference in self.algorithm.targets.sweep(seen, output):
             if self.algorithm.scope == "block":

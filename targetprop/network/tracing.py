@@ -21,6 +21,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, fx, nn
 
+from targetprop.layers.functions import name_of
 from targetprop.layers.lookup import Opaque, is_hooked, rule_of
 from targetprop.layers.sequence import SequenceRule
 from targetprop.network.expansions import EXPANSIONS
@@ -196,9 +197,21 @@ class _Tracer(fx.Tracer):
                 return parameter_proxy_cache[name]
         return attr_val
 
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        count = _count(obj.node)
+        return super().iter(obj) if count is None else iter([obj[i] for i in range(count)])
+
     def to_bool(self, obj: fx.Proxy) -> bool:
         passed = _passing(sys._getframe(2))
         return super().to_bool(obj) if passed is None else passed
+
+
+def _count(node: fx.Node) -> int | None:
+    """How many tensors a function gives, where its arguments tell."""
+    if name_of(node.target) not in ("chunk", "tensor_split"):
+        return None
+    count = node.args[1] if len(node.args) > 1 else node.kwargs.get("chunks", node.kwargs.get("sections"))
+    return count if isinstance(count, int) else None
 
 
 def _passing(frame: FrameType) -> bool | None:
