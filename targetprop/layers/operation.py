@@ -7,11 +7,15 @@ tensors on the way (constants, positional embeddings, masks, sizes) is computed 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.fx.node import map_aggregate
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from targetprop.layers.base import Context, Facts, LayerRule, register
 
@@ -45,6 +49,74 @@ class Batch:
         return {}  # copies are run on batches of their own
 
 
+@dataclass(frozen=True)
+class Ref:
+    """In a line of a program: what came before by this number, operands first."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """One step of a program.
+
+    Attributes:
+        kind: whether the target is a function, the name of a tensor's method, or that of a module or a tensor that
+            the program holds.
+        args, kwargs: what it is called with, with a `Ref` for each value from before.
+    """
+
+    kind: Literal["function", "method", "module", "tensor"]
+    target: Any
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Program(nn.Module):
+    """Functions of tensors in turn; the last line gives the result.
+
+    Args:
+        lines: what is computed.
+        held: by name the modules, parameters and other tensors that it names; those of its owner, not copies.
+    """
+
+    def __init__(self, lines: Sequence[Line], held: Mapping[str, nn.Module | Tensor]) -> None:
+        super().__init__()
+        self.lines = tuple(lines)
+        for name, each in held.items():
+            if isinstance(each, nn.Module):
+                self.add_module(name, each)
+            elif isinstance(each, nn.Parameter):
+                self.register_parameter(name, each)
+            else:
+                self.register_buffer(name, each, persistent=False)
+
+    def forward(self, *operands: Tensor) -> Tensor:
+        values: list[Any] = list(operands)
+
+        def value(each: Any) -> Any:
+            return values[each.number] if isinstance(each, Ref) else each
+
+        for line in self.lines:
+            args, kwargs = map_aggregate((line.args, dict(line.kwargs)), value)  # type: ignore[misc]
+            values.append(self._run(line, args, kwargs))
+        result: Tensor = values[-1]
+        return result
+
+    def _run(self, line: Line, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if line.kind == "function":
+            return line.target(*args, **kwargs)
+        if line.kind == "method":
+            return getattr(args[0], line.target)(*args[1:], **kwargs)
+        held = getattr(self, line.target)
+        return held(*args, **kwargs) if line.kind == "module" else held
+
+    @property
+    def targets(self) -> list[Any]:
+        """The functions, and names of methods, that it calls."""
+        return [line.target for line in self.lines if line.kind in ("function", "method")]
+
+
 class Operation(nn.Module):
     """A function of tensors.
 
@@ -60,8 +132,8 @@ class Operation(nn.Module):
     def __init__(
         self,
         title: str,
-        training: fx.GraphModule,
-        evaluation: fx.GraphModule | None = None,
+        training: Program,
+        evaluation: Program | None = None,
         *,
         operands: int = 1,
         facts: Facts = NOTHING_KNOWN,
@@ -137,6 +209,8 @@ class OperationRule(LayerRule[Operation]):
         return (y if torch.is_grad_enabled() else y.detach()), context
 
     def vjp(self, layer: Operation, delta: Tensor, context: OperationContext) -> Given:  # type: ignore[override]
+        if delta.requires_grad and not layer.known.varies:
+            context = _differentiable_twice(layer, context)
         below = context.vjps(delta)
         return below[0] if layer.operands == 1 else below
 
@@ -166,3 +240,15 @@ def _differentiable(x: Tensor) -> Tensor:
     if not x.is_floating_point():
         return x
     return x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
+
+
+def _differentiable_twice(layer: Operation, context: OperationContext) -> OperationContext:
+    """The same pass, where attention is fused, by a kernel whose way back can be differentiated.
+
+    Feedback weights that learn by autograd, further up, need that; they may not need it of dropout, whose kernel can.
+    """
+    if F.scaled_dot_product_attention not in layer.in_training.targets:
+        return context
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        operands = tuple(_differentiable(each.detach()) for each in context.operands)
+        return OperationContext(operands, layer(*operands))

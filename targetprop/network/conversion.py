@@ -8,7 +8,6 @@ and whoever needs it looks at it (`LookAtBatch`).
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -220,20 +219,17 @@ class _Layers:
         return layer_of(node.target, *arguments)
 
     def _operation(self, node: fx.Node) -> Operation:
-        operands, names = self._nodes.operands(node), set[str]()
+        operands, twin = self._nodes.operands(node), self._traced.twin(node)
         training = self._traced.program(node, operands)
-        twin = self._traced.twin(node)
         evaluation = self._traced.program(twin, [self._traced.twin(each) for each in operands])
-        for each in training.graph.nodes:
-            names.add(name_of(each.target))
-        random = any(each.target in RANDOM for each in training.graph.nodes)
+        differs = training.lines != evaluation.lines
         plain = len(operands) == 1 and not any(True for _ in training.parameters())
         name = name_of(node.target)
-        differs = training.code != evaluation.code
+        random = any(each in RANDOM for each in training.targets)
         facts = Facts(plain and name in LINEAR, plain and name in RESHAPING, varies=random or differs)
         return Operation(
             name, training, evaluation if differs else None, operands=len(operands), facts=facts,
-            any_memory_order=not names & STRICT,
+            any_memory_order=not any(name_of(each) in STRICT for each in training.targets),
         )  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import cast
 
 import torch
@@ -69,6 +70,7 @@ class PairedNetwork(nn.Module):
         self._layers: list[list[nn.Module]] = []  # in the containers, as they were given
         self._given: tuple[nn.Sequential, ...] = ()  # blocks in the user's order, where pools were put first
         self._batch: Batch | None = None  # that layers look at
+        self._owners: tuple[nn.Module, ...] = ()  # the user's module
         self._to_channels_last()
         self._watch = self._new_watch()
         if not self.forward_parameters():
@@ -137,7 +139,7 @@ class PairedNetwork(nn.Module):
         branched = [each for each in model.modules() if isinstance(rule_of(each), BranchedRule)]
         branches = [each for layer in branched for each in layer.children()]
         own = opened(cast(nn.Sequential, model)) if containers is None else containers
-        network._containers = (*own, *branched, *branches)
+        network._containers, network._owners = (*own, *branched, *branches), (model,)
         network._layers = _children(network._containers)
         network._given = tuple(blocks)
         network._watch = network._new_watch()
@@ -253,10 +255,14 @@ class PairedNetwork(nn.Module):
                 feedback.copy_(forward)
 
     def train(self, mode: bool = True) -> PairedNetwork:
-        """Set the mode of all layers, and of the modules whose forward they stand for."""
-        for each in self._containers:
-            each.training = mode
+        """Set the mode of all layers, and of the user's module whose forward they stand for."""
+        for each in self._owners:
+            each.train(mode)
         return super().train(mode)
+
+    def all_modules(self) -> Iterator[nn.Module]:
+        """Its own, and all of the user's module."""
+        return chain(self.modules(), *(each.modules() for each in self._owners))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PairedNetwork:
         """Buffers that the user's modules hold themselves go where all parameters go."""

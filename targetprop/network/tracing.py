@@ -10,7 +10,7 @@ import dis
 import operator
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +23,7 @@ from torch import Tensor, fx, nn
 
 from targetprop.layers.functions import name_of
 from targetprop.layers.lookup import Opaque, is_hooked, rule_of
+from targetprop.layers.operation import Line, Program, Ref
 from targetprop.layers.sequence import SequenceRule
 from targetprop.network.expansions import EXPANSIONS
 from targetprop.utils.errors import UserError
@@ -35,6 +36,9 @@ WRAPPERS = (torch.jit.ScriptModule, nn.DataParallel, nn.parallel.DistributedData
 """What hides its layers; the name of that of `torch.compile` is `OptimizedModule`."""
 FACTORIES = ("arange", "zeros", "ones", "full", "empty", "eye", "linspace", "rand", "randn", "tensor")
 """Functions of torch that make tensors of sizes that may be traced, which torch.fx does not notice by itself."""
+KINDS: Mapping[str, Any] = {
+    "call_function": "function", "call_method": "method", "call_module": "module", "get_attr": "tensor",
+}  # fmt: skip
 IN_PLACE: dict[Any, Any] = {
     getattr(operator, f"i{name}"): getattr(operator, name)
     for name in ("add", "sub", "mul", "truediv", "floordiv", "pow", "matmul", "and_", "or_")
@@ -71,29 +75,39 @@ class Traced:
         """What a `get_attr` node stands for."""
         return operator.attrgetter(str(node.target))(self.root)
 
-    def program(self, node: fx.Node, operands: Sequence[fx.Node], then: str = "") -> fx.GraphModule:
-        """What computes a node from these others, on the module's own parameters and buffers.
+    def program(self, node: fx.Node, operands: Sequence[fx.Node]) -> Program:
+        """What computes a node from these others, on the module's own parameters and buffers."""
+        number = {each: i for i, each in enumerate(operands)}
+        lines: list[Line] = []
+        held: dict[str, nn.Module | Tensor] = {}
 
-        Args:
-            then: a method to be called on the result.
-        """
-        graph = fx.Graph()
-        made = {each: graph.placeholder(f"x{i}") for i, each in enumerate(operands)}
+        def add(each: fx.Node) -> None:
+            for before in each.all_input_nodes:
+                if before not in number:
+                    add(before)
+            args, kwargs = fx.node.map_arg((each.args, each.kwargs), lambda before: Ref(number[before]))
+            lines.append(Line(KINDS[each.op], self._target(each, held), args, dict(kwargs)))
+            number[each] = len(operands) + len(lines) - 1
 
-        def copy(each: fx.Node) -> fx.Node:
-            if each not in made:
-                made[each] = graph.node_copy(each, copy)
-            return made[each]
+        add(node)
+        return Program(lines, held)
 
-        result = copy(node)
-        graph.output(graph.call_method(then, (result,)) if then else result)
-        return fx.GraphModule(self.root, graph)
+    def _target(self, node: fx.Node, held: dict[str, nn.Module | Tensor]) -> Any:
+        """What a line names, which is held if it is a module or a tensor."""
+        if node.op not in ("call_module", "get_attr"):
+            return node.target
+        name = str(node.target).replace(".", "_")
+        held[name] = self.held(node)
+        return name
 
-    def form(self, node: fx.Node, *, transposed: bool = False) -> nn.Parameter | fx.GraphModule:
+    def form(self, node: fx.Node, *, transposed: bool = False) -> nn.Parameter | Program:
         """A parameter, or what computes a tensor from parameters."""
         if node.op == "get_attr" and isinstance(self.held(node), nn.Parameter) and not transposed:
             return cast(nn.Parameter, self.held(node))
-        return self.program(node, [], "t" if transposed else "")
+        made = self.program(node, [])
+        if transposed:
+            made.lines = (*made.lines, Line("method", "t", (Ref(len(made.lines) - 1),)))
+        return made
 
     @torch.no_grad()
     def shape(self, node: fx.Node) -> torch.Size:
