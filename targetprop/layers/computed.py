@@ -36,19 +36,19 @@ class _Computed(nn.Module):
         return None if self.bias_form is None else self.bias_form()
 
 
-class ComputedLinear(_Computed, nn.Linear):
+class ComputedLinear(_Computed, nn.Linear):  # type: ignore[misc, override]
     """A Linear with a computed weight."""
 
 
-class ComputedConv1d(_Computed, nn.Conv1d):
+class ComputedConv1d(_Computed, nn.Conv1d):  # type: ignore[misc, override]
     """A Conv1d with a computed kernel."""
 
 
-class ComputedConv2d(_Computed, nn.Conv2d):
+class ComputedConv2d(_Computed, nn.Conv2d):  # type: ignore[misc, override]
     """A Conv2d with a computed kernel."""
 
 
-class ComputedConv3d(_Computed, nn.Conv3d):
+class ComputedConv3d(_Computed, nn.Conv3d):  # type: ignore[misc, override]
     """A Conv3d with a computed kernel."""
 
 

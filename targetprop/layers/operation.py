@@ -98,7 +98,7 @@ class Program(nn.Module):
             return values[each.number] if isinstance(each, Ref) else each
 
         for line in self.lines:
-            args, kwargs = map_aggregate((line.args, dict(line.kwargs)), value)  # type: ignore[misc]
+            args, kwargs = map_aggregate((line.args, dict(line.kwargs)), value)
             values.append(self._run(line, args, kwargs))
         result: Tensor = values[-1]
         return result
@@ -194,11 +194,11 @@ class OperationRule(LayerRule[Operation]):
     def facts(self, layer: Operation) -> Facts:
         return layer.known
 
-    def apply(self, layer: Operation, x: Given) -> Tensor:  # type: ignore[override]
+    def apply(self, layer: Operation, x: Given) -> Tensor:
         y: Tensor = layer(*self._ordered(x))
         return y
 
-    def run(self, layer: Operation, x: Given, clean: Context = None) -> tuple[Tensor, Context]:  # type: ignore[override]
+    def run(self, layer: Operation, x: Given, clean: Context = None) -> tuple[Tensor, Context]:
         given = self._ordered(x)
         if clean is not None:
             return layer(*given), clean
@@ -230,7 +230,7 @@ class LookAtBatchRule(LayerRule[LookAtBatch]):
     any_memory_order = True
     has_gains_only = True
 
-    def apply(self, layer: LookAtBatch, x: Given) -> Tensor:  # type: ignore[override]
+    def apply(self, layer: LookAtBatch, x: Given) -> Tensor:
         y: Tensor = layer()
         return y
 

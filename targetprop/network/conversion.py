@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from targetprop.layers.base import Facts
 from targetprop.layers.functions import LINEAR, RANDOM, RESHAPING, SEVERAL, SIZES, STRICT, layer_of, name_of

@@ -15,8 +15,8 @@ from targetprop.layers.base import FeedbackLayer, Style
 from targetprop.layers.conv import ConvolutionFeedback
 from targetprop.layers.graph import title_of
 from targetprop.layers.halves import HalvesFeedback
-from targetprop.layers.operation import Batch
 from targetprop.layers.lookup import Opaque, is_hooked, not_in_place, rule_of
+from targetprop.layers.operation import Batch
 from targetprop.layers.sequence import BranchedRule, FeedbackChain, feedback_to_below, leaves
 from targetprop.network.blocks import cut, grouped, is_sequence, opened, pool_first
 from targetprop.network.conversion import convert
@@ -168,7 +168,7 @@ class PairedNetwork(nn.Module):
         self.refresh()
         traces: list[Trace] = []
         wanted = x.requires_grad and torch.is_grad_enabled()
-        x = self.look_at(_in_order(x))
+        x = self._look_without_gradient(_in_order(x))
         for pair in self.pairs:
             traces.append(pair.trace(x.detach().requires_grad_(wanted and not traces)))
             x = traces[-1].y
@@ -177,23 +177,29 @@ class PairedNetwork(nn.Module):
     def trace_block(self, x: Tensor, number: int) -> Trace:
         """One block's part of a forward pass on x, its number counted from 0."""
         wanted = x.requires_grad and torch.is_grad_enabled() and number == 0
-        x = self.look_at(_in_order(x))
+        x = self._look_without_gradient(_in_order(x))
         with torch.no_grad():
             for pair in self.pairs[:number]:
                 x = pair.rule.apply(pair.block, x)
         return self.pairs[number].trace(x.detach().requires_grad_(wanted))
 
     def look_at(self, x: Tensor) -> Tensor:
-        """Have blocks look at this batch, where they look at what they are not run on; returns it.
-
-        Raises:
-            UserError: it asks for a gradient, which such blocks would not give.
-        """
+        """Have blocks look at this batch, where they look at what they are not run on; returns it."""
         if self._batch is not None:
-            if x.requires_grad and torch.is_grad_enabled() and self.training:
-                raise UserError("blocks look at the input beside the way, so that there is no gradient for it.", key="input")
-            self._batch.x = x.detach()
+            self._batch.x = x
         return x
+
+    def _look_without_gradient(self, x: Tensor) -> Tensor:
+        """The same in training, where no gradient leads from block to block."""
+        if self._batch is None:
+            return x
+        if x.requires_grad and torch.is_grad_enabled():
+            raise UserError(
+                "it asks for a gradient, and several blocks look at it, of which only the first would give one: give "
+                "x.detach().",
+                key="input",
+            )
+        return self.look_at(x)
 
     def refresh(self) -> None:
         """Analyse the pairs anew if hooks came or went, or a layer was exchanged, since the last time."""

@@ -107,9 +107,9 @@ def _without_memory(block: nn.Sequential, x: Tensor, batch: Tensor) -> Tensor:
         empty = torch.empty_like(each, device="meta", requires_grad=False)
         made[id(each)] = nn.Parameter(empty, each.requires_grad) if isinstance(each, nn.Parameter) else empty
     copied = copy.deepcopy(block, made)
-    for each in copied.modules():
-        if isinstance(each, LookAtBatch):
-            each.batch.x = batch
+    for layer in copied.modules():
+        if isinstance(layer, LookAtBatch):
+            layer.batch.x = batch
     with torch.no_grad():
         y: Tensor = copied(x)
     return y

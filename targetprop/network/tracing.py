@@ -11,7 +11,7 @@ import operator
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from types import FrameType
@@ -85,7 +85,7 @@ class Traced:
             for before in each.all_input_nodes:
                 if before not in number:
                     add(before)
-            args, kwargs = fx.node.map_arg((each.args, each.kwargs), lambda before: Ref(number[before]))
+            args, kwargs = cast(Any, fx.node.map_arg)((each.args, each.kwargs), lambda before: Ref(number[before]))
             lines.append(Line(KINDS[each.op], self._target(each, held), args, dict(kwargs)))
             number[each] = len(operands) + len(lines) - 1
 
@@ -213,7 +213,7 @@ class _Tracer(fx.Tracer):
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         count = _count(obj.node)
-        return super().iter(obj) if count is None else iter([obj[i] for i in range(count)])
+        return super().iter(obj) if count is None else iter([cast(Any, obj)[i] for i in range(count)])
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         passed = _passing(sys._getframe(2))
@@ -310,7 +310,9 @@ def _factories_traced() -> Iterator[None]:
 
         return call
 
-    with patch.multiple(torch, **{name: traced(getattr(torch, name)) for name in FACTORIES}):
+    with ExitStack() as stack:
+        for name in FACTORIES:
+            stack.enter_context(patch.object(torch, name, traced(getattr(torch, name))))
         yield
 
 
@@ -322,8 +324,7 @@ def own_name(name: str) -> str:
 def _refuse_hooks(module: nn.Module, name: str) -> None:
     if is_hooked(module, itself_alone=True):
         raise UserError(
-            f"{type(module).__name__} {own_name(name)}: a hook on it is not seen, hook "
-            "its layers instead.",
+            f"{type(module).__name__} {own_name(name)}: a hook on it is not seen, hook its layers instead.",
             key="network",
         )
 
@@ -361,8 +362,7 @@ def _out_of_place(graph: fx.Graph, root: nn.Module) -> None:
         given, later = node.args[0], [user for user in node.args[0].users if order[user] > order[node]]
         if node.op == "call_module" and later:
             raise UserError(
-                f"{own_name(node.target)} writes over a tensor that is used again later: set "
-                "inplace=False.",
+                f"{own_name(node.target)} writes over a tensor that is used again later: set inplace=False.",
                 key="network",
             )
         for user in later:
@@ -377,8 +377,9 @@ def _out_of_place(graph: fx.Graph, root: nn.Module) -> None:
 
 
 def _writes(node: fx.Node, root: nn.Module) -> bool:
+    name = str(node.target)
     if node.op == "call_module":
-        return bool(getattr(root.get_submodule(node.target), "inplace", False))
+        return bool(getattr(root.get_submodule(name), "inplace", False))
     if node.op == "call_method":
-        return node.target.endswith("_") and not node.target.startswith("__")
+        return name.endswith("_") and not name.startswith("__")
     return node.op == "call_function" and (node.target in IN_PLACE or bool(node.kwargs.get("inplace")))
