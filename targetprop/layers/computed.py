@@ -40,15 +40,15 @@ class ComputedLinear(_Computed, nn.Linear):  # type: ignore[misc, override]
     """A Linear with a computed weight."""
 
 
-class ComputedConv1d(_Computed, nn.Conv1d):  # type: ignore[misc, override]
+class ComputedConv1d(_Computed, nn.Conv1d):  # type: ignore[override]
     """A Conv1d with a computed kernel."""
 
 
-class ComputedConv2d(_Computed, nn.Conv2d):  # type: ignore[misc, override]
+class ComputedConv2d(_Computed, nn.Conv2d):  # type: ignore[override]
     """A Conv2d with a computed kernel."""
 
 
-class ComputedConv3d(_Computed, nn.Conv3d):  # type: ignore[misc, override]
+class ComputedConv3d(_Computed, nn.Conv3d):  # type: ignore[override]
     """A Conv3d with a computed kernel."""
 
 

@@ -83,6 +83,8 @@ LINEAR = RESHAPING | {
     "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "neg", "clone", "index_select", "fold", "unfold",
 }  # fmt: skip
 """Names of functions of one tensor that are linear whatever their other arguments are."""
+SUMS = {"add", "sub", "cat", "concat", "concatenate", "stack", "hstack", "vstack"}
+"""Names of functions of several tensors that are linear in all of them together."""
 STRICT = {"view", "view_as", "as_strided"}
 """Names of functions that refuse memory in another order."""
 SEVERAL = {
@@ -91,9 +93,9 @@ SEVERAL = {
 }  # fmt: skip
 """Names of functions with several outputs."""
 SIZES = {
-    "size", "shape", "dim", "ndim", "ndimension", "device", "dtype", "numel", "nelement", "is_cuda", 
-    "is_floating_point", "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty", 
-    "new_tensor",
+    "size", "shape", "dim", "ndim", "ndimension", "device", "dtype", "numel", "nelement", "is_cuda",
+    "is_floating_point", "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full",
+    "new_empty", "new_tensor",
 }  # fmt: skip
 """Names of what a tensor tells without its values, and of what is made by that alone."""
 CONTRACTIONS = {

@@ -21,6 +21,8 @@ from targetprop.layers.base import Context, Facts, LayerRule, register
 
 Given = Tensor | tuple[Tensor, ...]
 """What an operation is run on: one tensor, or as many as it has operands."""
+Carried = Tensor | tuple[Tensor | None, ...]
+"""What comes down to each of them."""
 NOTHING_KNOWN = Facts()
 
 
@@ -161,12 +163,11 @@ class OperationContext(NamedTuple):
     operands: tuple[Tensor, ...]
     y: Tensor
 
-    def vjps(self, delta: Tensor) -> tuple[Tensor, ...]:
-        """J^T delta on this pass, for every operand; zeros for one that the output does not follow."""
+    def vjps(self, delta: Tensor) -> tuple[Tensor | None, ...]:
+        """J^T delta on this pass, for every operand; None for one of which the output only took the size."""
         wanted = [each for each in self.operands if each.requires_grad]
         found = iter(self._gradients(wanted, delta) if wanted and self.y.requires_grad else [None] * len(wanted))
-        below = [next(found) if each.requires_grad else None for each in self.operands]
-        return tuple(torch.zeros_like(each) if b is None else b for each, b in zip(self.operands, below, strict=True))
+        return tuple(next(found) if each.requires_grad else None for each in self.operands)
 
     def _gradients(self, wanted: Sequence[Tensor], delta: Tensor) -> Sequence[Tensor | None]:
         return torch.autograd.grad(
@@ -208,11 +209,13 @@ class OperationRule(LayerRule[Operation]):
         context = OperationContext(operands, y)
         return (y if torch.is_grad_enabled() else y.detach()), context
 
-    def vjp(self, layer: Operation, delta: Tensor, context: OperationContext) -> Given:  # type: ignore[override]
+    def vjp(self, layer: Operation, delta: Tensor, context: OperationContext) -> Carried:  # type: ignore[override]
         if delta.requires_grad and not layer.known.varies:
             context = _differentiable_twice(layer, context)
         below = context.vjps(delta)
-        return below[0] if layer.operands == 1 else below
+        if layer.operands > 1:
+            return below
+        return torch.zeros_like(context.operands[0]) if below[0] is None else below[0]
 
     @property
     def knows_its_gradients(self) -> bool:

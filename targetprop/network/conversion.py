@@ -16,7 +16,7 @@ from typing import Any, cast
 from torch import fx, nn
 
 from targetprop.layers.base import Facts
-from targetprop.layers.functions import LINEAR, RANDOM, RESHAPING, SEVERAL, SIZES, STRICT, layer_of, name_of
+from targetprop.layers.functions import LINEAR, RANDOM, RESHAPING, SEVERAL, SIZES, STRICT, SUMS, layer_of, name_of
 from targetprop.layers.graph import LayerGraph
 from targetprop.layers.operation import Batch, LookAtBatch, Operation
 from targetprop.network.function_maps import map_layer
@@ -226,7 +226,8 @@ class _Layers:
         plain = len(operands) == 1 and not any(True for _ in training.parameters())
         name = name_of(node.target)
         random = any(each in RANDOM for each in training.targets)
-        facts = Facts(plain and name in LINEAR, plain and name in RESHAPING, varies=random or differs)
+        linear = name in LINEAR if plain else len(operands) > 1 and name in LINEAR | SUMS
+        facts = Facts(linear, plain and name in RESHAPING, varies=random or differs)
         return Operation(
             name, training, evaluation if differs else None, operands=len(operands), facts=facts,
             any_memory_order=not any(name_of(each) in STRICT for each in training.targets),

@@ -70,7 +70,7 @@ class PairedNetwork(nn.Module):
         self._layers: list[list[nn.Module]] = []  # in the containers, as they were given
         self._given: tuple[nn.Sequential, ...] = ()  # blocks in the user's order, where pools were put first
         self._batch: Batch | None = None  # that layers look at
-        self._owners: tuple[nn.Module, ...] = ()  # the user's module
+        self.owners: tuple[nn.Module, ...] = ()
         self._to_channels_last()
         self._watch = self._new_watch()
         if not self.forward_parameters():
@@ -139,7 +139,7 @@ class PairedNetwork(nn.Module):
         branched = [each for each in model.modules() if isinstance(rule_of(each), BranchedRule)]
         branches = [each for layer in branched for each in layer.children()]
         own = opened(cast(nn.Sequential, model)) if containers is None else containers
-        network._containers, network._owners = (*own, *branched, *branches), (model,)
+        network._containers, network.owners = (*own, *branched, *branches), (model,)
         network._layers = _children(network._containers)
         network._given = tuple(blocks)
         network._watch = network._new_watch()
@@ -262,13 +262,13 @@ class PairedNetwork(nn.Module):
 
     def train(self, mode: bool = True) -> PairedNetwork:
         """Set the mode of all layers, and of the user's module whose forward they stand for."""
-        for each in self._owners:
+        for each in self.owners:
             each.train(mode)
         return super().train(mode)
 
     def all_modules(self) -> Iterator[nn.Module]:
         """Its own, and all of the user's module."""
-        return chain(self.modules(), *(each.modules() for each in self._owners))
+        return chain(self.modules(), *(each.modules() for each in self.owners))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PairedNetwork:
         """Buffers that the user's modules hold themselves go where all parameters go."""
