@@ -11,6 +11,7 @@ allocations within a step, by the profiler, which counts instead of measuring: i
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -33,7 +34,7 @@ class VGG(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = (3, 32, 64, 128)
-        self.convs = nn.ModuleList([nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False)])
+        self.convs = nn.ModuleList([nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths)])
         self.fc = nn.Linear(128 * 16, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -83,6 +83,19 @@ LINEAR = RESHAPING | {
     "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "neg", "clone", "index_select", "fold", "unfold",
 }  # fmt: skip
 """Names of functions of one tensor that are linear whatever their other arguments are."""
+VIEWING = RESHAPING | {
+    "getitem",
+    "narrow",
+    "select",
+    "expand",
+    "expand_as",
+    "view_as",
+    "chunk",
+    "split",
+    "unbind",
+    "detach",
+}
+"""Names of functions whose result may look at the memory of what they are given."""
 SUMS = {"add", "sub", "cat", "concat", "concatenate", "stack", "hstack", "vstack"}
 """Names of functions of several tensors that are linear in all of them together."""
 STRICT = {"view", "view_as", "as_strided"}

@@ -16,11 +16,11 @@ from typing import Any, cast
 from torch import fx, nn
 
 from targetprop.layers.base import Facts
-from targetprop.layers.functions import LINEAR, RANDOM, RESHAPING, SEVERAL, SIZES, STRICT, SUMS, layer_of, name_of
+from targetprop.layers.functions import LINEAR, RANDOM, RESHAPING, SEVERAL, STRICT, SUMS, layer_of, name_of
 from targetprop.layers.graph import LayerGraph
 from targetprop.layers.operation import Batch, LookAtBatch, Operation
 from targetprop.network.function_maps import map_layer
-from targetprop.network.tracing import WAYS_OUT, Traced, own_name, trace
+from targetprop.network.tracing import WAYS_OUT, Traced, is_size, own_name, trace
 from targetprop.utils.errors import UserError, unknown
 
 
@@ -232,15 +232,6 @@ class _Layers:
             name, training, evaluation if differs else None, operands=len(operands), facts=facts,
             any_memory_order=not any(name_of(each) in STRICT for each in training.targets),
         )  # fmt: skip
-
-
-def is_size(node: fx.Node) -> bool:
-    """Whether it is what a tensor tells without its values."""
-    if node.op == "call_method":
-        return str(node.target) in SIZES
-    if node.target is getattr:
-        return str(node.args[1]) in SIZES
-    return node.op == "call_function" and (node.target is len or name_of(node.target) in SIZES)
 
 
 def where(node: fx.Node) -> str:

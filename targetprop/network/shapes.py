@@ -63,8 +63,7 @@ class Blocks(Sequence[nn.Sequential]):
 
     @cached_property
     def _output_shapes(self) -> list[torch.Size]:
-        first = next(layer for block in self for layer in block.modules() if layer._parameters)
-        dtype = torch.long if isinstance(first, nn.Embedding) else next(first.parameters()).dtype
+        dtype = input_type(nn.ModuleList(self))
         x = batch = torch.empty(2, *self._known_input_shape, dtype=dtype, device="meta")
         shapes = []
         for number, block in enumerate(self, 1):
@@ -94,6 +93,14 @@ class Blocks(Sequence[nn.Sequential]):
             "sample of the network's input, such as input_shape=(3, 32, 32).",
             key="input_shape",
         )
+
+
+def input_type(network: nn.Module) -> torch.dtype:
+    """Of what a network takes: whole numbers where its first layer with parameters is an Embedding."""
+    first = next((layer for layer in network.modules() if layer._parameters), None)
+    if first is None:
+        return torch.get_default_dtype()
+    return torch.long if isinstance(first, nn.Embedding) else next(first.parameters()).dtype
 
 
 def _without_memory(block: nn.Sequential, x: Tensor, batch: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ both must make the same graph, and only settings of functions may differ, such a
 from __future__ import annotations
 
 import dis
+import linecache
 import operator
 import sys
 import traceback
@@ -21,7 +22,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, fx, nn
 
-from targetprop.layers.functions import name_of
+from targetprop.layers.functions import SIZES, VIEWING, name_of
 from targetprop.layers.lookup import Opaque, is_hooked, rule_of
 from targetprop.layers.operation import Line, Program, Ref
 from targetprop.layers.sequence import SequenceRule
@@ -127,7 +128,22 @@ class _OneInput(nn.Module):
         return self.model(x)
 
 
-class Held(fx.Proxy):
+class Traceable(fx.Proxy):
+    """What stands for a tensor while it is traced: `x += y` is told from `x = x + y`, which torch.fx does not."""
+
+
+def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
+    def write(self: fx.Proxy, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    return write
+
+
+for _function in IN_PLACE:
+    setattr(Traceable, f"__{_function.__name__}__", _in_place(_function))
+
+
+class Held(Traceable):
     """A parameter or buffer while it is traced: its shape and type are known."""
 
     def __init__(self, tracer: fx.Tracer, node: fx.Node, value: Tensor) -> None:
@@ -170,6 +186,9 @@ class _Tracer(fx.Tracer):
         self.containers: dict[int, nn.Module] = {}
         self.outputs: dict[str, fx.Node] = {}
         self._within = [""]
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return Traceable(node, self)
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         node = super().create_node(*args, **kwargs)
@@ -236,7 +255,10 @@ def _passing(frame: FrameType) -> bool | None:
     target = code[jump].argval
     behind = [code[at] for at in offsets if at > jump]
     skipped = [each for each in behind if each.offset < target]
-    if any("ASSERTION_ERROR" in each.opname or each.argval is AssertionError for each in (behind[0], code[target])):
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+    if line.startswith("assert ") or any(
+        "ASSERTION_ERROR" in each.opname or each.argval is AssertionError for each in (behind[0], code[target])
+    ):
         return True
     only_raises = skipped and skipped[-1].opname == "RAISE_VARARGS" and not any("JUMP" in e.opname for e in skipped)
     return "TRUE" in code[jump].opname if only_raises else None
@@ -256,16 +278,15 @@ def trace(model: nn.Module) -> Traced:
             f"network that was {'compiled' if compiled else 'wrapped'}.",
             key="network",
         )
-    root, modes = _OneInput(model), {each: each.training for each in model.modules()}
+    modes = {each: each.training for each in model.modules()}
     try:
-        root.eval()
-        evaluation, _ = _graph(root)
-        root.train()
-        training, tracer = _graph(root)
+        evaluating, root = _OneInput(model).eval(), _OneInput(model)
+        evaluation, _ = _graph(evaluating)
+        training, tracer = _graph(root.train())
     finally:
         for each, mode in modes.items():
             each.training = mode
-    if not _alike(training, evaluation):
+    if not (_alike(training, evaluation) and _same_constants(root, evaluating)):
         raise UserError(
             f"{type(model).__name__}.forward takes other ways in training than in evaluation: {WAYS_OUT}.",
             key="network",
@@ -349,6 +370,12 @@ def _alike(training: fx.Graph, evaluation: fx.Graph) -> bool:
     )
 
 
+def _same_constants(*roots: nn.Module) -> bool:
+    """Whether tensors that a forward made while it was traced are the same in either mode."""
+    made = [{name: each for name, each in vars(root).items() if isinstance(each, Tensor)} for root in roots]
+    return made[0].keys() == made[1].keys() and all(torch.equal(each, made[1][name]) for name, each in made[0].items())
+
+
 def _out_of_place(graph: fx.Graph, root: nn.Module) -> None:
     """Have functions that write over their input give a new tensor, which all that comes later looks at.
 
@@ -360,12 +387,18 @@ def _out_of_place(graph: fx.Graph, root: nn.Module) -> None:
         if not (node.args and isinstance(node.args[0], fx.Node)) or not _writes(node, root):
             continue
         given, later = node.args[0], [user for user in node.args[0].users if order[user] > order[node]]
+        if any(order[user] > order[node] for each in _views(given) for user in each.users):
+            raise UserError(
+                f"{name_of(node.target)} in {node.meta['within'] or 'its forward'} writes over memory that another "
+                "tensor looks at, too, which is used again later: let it make a new tensor.",
+                key="network",
+            )
         if node.op == "call_module" and later:
             raise UserError(
                 f"{own_name(node.target)} writes over a tensor that is used again later: set inplace=False.",
                 key="network",
             )
-        for user in later:
+        for user in [] if _is_number(given) else later:
             user.replace_input_with(given, node)
         if node.op == "call_method":
             node.target = node.target.removesuffix("_")
@@ -374,6 +407,33 @@ def _out_of_place(graph: fx.Graph, root: nn.Module) -> None:
         elif node.op == "call_function":
             node.target = IN_PLACE.get(node.target, node.target)
             node.kwargs = {key: value for key, value in node.kwargs.items() if key != "inplace"}
+
+
+def _views(node: fx.Node) -> list[fx.Node]:
+    """Other nodes that may look at the same memory: what it is a view of, and what are views of either."""
+    base = node
+    while name_of(base.target) in VIEWING and isinstance(base.args[0], fx.Node):
+        base = base.args[0]
+    found, waiting = [base], [base]
+    while waiting:
+        new = [user for user in waiting.pop().users if name_of(user.target) in VIEWING]
+        found, waiting = found + new, waiting + new
+    return [each for each in found if each is not node and not _is_number(each)]
+
+
+def _is_number(node: fx.Node) -> bool:
+    """Whether it is a size, or computed of sizes."""
+    inputs = node.all_input_nodes
+    return is_size(node) or (node.op == "call_function" and bool(inputs) and all(map(_is_number, inputs)))
+
+
+def is_size(node: fx.Node) -> bool:
+    """Whether it is what a tensor tells without its values."""
+    if node.op == "call_method":
+        return str(node.target) in SIZES
+    if node.target is getattr:
+        return str(node.args[1]) in SIZES
+    return node.op == "call_function" and (node.target is len or name_of(node.target) in SIZES)
 
 
 def _writes(node: fx.Node, root: nn.Module) -> bool:
