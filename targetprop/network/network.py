@@ -15,7 +15,7 @@ from targetprop.layers.base import FeedbackLayer, Style
 from targetprop.layers.conv import ConvolutionFeedback
 from targetprop.layers.graph import title_of
 from targetprop.layers.halves import HalvesFeedback
-from targetprop.layers.lookup import Opaque, is_hooked, not_in_place, rule_of
+from targetprop.layers.lookup import Opaque, is_hooked, layers_in, not_in_place, rule_of
 from targetprop.layers.operation import Batch
 from targetprop.layers.sequence import BranchedRule, FeedbackChain, feedback_to_below, leaves
 from targetprop.network.blocks import cut, grouped, is_sequence, opened, pool_first
@@ -231,7 +231,7 @@ class PairedNetwork(nn.Module):
         Beside a layer that may not forward kernels stay as they are: they set the memory order of what the
         network gives when its owner calls it, and that layer may use `view`. So do frozen ones: see `GroupNormRule`.
         """
-        foreign = any(not rule_of(each).any_memory_order for pair in self.pairs for each in _layers(pair.block))
+        foreign = any(not rule_of(each).any_memory_order for pair in self.pairs for each in layers_in(pair.block))
         for pair in self.pairs:
             for module in (None if foreign else pair.block, pair.feedback):
                 for parameter in () if module is None else module.parameters():
@@ -309,10 +309,3 @@ def _children(containers: Iterable[nn.Module]) -> list[list[nn.Module]]:
 def _in_order(x: Tensor) -> Tensor:
     """x in the memory order in which convolution and pooling are fastest."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
-
-
-def _layers(block: nn.Module) -> list[nn.Module]:
-    """What has no layers in it that are run by rules of their own."""
-    if rule_of(block).is_container:
-        return [each for child in block.children() for each in _layers(child)]
-    return [block]
