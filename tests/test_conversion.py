@@ -433,6 +433,58 @@ def test_the_batch_may_be_looked_at_by_any_block_and_gets_no_gradient() -> None:
     torch.testing.assert_close(asking.grad, expected)
 
 
+def test_whole_numbers_are_a_batch_for_an_embedding_in_the_first_block() -> None:
+    model = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(12, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    learner, ids = Learner(model, EXACT), torch.randint(7, (5, 3))
+    expected = torch.autograd.grad(model(ids).square().sum(1).mean(), list(model.parameters()))
+    learner.backward(learner(ids).square().sum(1).mean())
+    for parameter, wanted in zip(model.parameters(), expected, strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, wanted / 2)
+    with pytest.raises(UserError, match=r"block 2 \(Embedding\): an Embedding takes whole numbers"):
+        Learner(nn.Sequential(nn.Linear(4, 4), nn.Embedding(7, 4)))
+
+
+def test_an_input_of_another_shape_than_the_first_convolution_takes_is_a_batch() -> None:
+    class Net(Branch):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(2, 3, 3), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(F.elu(self.conv(torch.stack([x, -x], 1))).mean((2, 3)))
+
+    assert Learner(Net(), AMORTISED_DTP)(torch.randn(5, 8, 8)).shape == (5, 2)
+
+
+def test_a_hook_on_a_layer_in_a_graph_is_part_of_it() -> None:
+    network, x = Deep().double(), torch.randn(6, 4, dtype=torch.float64)
+    learner = Learner(network, EXACT)
+    learner(x)
+    network.layer1[0].norm.register_forward_hook(lambda layer, given, y: y * y)  # type: ignore[union-attr]
+    expected = torch.autograd.grad(network(x).square().sum(1).mean(), list(network.parameters()))
+    learner.backward(learner(x).square().sum(1).mean())
+    for parameter, wanted in zip(network.parameters(), expected, strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, wanted / 2)
+
+
+def test_under_autocast_updates_are_those_without_it_but_for_rounding() -> None:
+    x = torch.randn(32, 4)
+    updates = []
+    for narrow in (False, True):
+        torch.manual_seed(0)
+        network = Deep()
+        learner = Learner(network, AMORTISED_DTP)
+        learner.backward(learner(x).square().sum(1).mean())
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            output = learner(x)
+        learner.backward(output.square().sum(1).mean())
+        updates.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
+    assert float((updates[1] - updates[0]).norm() / updates[0].norm()) < 0.03
+
+
 # Words
 
 

@@ -153,6 +153,8 @@ class GraphRule(BranchedRule[LayerGraph]):
         rules: of each layer; empty until the rule is bound.
     """
 
+    keeps_dims = False
+
     def __init__(self, rules: Sequence[LayerRule[Any]] = ()) -> None:
         self.rules = tuple(rules)
 

@@ -184,6 +184,7 @@ class OperationRule(LayerRule[Operation]):
     """
 
     has_gains_only = True  # parameters within it are added, or multiply unit by unit
+    keeps_dims = False
 
     def __init__(self, any_memory_order: bool = True, knows_its_gradients: bool = False) -> None:
         self.any_memory_order = any_memory_order
