@@ -255,6 +255,20 @@ class Loops(Branch):
         return x
 
 
+class Recurrent(Branch):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(4, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.rnn(x)[0][:, -1])
+
+
+class Random(Branch):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x) + torch.rand(4))
+
+
 class Constant(Branch):
     def forward(self, x: Tensor) -> Tensor:
         return self.b(self.a(torch.ones(3, 4)))
@@ -280,10 +294,17 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
     "a layer of two tensors": (Bilinear, ["'both' (Bilinear) is called on more than one tensor"]),
     "a tensor that is written over": (ReadsInPlace, ["relu writes over a tensor that is used again"]),
     "a loop over a size": (Loops, ["Loops cannot be traced", "`for _ in range(x.size(1)):`"]),
+    "a loop over time": (Recurrent, ["'rnn' (LSTM) has its loop over time inside", "nn.LSTMCell"]),
+    "random numbers": (Random, ["Random.forward makes tensors that differ every time"]),
     "no way from the input": (Constant, ["the output does not follow from the input"]),
     "a module that is not registered": (Hidden, ["Hidden cannot be traced"]),
 }
-ANYWHERE = {"a map of an unknown kind", "a tensor that is written over", "a view that is written over"}
+ANYWHERE = {
+    "a loop over time",
+    "a map of an unknown kind",
+    "a tensor that is written over",
+    "a view that is written over",
+}
 """Where the way out is another than to give a module with a rule."""
 
 
@@ -370,7 +391,20 @@ class Shared(Branch):
         return F.linear(torch.tanh(self.b(x)), self.b.weight.t())
 
 
-@pytest.mark.parametrize("kind", [Checked, InPlace, ModeInFunctions, Shared])
+class Blind(Branch):
+    """No error comes back through comparisons, and none through what is detached."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen = torch.where(self.a(x) > 0, self.b(torch.tanh(self.a(x))), F.normalize(x, dim=-1))
+        return self.b(F.elu(chosen) * self.a(chosen).detach())
+
+
+class Complex(Branch):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(torch.fft.fft(torch.tanh(self.a(x))).abs())
+
+
+@pytest.mark.parametrize("kind", [Checked, InPlace, ModeInFunctions, Shared, Blind, Complex])
 def test_what_forwards_do_besides(kind: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
     network, x = kind().double(), torch.randn(6, 4, dtype=torch.float64)

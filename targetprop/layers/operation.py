@@ -241,7 +241,7 @@ class LookAtBatchRule(LayerRule[LookAtBatch]):
 
 def _differentiable(x: Tensor) -> Tensor:
     """x within the graph of its block, or as the beginning of one; a view, since other operands may follow from x."""
-    if not x.is_floating_point():
+    if not (x.is_floating_point() or x.is_complex()):
         return x
     return x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
 
