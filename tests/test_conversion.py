@@ -173,6 +173,10 @@ def test_what_is_no_place_to_cut_is_refused_by_name() -> None:
     assert_says(caught.value, "blocks", "'layer1.0.up' is no place to cut, the output of 'embed' leads past it")
     with pytest.raises(UserError, match=r"^blocks: unknown value 'layer3'. Did you mean 'layer2'"):
         Learner(Deep(), blocks=["layer3"])
+    with pytest.raises(UserError, match=r"^blocks: expected a list of names of modules in the network, got 'layer1'"):
+        Learner(Deep(), blocks="layer1")
+    with pytest.raises(UserError, match=r"^blocks: expected none of a PairedNetwork"):
+        Learner(PairedNetwork.of(Deep()), DTP.with_numbers(style="published"), blocks=["layer1"])
 
 
 # Refusals

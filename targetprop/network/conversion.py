@@ -21,7 +21,7 @@ from targetprop.layers.graph import LayerGraph
 from targetprop.layers.operation import Batch, LookAtBatch, Operation
 from targetprop.network.function_maps import map_layer
 from targetprop.network.tracing import WAYS_OUT, Traced, is_size, own_name, trace
-from targetprop.utils.errors import UserError, unknown
+from targetprop.utils.errors import UserError, require, unknown
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ def convert(model: nn.Module, blocks: Sequence[str] | None = None) -> Converted:
     Raises:
         UserError: it cannot be traced, or not be cut there.
     """
+    listed = blocks is None or (isinstance(blocks, Sequence) and not isinstance(blocks, str))
+    require(listed, "blocks", "a list of names of modules in the network", blocks)
     traced = trace(model)
     nodes = Nodes(traced)
     articulations = nodes.articulations

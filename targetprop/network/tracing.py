@@ -288,8 +288,8 @@ def trace(model: nn.Module) -> Traced:
             each.training = mode
     if not _same_constants(root, evaluating):
         raise UserError(
-            f"{type(model).__name__}.forward makes tensors that differ every time, as of random numbers, and they would "
-            f"be constants: {WAYS_OUT}.",
+            f"{type(model).__name__}.forward makes tensors that differ every time, as of random numbers, "
+            f"which would be constants: {WAYS_OUT}.",
             key="network",
         )
     if not _alike(training, evaluation):
