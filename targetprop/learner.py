@@ -14,6 +14,7 @@ from targetprop import local
 from targetprop.algorithms import named
 from targetprop.algorithms.base import Algorithm
 from targetprop.algorithms.dtp import DTP
+from targetprop.network.description import described
 from targetprop.network.network import PairedNetwork
 from targetprop.network.passes import Pass, StoredPass
 from targetprop.noise import GaussianNoise, NoiseSource
@@ -75,12 +76,14 @@ class Learner(nn.Module):
     count. The forward optimiser is yours.
 
     Args:
-        network: a Sequential or a list of layers, cut into blocks as `PairedNetwork.of` says, or a PairedNetwork.
+        network: any module whose forward takes one batch and can be traced, or a list of layers, cut into blocks as
+            `PairedNetwork.of` says; or a PairedNetwork.
         algorithm: an `Algorithm`, or the name of one in `ALGORITHMS`.
         seed: of the noise.
         noise: another source of standard-normal noise.
         input_shape: of one sample, such as (3, 32, 32): only needed where feedback leads straight from the output to
             hidden blocks, and the first layer does not tell it.
+        blocks: names of modules within the network, behind the output of each of which a block ends.
 
     Attributes:
         learning: the feedback while it learns; `targetprop.execution` wraps it to execute it in other ways.
@@ -93,18 +96,19 @@ class Learner(nn.Module):
 
     def __init__(
         self,
-        network: nn.Sequential | Sequence[nn.Module] | PairedNetwork,
+        network: nn.Module | Sequence[nn.Module],
         algorithm: Algorithm | str = DTP,
         *,
         seed: int = 0,
         noise: NoiseSource | None = None,
         input_shape: Sequence[int] | None = None,
+        blocks: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         if isinstance(algorithm, str):
             algorithm = named(algorithm)
         require(isinstance(algorithm, Algorithm), "algorithm", "an Algorithm or the name of one", algorithm)
-        self.network = _paired(network, algorithm, input_shape)
+        self.network = _paired(network, algorithm, input_shape, blocks)
         self.algorithm = algorithm
         self.noise = noise or GaussianNoise(seed)
         self.steps = 0
@@ -277,7 +281,7 @@ class Learner(nn.Module):
 
     def _sweep(self, seen: Pass, output: OutputSignal, keep: bool) -> Step:
         """From the output down: a block's feedback learns, its weights get their gradient, its target goes on."""
-        record = Record(keep)
+        record = Record(keep, len(seen.x))
         self.learning.before_sweep(seen)
         for block, difference in self.algorithm.targets.sweep(seen, output):
             if self.algorithm.scope == "block":
@@ -354,19 +358,29 @@ class _Call:
     unchanged: Unchanged
 
 
-def explain(learner: Learner) -> list[str]:
-    """For each block, how its feedback learns, and why so."""
+def explain(learner: Learner, *, layers: bool = False) -> list[str]:
+    """For each block, how its feedback learns, and why so.
+
+    Args:
+        layers: whether to list the layers of each block, too: what each is run on, and what its feedback is. What is
+            evaluated "at the target" makes target propagation of it; all else is linear in what comes down.
+    """
     lines = []
+    inside = described(learner.network)
     for number, pair in enumerate(learner.network.pairs):
         fed = number in learner.network.fed_numbers
         how = learner.learning.explain(number) if fed else "no feedback"
         lines.append(f"Block {pair.name}: {how}")
+        lines += [f"    {each}" for each in inside[number] if layers]
     return lines
 
 
-def _paired(network: Any, algorithm: Algorithm, input_shape: Sequence[int] | None) -> PairedNetwork:
+def _paired(
+    network: Any, algorithm: Algorithm, input_shape: Sequence[int] | None, blocks: Sequence[str] | None
+) -> PairedNetwork:
     rule, targets = algorithm.feedback, algorithm.targets
     if isinstance(network, PairedNetwork):
+        require(blocks is None, "blocks", "none of a PairedNetwork, which is cut already", blocks)
         needed = [n for n in range(len(network.pairs)) if targets.needs_feedback(n, len(network.pairs))]
         if network.style not in ("own", rule.style) or network.fed_numbers != needed:
             raise UserError(
@@ -379,15 +393,11 @@ def _paired(network: Any, algorithm: Algorithm, input_shape: Sequence[int] | Non
         for position, each in enumerate(network):
             require(isinstance(each, nn.Module), f"network[{position}]", "a layer", each)
         network = nn.Sequential(*network)
-    if not isinstance(network, nn.Sequential):
-        compiled = type(network).__name__ == "OptimizedModule"
-        given = "a compiled one" if compiled else type(network).__name__
-        hint = "give the network that was compiled" if compiled else "give its layers in sequence"
+    if not isinstance(network, nn.Module) or isinstance(network, Learner):
         raise UserError(
-            f"expected an nn.Sequential or a list of layers, got {given}: the learner must see every layer; {hint}.",
-            key="network",
+            f"expected an nn.Module, or layers in sequence as a list, got {type(network).__name__}.", key="network"
         )
-    return PairedNetwork.of(network, rule.style, targets.feedback_layer, input_shape=input_shape)
+    return PairedNetwork.of(network, rule.style, targets.feedback_layer, input_shape=input_shape, blocks=blocks)
 
 
 def _numbers(blocks: Sequence[int]) -> str:

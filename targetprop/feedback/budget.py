@@ -176,7 +176,7 @@ def _mixtures(shape: MapShape, scale: float) -> int:
 @torch.no_grad()
 def backprop_cost(network: PairedNetwork, x: Tensor) -> float:
     """Multiply-adds of backprop on a batch: three passes through each map, but no gradient for the input."""
-    flops, y = [], x[:FEW].detach()
+    flops, y = [], network.look_at(x[:FEW].detach())
     with evaluating(network):
         for pair in network.pairs:
             with FlopCounterMode(display=False) as counter:
@@ -188,7 +188,7 @@ def backprop_cost(network: PairedNetwork, x: Tensor) -> float:
 @contextmanager
 def evaluating(network: PairedNetwork) -> Iterator[None]:
     """The network in evaluation mode: a few samples may pass, and leave no trace in running statistics."""
-    modes = {module: module.training for module in network.modules()}
+    modes = {module: module.training for module in network.all_modules()}
     network.eval()
     try:
         yield

@@ -95,9 +95,17 @@ class FeedbackLayer(nn.Module, ABC):
 
     Attributes:
         is_activation: whether it is an activation again, which comes last in the style "lee".
+        at_target: whether it is a nonlinear function that is evaluated at the target, or at a target of its own along
+            the clean pass: what makes target propagation of it.
     """
 
     is_activation = False
+    at_target = False
+
+    @property
+    def role(self) -> str:
+        """In words, what it is."""
+        return "feedback of its own"
 
     @property
     def is_linear(self) -> bool:
@@ -134,12 +142,14 @@ class LayerRule(Generic[L]):
         any_memory_order: whether the layer takes 4-d tensors with channels last, too. One that does not is given
             contiguous ones.
         has_gains_only: whether its parameters, of whatever shape, are one for each unit: no matrix, no kernel.
+        keeps_dims: whether its output has as many dimensions as its input, unless its facts say that it reshapes.
         is_container: whether all it does is to run layers with rules of their own, and its own context is theirs; hooks
             on all modules run with those.
     """
 
     any_memory_order = False
     has_gains_only = False
+    keeps_dims = True
     is_container = False
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -208,6 +218,11 @@ class AdjointFeedback(FeedbackLayer):
         self._layer = (layer, rule)  # in a tuple, so that it is no submodule: the layer's parameters are the block's
 
     @property
+    def role(self) -> str:
+        layer, rule = self._layer
+        return "its transpose" if rule.facts(layer).linear else "its transposed Jacobian on the clean batch"
+
+    @property
     def is_linear(self) -> bool:
         return True
 
@@ -230,6 +245,10 @@ class UnweightedFeedback(FeedbackLayer):
         self._function = function
 
     @property
+    def role(self) -> str:
+        return "a linear function, not its transpose"
+
+    @property
     def is_linear(self) -> bool:
         return True
 
@@ -239,6 +258,10 @@ class UnweightedFeedback(FeedbackLayer):
 
 class IgnoredFeedback(FeedbackLayer):
     """Feedback of a layer that the feedback path leaves out."""
+
+    @property
+    def role(self) -> str:
+        return "left out"
 
     @property
     def is_linear(self) -> bool:

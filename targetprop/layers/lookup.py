@@ -230,13 +230,20 @@ def is_hooked(layer: nn.Module, itself_alone: bool = False) -> bool:
 
 def has_matrix(layer: nn.Module) -> bool:
     """Whether it holds a matrix or kernel; the gains of normalisation layers, of whatever shape, are none."""
-    for module in layer.modules():
-        rule = _rule_of_type(module)
-        if rule is not None and rule.has_gains_only:
-            continue
-        if any(p is not None and p.dim() > 1 for p in module._parameters.values()):
-            return True
-    return False
+    rule = _rule_of_type(layer)
+    if rule is not None and rule.has_gains_only:
+        return False
+    own = any(p is not None and p.dim() > 1 for p in layer._parameters.values())
+    return own or any(map(has_matrix, layer.children()))
+
+
+def layers_in(block: nn.Module) -> list[nn.Module]:
+    """The layers of a block that have none in them with rules of their own."""
+    rule = rule_of(block)
+    known = rule.known if isinstance(rule, Opaque) else rule
+    if isinstance(block, nn.ModuleList) or (known is not None and known.is_container):
+        return [each for child in block.children() for each in layers_in(child)]
+    return [block]
 
 
 def not_in_place(layer: nn.Module) -> None:

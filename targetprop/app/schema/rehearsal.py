@@ -39,7 +39,7 @@ def rehearse(config: DictConfig) -> None:
         return  # nothing is known of the images before they are read
     try:
         with torch.device("meta"):
-            network = cast(nn.Sequential, call("network.hparams", config.network, size.shape, size.classes))
+            network = cast(nn.Module, call("network.hparams", config.network, size.shape, size.classes))
             work = multiply_adds(network, size.shape)
             learner = _learner(config.model, network, size)
     except UserError:
@@ -79,7 +79,7 @@ def _refuse_other_blocks(callbacks: Mapping[str, Any], learner: Trainable) -> No
             require(found[0] in metrics, f"callbacks.{name!s}.monitor", " or ".join(metrics) or "a metric", found[0])
 
 
-def _learner(config: DictConfig, network: nn.Sequential, size: Size) -> Trainable:
+def _learner(config: DictConfig, network: nn.Module, size: Size) -> Trainable:
     model = {
         key: value for key, value in plain(config).items() if key not in ("loss", "label_smoothing", "feedback_epochs")
     }
