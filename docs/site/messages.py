@@ -50,7 +50,8 @@ def on_page_markdown(markdown: str, /, **_: Any) -> str:
 def listed(places: list[str], everywhere: list[str]) -> str:
     """The messages of these places as a list, but those of a nearer place; each text once, by the alphabet."""
     texts = {each.text for each in collected() if place_of(each.path, everywhere) in places}
-    return "\n".join(f"- `` {text} ``" for text in sorted(texts, key=lambda text: text.strip(GIVEN + " :").lower()))
+    items = [f"- `` {text} ``" for text in sorted(texts, key=lambda text: text.strip(GIVEN + " :").lower())]
+    return "\n".join(["The messages:", "", *items]) if items else ""
 
 
 def place_of(path: str, places: Iterable[str]) -> str | None:
@@ -155,7 +156,7 @@ class Texts:
 
     @staticmethod
     def _joined(parts: list[list[str]]) -> list[str]:
-        """All ways to put one of each part behind another; where these are many, the most varied parts are left open."""
+        """All ways to put one of each part behind another; of many, the most varied parts are left open."""
         parts = list(parts)
         while math.prod(map(len, parts)) > MOST:
             parts[max(range(len(parts)), key=lambda n: len(parts[n]))] = [GIVEN]

@@ -33,7 +33,7 @@ def filled(nav: list[Entry], pages: list[str]) -> list[Entry]:
 
 def _named(entries: list[Entry]) -> Iterator[str]:
     for entry in entries:
-        below = list(entry.values())[0] if isinstance(entry, dict) else entry
+        below = next(iter(entry.values())) if isinstance(entry, dict) else entry
         yield from [below] if isinstance(below, str) else _named(below)
 
 
