@@ -43,9 +43,9 @@ def test_every_cell_runs_and_shows_what_the_text_says(
     """On random images: hidden layers stand still as printed, and move with targets held fixed."""
     plt.switch_backend("agg")
     monkeypatch.setattr(cifar10, "load", lambda *_: Splits(random_images(1290), random_images(50)))
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"__name__": "__main__"}
     for cell in code_cells():
-        exec(re.sub(r"EPOCHS = \d+", "EPOCHS = 1", cell), names)
+        exec(re.sub(r"^(EPOCHS|WIDTH) = \d+", r"\1 = 1 if '\1' == 'EPOCHS' else 30", cell, flags=re.MULTILINE), names)
         plt.close("all")
     shown = capsys.readouterr().out
     assert re.findall(r"block \d, hidden: +([\d.]+) +([\d.]+)", shown) == [("0.0000", "0.000000")] * 3
@@ -53,3 +53,23 @@ def test_every_cell_runs_and_shows_what_the_text_says(
     moved = re.findall(r"moved by ([\d.]+), from", shown)
     assert len(moved) == 4
     assert all(float(each) > 0 for each in moved)
+    degrees = [float(each) for each in re.findall(r"block \d: +([\d.]+) degrees from backprop", shown)]
+    assert degrees[2:] == [0, 0]  # the output block, and the one with the first target
+    assert min(degrees[:2]) > 1
+
+
+def test_dtp_takes_thirty_lines() -> None:
+    """What the text says of the cell with the algorithm, without empty lines, comments and docstrings."""
+    (cell,) = (cell for cell in code_cells() if "def forward_gradients" in cell)
+    lines = [line.strip() for line in cell.splitlines()]
+    code = [line for line in lines if line and not line.startswith(("#", '"""'))]
+    assert len(code) <= 30
+
+
+def test_the_comparison_is_of_equals() -> None:
+    """Every run that is compared sees the same images for the same number of epochs."""
+    text = "\n".join(code_cells())
+    assert len(re.findall(r"^EPOCHS = ", text, flags=re.MULTILINE)) == 1
+    loaders = re.findall(r"BatchLoader\((\w+), .*shuffle=True", text)
+    assert set(loaders) == {"few_images", "images"}  # `images` are those of batches_of, which is given few_images
+    assert set(re.findall(r"batches_of\((\w+)\)", text)) == {"few_images"}
