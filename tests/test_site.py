@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -91,13 +92,17 @@ def test_what_is_left_of_a_folder_is_listed_behind_what_is_named() -> None:
     assert filled(nav, [*pages, "new.md"])[-1] == {"More": ["new.md"]}
 
 
-def test_formulas_become_mathml() -> None:
+def test_formulas_become_mathml(caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("properdocs")
     pytest.importorskip("latex2mathml")
     from docs.site.mathml import on_page_content
 
-    shown = on_page_content(r'<p>of <span class="arithmatex">\(s^n &lt; t\)</span>.</p>')
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="a.md"))
+    shown = on_page_content(r'<p>of <span class="arithmatex">\(s^n &lt; t\)</span>.</p>', page)  # type: ignore[arg-type]
     assert re.fullmatch(r'<p>of <span class="maths"><math .*<msup>.*&(lt|#x0003C);.*</math></span>\.</p>', shown)
+    assert not caplog.records
+    on_page_content(r'<div class="arithmatex">\[\unheardof x\]</div>', page)  # type: ignore[arg-type]
+    assert "a.md" in caplog.text
 
 
 def test_examples_in_docstrings_are_code() -> None:

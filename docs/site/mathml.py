@@ -6,20 +6,26 @@ Pages write `$...$` and `$$...$$`, as GitHub and notebooks read them; arithmatex
 from __future__ import annotations
 
 import html
+import logging
 import re
+from functools import partial
 from typing import Any
 
 from latex2mathml.converter import convert
+from properdocs.structure.pages import Page
 
+log = logging.getLogger("properdocs.hooks.mathml")
 MATHS = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 
 
-def on_page_content(content: str, /, **_: Any) -> str:
+def on_page_content(content: str, page: Page, **_: Any) -> str:
     """ProperDocs calls this with the HTML of every page."""
-    return MATHS.sub(_mathml, content)
+    return MATHS.sub(partial(_mathml, page.file.src_uri), content)
 
 
-def _mathml(match: re.Match[str]) -> str:
+def _mathml(page: str, match: re.Match[str]) -> str:
     element, bracket, tex = match.groups()
-    display = "block" if bracket == "[" else "inline"
-    return f'<{element} class="maths">{convert(html.unescape(tex).strip(), display=display)}</{element}>'
+    made = convert(html.unescape(tex).strip(), display="block" if bracket == "[" else "inline")
+    if "\\" in made:
+        log.warning(f"{page}: a command that latex2mathml does not know: {tex}")
+    return f'<{element} class="maths">{made}</{element}>'
