@@ -485,9 +485,9 @@ right.legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# The angles tell the story. Feedback that reconstructs drives $g_n$ towards an *inverse* of $f_n$, so that the updates of
-# blocks 1 and 2 point elsewhere than backprop's. Feedback that learns the transposed Jacobian keeps all angles small. Blocks
-# 3 and 4 have the first target and the loss itself, so their angles are 0 or nearly so in both.
+# The angles tell the story. Feedback that reconstructs drives $g_n$ towards an *inverse* of $f_n$, so that the updates
+# of blocks 1 and 2 point elsewhere than backprop's. Feedback that learns the transposed Jacobian keeps all angles
+# small. Blocks 3 and 4 have the first target and the loss itself, so their angles are 0 or nearly so in both.
 #
 # And with the targets held fixed, every layer moves:
 
@@ -531,8 +531,8 @@ print(f"{'overall':14}" + "".join(f"{sum(values_) / 10:15.2%}" for values_ in co
 #
 # ## Exercises
 #
-# Write your own solution in a new cell before you read on. The solution that follows is checked by an `assert`, and yours
-# can be checked in the same way.
+# Write your own solution in a new cell before you read on. The solution that follows is checked by an `assert`, and
+# yours can be checked in the same way.
 #
 # **1. The missing `detach`.** Build the error of the course notebook into the thirty lines. With linear feedback
 # $g(h) = V h + c$, let the graph of the target live on, and look at the gradient of block 2.
@@ -609,11 +609,12 @@ print("degrees from backprop at the end:", [round(each) for each in fixed_rows[-
 assert fixed_rows[-1]["angles"][-1] < 1  # the output block has the same target in all of them
 
 # %% [markdown]
-# It does learn. The forward weights adapt to the feedback: they come to be such that the fixed feedback is of some use. This
-# is called feedback alignment, after Lillicrap et al. 2016
-# ([doi:10.1038/ncomms13276](https://doi.org/10.1038/ncomms13276)). In the run that is recorded here, fixed feedback did about
-# as well as feedback that reconstructs, whose angles are not much smaller. On such a small problem, a bad direction in the
-# lower blocks costs little. Whether it does elsewhere is a question to measure, with equal data and several seeds.
+# It does learn. The forward weights adapt to the feedback: they come to be such that the fixed feedback is of some use.
+# This is called feedback alignment, after Lillicrap et al. 2016
+# ([doi:10.1038/ncomms13276](https://doi.org/10.1038/ncomms13276)). In the run that is recorded here, fixed feedback did
+# about as well as feedback that reconstructs, whose angles are not much smaller. On such a small problem, a bad
+# direction in the lower blocks costs little. Whether it does elsewhere is a question to measure, with equal data and
+# several seeds.
 #
 # ## What to take along
 #
