@@ -80,3 +80,11 @@ def test_the_comparison_is_of_equals() -> None:
     loaders = re.findall(r"BatchLoader\((\w+), .*shuffle=True", text)
     assert set(loaders) == {"few_images", "images"}  # `images` are those of batches_of, which is given few_images
     assert set(re.findall(r"batches_of\((\w+)\)", text)) == {"few_images"}
+
+
+def test_the_page_of_results_has_the_numbers_of_the_notebook() -> None:
+    text = (EXAMPLES / "notebook_dtp_cifar10.ipynb").read_text()
+    (overall,) = re.findall(r"overall +([\d.]+)% +([\d.]+)% +([\d.]+)% +([\d.]+)%", text)
+    page = (EXAMPLES.parent / "docs" / "results.md").read_text()
+    section = page.split("## A small comparison on a part of CIFAR-10")[1].split("\n## ")[0]
+    assert re.findall(r"\| (\d\d\.\d\d) \|", section) == list(overall)

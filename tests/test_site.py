@@ -81,9 +81,9 @@ def test_every_public_name_has_an_entry() -> None:
 
 def test_what_is_left_of_a_folder_is_listed_behind_what_is_named() -> None:
     pytest.importorskip("properdocs")
-    from docs.site.navigation import filled
+    from docs.site.navigation import Entry, filled
 
-    nav = [{"Home": "index.md"}, {"Guides": [{"First": "guides/b.md"}, "guides/"]}, {"More": ["*"]}]
+    nav: list[Entry] = [{"Home": "index.md"}, {"Guides": [{"First": "guides/b.md"}, "guides/"]}, {"More": ["*"]}]
     pages = ["guides/a.md", "guides/b.md", "guides/c.md", "index.md"]
     assert filled(nav, pages) == [
         {"Home": "index.md"},
