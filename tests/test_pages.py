@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from targetprop import ALGORITHMS, LEARNERS
 from targetprop.app.overrides import check_overrides
 from targetprop.app.run import train
 
@@ -131,3 +132,33 @@ def test_lists_begin_behind_an_empty_line() -> None:
         for above, line in zip(inside.splitlines(), inside.splitlines()[1:], strict=False):
             begins = re.match(r"(- |1\. )", line) and above.strip() and not re.match(r"\s*(- |\d+\. |  )", above)
             assert not begins, f"{name}: an empty line is missing before {line!r}"
+
+
+def test_pages_that_the_code_names_are_there() -> None:
+    """Messages, comments and docstrings lead to them."""
+    for folder in ("targetprop", "tests", "benchmarks", "examples", "plans"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".yaml", ".md", ".json"):
+                for page in re.findall(r"\bdocs/[\w/]+\.md", path.read_text()):
+                    assert (ROOT / page).is_file(), f"{path.relative_to(ROOT)} names {page}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_to_files_lead_somewhere(name: str) -> None:
+    text = re.sub(r"^```.*?^```", "", PAGES[name], flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", text):
+        assert ((ROOT / name).parent / target).exists(), f"{name}: {target}"
+
+
+def test_the_equations_stand_where_the_page_says() -> None:
+    page = PAGES["docs/algorithms.md"]
+    for path in re.findall(r"`([\w/]+\.py)`", page):
+        assert (ROOT / "targetprop" / path).is_file() or (ROOT / path).is_file(), path
+    for names, path in re.findall(r"((?:`\w+`(?: and )?)+) in `([\w/]+\.py)`", page):
+        for each in re.findall(r"\w+", names.replace(" and ", "")):
+            assert re.search(rf"^(def|class) {each}\b|^{each} = ", (ROOT / "targetprop" / path).read_text(), re.M), each
+
+
+def test_the_reading_list_has_the_source_of_every_rule() -> None:
+    for name, rule in {**ALGORITHMS, **LEARNERS}.items():
+        assert rule.source is None or rule.source.url in PAGES["docs/reading.md"], f"{name}: {rule.source.url}"
