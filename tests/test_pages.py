@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from targetprop import ALGORITHMS, LEARNERS
+from targetprop import ALGORITHMS, LEARNERS, Algorithm, LearnerRule
 from targetprop.app.overrides import check_overrides
 from targetprop.app.run import train
 
@@ -160,5 +160,6 @@ def test_the_equations_stand_where_the_page_says() -> None:
 
 
 def test_the_reading_list_has_the_source_of_every_rule() -> None:
-    for name, rule in {**ALGORITHMS, **LEARNERS}.items():
+    rules: dict[str, Algorithm | LearnerRule] = {**ALGORITHMS, **LEARNERS}
+    for name, rule in rules.items():
         assert rule.source is None or rule.source.url in PAGES["docs/reading.md"], f"{name}: {rule.source.url}"
