@@ -35,6 +35,7 @@ from targetprop.app.checkpoint.names import FOLDER, LAST
 from targetprop.app.checkpoint.record import Place, record_of, with_place
 from targetprop.app.checkpoint.running import go_on_logging
 from targetprop.app.command import command
+from targetprop.app.described import Described, describe
 from targetprop.app.folder import RESULTS, claim, free_name, make_folders
 from targetprop.app.lock import owned
 from targetprop.app.loggers.journal import Journal
@@ -52,6 +53,7 @@ from targetprop.app.processes import (
     usable_gpus,
     world_size,
 )
+from targetprop.app.provenance import provenance, tell
 from targetprop.app.report.table import times_line
 from targetprop.app.report.tree import config_tree
 from targetprop.app.rewind import rewinding
@@ -224,7 +226,9 @@ def _run(config: DictConfig, module: TaskModule, datamodule: HeldDataModule, aro
     trainer: L.Trainer = build(config.trainer, callbacks=callbacks, logger=_loggers(config))
     folder, start = Path(config.output_dir), resume.start(plain(config), module)
     places = _places(config, trainer, start)
-    module.record, module.start = record_of(plain(config), places, around.overrides), start
+    made_with, data = provenance(trainer.strategy.root_device, around.overrides), describe(datamodule).plain
+    module.record = record_of(plain(config), places, around.overrides, made_with=made_with, data=data)
+    module.start = start
     console = Console(quiet=rank() > 0)
     console.print(config_tree(config, GROUPS))
     if config.train:
@@ -234,11 +238,13 @@ def _run(config: DictConfig, module: TaskModule, datamodule: HeldDataModule, aro
             _keep_config(config)
         log.info("Training into %s, CPU threads: %d", config.output_dir, around.threads)
         _fit(trainer, module, datamodule, folder)
+    else:
+        tell(trainer.loggers, module.record)
     # Read before evaluation, which restores the callbacks of the best checkpoint.
     history = find_callback(trainer, History)
     seconds = [row["seconds"] for row in history.epochs] if history else []
     facts: dict[str, Any] = {"epoch_seconds": seconds, "threads": around.threads, "places": places}
-    facts |= {"nonlinearity": [], "measures": {}, "overrides": around.overrides}
+    facts |= {"nonlinearity": [], "measures": {}, "overrides": around.overrides, "made_with": made_with}
     for measured in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(measured, Measurements):
             facts |= measured.facts
@@ -266,6 +272,7 @@ def _fit(trainer: L.Trainer, module: TaskModule, datamodule: HeldDataModule, fol
     try:
         if start.running and start.run and rank() == 0 and not go_on_logging(trainer, start.running, start.run, folder):
             log.warning("Metrics logged so far are not beside %s: their files begin here.", start.path)
+        tell(trainer.loggers, module.record)
         trainer.fit(module, datamodule=datamodule, ckpt_path=path and str(path), weights_only=True)
     except MisconfigurationException as error:  # of a callback's setting, which shows while it works
         raise UserError(str(error)) from error
@@ -334,7 +341,23 @@ def build_module(config: DictConfig, datamodule: HeldDataModule) -> TaskModule:
         UserError: a value of the configuration that does not fit, named by its full key.
     """
     with prefixed("datamodule"):
-        shape, outputs = datamodule.shape, datamodule.outputs
+        data = describe(datamodule)
+    network = build_network(config, data)
+    _show_images(network, datamodule)
+    return assemble(config, data, network)
+
+
+def build_network(config: DictConfig, data: Described) -> nn.Sequential:
+    """The network for such data, as its author wrote it, with new weights."""
+    return call("network.hparams", config.network, data.shape, data.outputs)
+
+
+def assemble(config: DictConfig, data: Described, network: nn.Sequential) -> TaskModule:
+    """The learner of a network for such data, and its forward optimiser.
+
+    Raises:
+        UserError: a value of the configuration that does not fit, named by its full key.
+    """
     task: Task = build(config.task)
     model = plain(config.model)
     with prefixed("model"):
@@ -343,20 +366,18 @@ def build_module(config: DictConfig, datamodule: HeldDataModule) -> TaskModule:
         refuse_unknown(model, ["_target_", "loss", "label_smoothing", EPOCHS, *own])
         model.pop(EPOCHS, None)
         loss = _loss(model.pop("loss", task.loss), model.pop("label_smoothing", 0.0))
-    task.check(datamodule, loss)
-    network = call("network.hparams", config.network, shape, outputs)
-    _show_images(network, datamodule)
-    work = multiply_adds(network, shape)  # before there is a learner, which minds who runs its network
+    task.check(data, loss)
+    work = multiply_adds(network, data.shape)  # before there is a learner, which minds who runs its network
     hparams = model.pop("hparams")
     f_optim = forward_optimizer(hparams)
-    model |= {INPUT_SHAPE: shape} if INPUT_SHAPE in taken else {}
+    model |= {INPUT_SHAPE: data.shape} if INPUT_SHAPE in taken else {}
     learner: Trainable = get_method(model.pop("_target_"))(network, hparams, seed=config.seed, **model)
     scheduler = _scheduler(config)
     graphed = None
     if config.trainer.get("cuda_graph") is True:
         with placed():
             graphed = GraphedStep(cast(Learner, learner), loss)  # which refuses what is none
-    made = TaskModule(learner, f_optim, task, outputs, loss, scheduler, graphed)
+    made = TaskModule(learner, f_optim, task, data.outputs, loss, scheduler, graphed)
     made.multiply_adds = work
     if config.trainer.get("precision") == "64-true":
         made.double()  # as the trainer will, but only after it has loaded a checkpoint, whose digits would be lost
