@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from targetprop.app import legacy
+from targetprop.app.commands import command_of
 from targetprop.app.going_on import with_recorded
 from targetprop.app.moved import refuse_moved
 from targetprop.app.overrides import CONF, check_overrides, one_line
@@ -33,10 +34,8 @@ def main() -> None:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where import paths on the command line are looked for, as by `python main.py`
     given = sys.argv[1:]
-    if given[:1] == ["convert_imagenet"]:
-        from targetprop.app.convert_imagenet import main as convert_imagenet  # here, because no training needs it
-
-        convert_imagenet(given[1:])
+    if command := command_of(given):
+        command(given[1:])
         return
     try:
         refuse_repeated(given)
