@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from targetprop.app.described import describe
 from targetprop.app.objects import build, plain
 from targetprop.app.run import evaluate
-from targetprop.app.saved.load import Trained
 from targetprop.app.trainer import build_trainer
 from targetprop.utils.errors import UserError, prefixed
 
 if TYPE_CHECKING:
     from targetprop.app.datamodule import HeldDataModule
+    from targetprop.app.saved.load import Trained
     from targetprop.app.task import Result
 
 KEPT = ("gpus", "precision", "matmul_precision", "limit_val_batches", "limit_test_batches")

@@ -7,14 +7,16 @@ import logging
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from targetprop.app.saved.load import Trained
 from targetprop.utils.errors import UserError
 from targetprop.utils.files import whole_file
+
+if TYPE_CHECKING:
+    from targetprop.app.saved.load import Trained
 
 EXAMPLES = 2
 """In a batch by which a program is traced: torch.export takes a size of 1 for one that never changes."""
