@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_method
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from torch import nn
 
 from targetprop.app import unwritten
+from targetprop.app.assemble import EPOCHS, build_module
 from targetprop.app.callbacks.checkpoint import BestCheckpoint
 from targetprop.app.callbacks.feedback_epochs import feedback_epochs
 from targetprop.app.callbacks.find import find_callback
@@ -35,15 +32,14 @@ from targetprop.app.checkpoint.names import FOLDER, LAST
 from targetprop.app.checkpoint.record import Place, record_of, with_place
 from targetprop.app.checkpoint.running import go_on_logging
 from targetprop.app.command import command
-from targetprop.app.described import Described, describe
-from targetprop.app.folder import RESULTS, claim, free_name, make_folders
+from targetprop.app.described import describe
+from targetprop.app.evaluation import evaluate, evaluated_checkpoint
+from targetprop.app.folder import claim, make_folders
 from targetprop.app.lock import owned
 from targetprop.app.loggers.journal import Journal
 from targetprop.app.models import check_hparams
 from targetprop.app.module import TaskModule
-from targetprop.app.objects import build, build_members, call, plain
-from targetprop.app.optimizers import forward_optimizer
-from targetprop.app.places import placed
+from targetprop.app.objects import build, build_members, plain
 from targetprop.app.processes import (
     check_gpus,
     is_started,
@@ -60,17 +56,12 @@ from targetprop.app.rewind import rewinding
 from targetprop.app.schema.check import check
 from targetprop.app.schema.rehearsal import rehearse
 from targetprop.app.signals import Signals, StoppedError, requeue
-from targetprop.app.task import Loss, Result, Task
-from targetprop.app.threads import cpu_threads, multiply_adds
-from targetprop.app.unwritten import or_told
+from targetprop.app.threads import cpu_threads
 from targetprop.app.workers.launch import launch
-from targetprop.data.views import VIEWS
-from targetprop.execution.graph import GraphedStep
+from targetprop.app.written import keep_config, keep_results
 from targetprop.execution.memory import keep_freed_memory
-from targetprop.layers.fixed import Whitening
-from targetprop.learner import Learner, Trainable
-from targetprop.utils.errors import UserError, is_number, prefixed, refuse_unknown, require, require_whole
-from targetprop.utils.files import write_text
+from targetprop.learner import Learner
+from targetprop.utils.errors import UserError, prefixed, require, require_whole
 
 if TYPE_CHECKING:
     from targetprop.app.datamodule import HeldDataModule
@@ -78,13 +69,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GROUPS = ("task", "model", "network", "datamodule", "trainer", "scheduler", "callbacks", "logger")
-
-EPOCHS = "feedback_epochs"
-"""What of a model is a matter of the run."""
-INPUT_SHAPE = "input_shape"
-"""What a model may be told that no configuration says."""
-SAMPLE = 2000
-"""Training inputs whose statistics a network may be made from."""
 
 
 def train(config: DictConfig) -> dict[str, float]:
@@ -235,7 +219,7 @@ def _run(config: DictConfig, module: TaskModule, datamodule: HeldDataModule, aro
         if rank() == 0:
             claim(folder, start, overwrite=config.overwrite)
             make_folders(config.callbacks or {})
-            _keep_config(config)
+            keep_config(config)
         log.info("Training into %s, CPU threads: %d", config.output_dir, around.threads)
         _fit(trainer, module, datamodule, folder)
     else:
@@ -250,12 +234,16 @@ def _run(config: DictConfig, module: TaskModule, datamodule: HeldDataModule, aro
             facts |= measured.facts
             facts["measures"] |= measured.last
     facts |= {"note": datamodule.note} if datamodule.note else {}
-    results = evaluate(trainer, module, datamodule, _evaluated(config, trainer), config.views) if config.test else {}
+    results = (
+        evaluate(trainer, module, datamodule, evaluated_checkpoint(config, trainer), config.views)
+        if config.test
+        else {}
+    )
     if results:
         console.print(module.task.table(results, datamodule.classes or (), datamodule.note))
     if seconds:
         console.print(times_line(seconds))
-    _keep_results(folder, results, facts, trained=config.train)
+    keep_results(folder, results, facts, trained=config.train)
     return {f"{part}/{name}": number for part, result in results.items() for name, number in result.numbers.items()}
 
 
@@ -285,17 +273,6 @@ def _fit(trainer: L.Trainer, module: TaskModule, datamodule: HeldDataModule, fol
         history.draw(trainer)  # also where there was nothing left to train
 
 
-def _evaluated(config: DictConfig, trainer: L.Trainer) -> str | None:
-    """The checkpoint that is evaluated at the end: that of the best validation; None for the weights as they are."""
-    kept = find_callback(trainer, BestCheckpoint) if config.train else None
-    if kept is None or not kept.best_model_path:
-        return None
-    if Path(kept.best_model_path).is_file():
-        return kept.best_model_path
-    log.warning("The best checkpoint %s is gone: the last weights are evaluated.", kept.best_model_path)
-    return None
-
-
 def _places(config: DictConfig, trainer: L.Trainer, start: resume.Start) -> list[Place]:
     """Where the run has been, and is from now on."""
     device = trainer.strategy.root_device
@@ -303,142 +280,10 @@ def _places(config: DictConfig, trainer: L.Trainer, start: resume.Start) -> list
     return with_place(start.places, start.position.epoch, name, cuda_graph=bool(config.trainer.get("cuda_graph")))
 
 
-def _keep_config(config: DictConfig) -> None:
-    """Write config.yaml; one of other settings, with which the run began, stays beside it."""
-    path = Path(config.output_dir, "config.yaml")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = OmegaConf.to_yaml(config, resolve=True)
-        if path.is_file() and _settings(path.read_text()) != _settings(text):
-            path.replace(path.with_name(free_name(path.parent, "config", ".yaml")))
-        write_text(path, text)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}.", key="output_dir") from None
-
-
-def _settings(text: str) -> dict[str, Any]:
-    """Of a config.yaml, without what only says where the run went on from."""
-    return {key: value for key, value in plain(OmegaConf.create(text)).items() if key not in ("ckpt_path", "overwrite")}
-
-
-def _keep_results(folder: Path, results: dict[str, Result], facts: dict[str, Any], *, trained: bool) -> None:
-    """Write results.json; beside that of a run which trained, an evaluation has a file of its own."""
-    if rank() > 0:
-        return
-    path = folder / RESULTS
-    if not trained and path.exists():
-        path = folder / free_name(folder, "results", ".json")
-    parts = {part: vars(result) for part, result in results.items()}
-    with or_told(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps({**parts, **facts}, indent=2) + "\n")
-
-
-def build_module(config: DictConfig, datamodule: HeldDataModule) -> TaskModule:
-    """The network for the examples of `datamodule`, its learner and its forward optimiser.
-
-    Raises:
-        UserError: a value of the configuration that does not fit, named by its full key.
-    """
-    with prefixed("datamodule"):
-        data = describe(datamodule)
-    network = build_network(config, data)
-    _show_images(network, datamodule)
-    return assemble(config, data, network)
-
-
-def build_network(config: DictConfig, data: Described) -> nn.Sequential:
-    """The network for such data, as its author wrote it, with new weights."""
-    return call("network.hparams", config.network, data.shape, data.outputs)
-
-
-def assemble(config: DictConfig, data: Described, network: nn.Sequential) -> TaskModule:
-    """The learner of a network for such data, and its forward optimiser.
-
-    Raises:
-        UserError: a value of the configuration that does not fit, named by its full key.
-    """
-    task: Task = build(config.task)
-    model = plain(config.model)
-    with prefixed("model"):
-        taken = inspect.signature(get_method(model["_target_"])).parameters
-        own = [name for name in taken if name not in ("network", "seed", INPUT_SHAPE)]
-        refuse_unknown(model, ["_target_", "loss", "label_smoothing", EPOCHS, *own])
-        model.pop(EPOCHS, None)
-        loss = _loss(model.pop("loss", task.loss), model.pop("label_smoothing", 0.0))
-    task.check(data, loss)
-    work = multiply_adds(network, data.shape)  # before there is a learner, which minds who runs its network
-    hparams = model.pop("hparams")
-    f_optim = forward_optimizer(hparams)
-    model |= {INPUT_SHAPE: data.shape} if INPUT_SHAPE in taken else {}
-    learner: Trainable = get_method(model.pop("_target_"))(network, hparams, seed=config.seed, **model)
-    scheduler = _scheduler(config)
-    graphed = None
-    if config.trainer.get("cuda_graph") is True:
-        with placed():
-            graphed = GraphedStep(cast(Learner, learner), loss)  # which refuses what is none
-    made = TaskModule(learner, f_optim, task, data.outputs, loss, scheduler, graphed)
-    made.multiply_adds = work
-    if config.trainer.get("precision") == "64-true":
-        made.double()  # as the trainer will, but only after it has loaded a checkpoint, whose digits would be lost
-    return made
-
-
 def _feedback_epochs(model: DictConfig) -> list[L.Callback]:
     with prefixed(f"model.{EPOCHS}"):
         made = feedback_epochs(plain(model).get(EPOCHS))
     return [] if made is None else [made]
-
-
-def _loss(path: str, label_smoothing: float) -> Loss:
-    """The loss at an import path, on labels of which this share is spread over all classes."""
-    loss = get_method(path)
-    fits = is_number(label_smoothing) and 0 <= label_smoothing < 1
-    require(fits, "label_smoothing", "a number in [0, 1)", label_smoothing)
-    if label_smoothing == 0:
-        return loss
-    if "label_smoothing" not in inspect.signature(loss).parameters:
-        raise UserError(f"{path} has none; set it to 0.", key="label_smoothing")
-    return partial(loss, label_smoothing=label_smoothing)
-
-
-def _show_images(network: nn.Module, datamodule: HeldDataModule) -> None:
-    """Give layers that are made from statistics of training images some of them."""
-    for layer in network.modules():
-        if isinstance(layer, Whitening):
-            layer.fit(datamodule.sample(SAMPLE))
-
-
-def _scheduler(config: DictConfig) -> Any:
-    """What makes a scheduler from the forward optimiser; None if there is none."""
-    chosen = config.get("scheduler")
-    if not chosen:
-        return None
-    return build(chosen)
-
-
-def evaluate(
-    trainer: L.Trainer, module: TaskModule, datamodule: HeldDataModule, checkpoint: str | None, views: str | None
-) -> dict[str, Result]:
-    """Results of a checkpoint, or of the last weights, on validation and test set, where there are any.
-
-    With views there are those of the mean over them as well, as "validation_mirror" beside "validation".
-    """
-    if views is not None and len(datamodule.shape) != 3:
-        raise UserError(f"expected null, since inputs of {datamodule.shape} are no images, got {views!r}", key="views")
-    module.views = None if views is None else VIEWS[views]
-    if checkpoint:
-        log.info("Evaluating %s", checkpoint)
-    results = {}
-    for part, key, run in (("validation", "val", trainer.validate), ("test", "test", trainer.test)):
-        if not (datamodule.val_fraction if key == "val" else datamodule.has_test):
-            continue
-        module.results.clear()
-        run(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
-        for name, place in {part: key, f"{part}_{views}": f"{key}_views"}.items():
-            if place in module.results:  # not where the number of batches is limited to 0
-                results[name] = module.results[place]
-    return results
 
 
 def _callbacks(config: DictConfig) -> list[L.Callback]:

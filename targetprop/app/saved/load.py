@@ -16,7 +16,7 @@ from targetprop.app.checkpoint.find import find
 from targetprop.app.checkpoint.resume import check_state, unusable
 from targetprop.app.described import Described, describe, described
 from targetprop.app.objects import build
-from targetprop.app.run import assemble, build_network
+from targetprop.app.assemble import assemble, build_network
 from targetprop.utils.errors import UserError, prefixed, require
 
 if TYPE_CHECKING:
