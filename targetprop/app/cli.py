@@ -20,6 +20,7 @@ from targetprop.app.overrides import CONF, check_overrides, one_line
 from targetprop.app.quoting import refuse_unreadable
 from targetprop.app.repeated import refuse_repeated
 from targetprop.app.sweep import note_failure
+from targetprop.app.user_conf import offer_user_conf
 from targetprop.app.waiting import set_wait_policy
 from targetprop.utils.errors import UserError
 
@@ -37,6 +38,7 @@ def main() -> None:
     if command := command_of(given):
         command(given[1:])
         return
+    offer_user_conf()
     try:
         refuse_repeated(given)
         arguments = with_recorded(legacy.translate(given))

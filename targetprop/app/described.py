@@ -61,7 +61,7 @@ def described(saved: Mapping[str, Any]) -> Described:
         UserError: it is no such description.
     """
     try:
-        tuples = {name: value if value is None else tuple(value) for name, value in saved.items() if name != "outputs"}
-        return Described(outputs=int(saved["outputs"]), **tuples)
-    except (TypeError, ValueError, KeyError) as error:
+        plain = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
+        return Described(**plain)
+    except TypeError as error:
         raise UserError(f"what it says of its data is damaged: {error}") from None

@@ -102,6 +102,8 @@ def _takes_more(place: list[str], node: DictConfig) -> bool:
     """Whether something reads a key that is added there; elsewhere one that is added is refused."""
     if place[:1] == ["model"]:
         return place[1:] == ["hparams"] and list(node) == ["f_optim"]  # of an algorithm of one's own
+    if place == ["network", "hparams"]:
+        return not list(node)  # of a network of one's own
     return place in (["trainer"], ["callbacks"], ["logger"], ["scheduler"])
 
 

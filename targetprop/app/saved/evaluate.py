@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from targetprop.app.described import describe
-from targetprop.app.objects import build, plain
 from targetprop.app.evaluation import evaluate
+from targetprop.app.objects import build, plain
 from targetprop.app.trainer import build_trainer
 from targetprop.utils.errors import UserError, prefixed
 

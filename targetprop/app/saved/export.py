@@ -79,8 +79,8 @@ def to_onnx(trained: Trained, path: Path) -> None:
     import onnx  # here, because it is an extra
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of operators of packages that nobody asked for
-    followed, names = program(trained, type_of(trained, "onnx")), {"input_names": ["input"], "output_names": ["output"]}
-    made = torch.onnx.export(followed, dynamo=True, verbose=False, **names)
+    followed = program(trained, type_of(trained, "onnx"))
+    made = torch.onnx.export(followed, dynamo=True, verbose=False, input_names=["input"], output_names=["output"])
     assert made is not None
     model = made.model_proto
     for each in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
