@@ -26,7 +26,7 @@ def of_the_table() -> list[str]:
     """Names in the first column, `a`, `b` or `a_c`, `b_...` for `a_c`, `b_c`."""
     (table,) = re.findall(r"^\| name \| targets .*?\n\n", README, flags=re.DOTALL | re.MULTILINE)
     names = []
-    for row in table.splitlines()[2:]:
+    for row in table.strip().splitlines()[2:]:
         cell = row.split("|")[1]
         found = re.findall(r"`(\w+)(\.\.\.)?`", cell)
         ending = found[0][0].partition("_")[2]

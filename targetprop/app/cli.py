@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 
@@ -79,7 +80,7 @@ def run(config: DictConfig) -> float | None:
             raise
         log.exception("This job failed.")
         note_failure(" ".join(f"{type(error).__name__}: {error}".split()))
-    return 0.0  # the sweep goes on
+    return -math.inf  # worse than any; the sweep goes on
 
 
 def _is_of_a_sweep() -> bool:

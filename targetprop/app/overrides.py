@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from targetprop.app.quoting import refuse_unreadable
 from targetprop.utils.errors import UserError, no_such, unknown
 
 CONF = Path(__file__).parent / "conf"
-PLUGINS = {"optuna": "sweeps", "submitit_slurm": "cluster", "submitit_local": "cluster"}
+PLUGINS = {"submitit_slurm": "cluster", "submitit_local": "cluster"}
 """Choices that Hydra has once an extra of this package is installed."""
 
 
@@ -74,8 +75,10 @@ def check_search(config: DictConfig) -> None:
         config: with Hydra's own part.
 
     Raises:
-        UserError: one of the keys that the sweeper varies is none of the configuration's.
+        UserError: one of the keys that the sweeper varies is none of the configuration's, or Optuna is not there.
     """
+    if find_spec("optuna") is None:
+        raise UserError('it needs Optuna: pip install "targetprop[sweeps]"', key="hparams_search")
     for key in config.hydra.sweeper.get("params") or {}:
         if not (CONF / str(key)).is_dir() and OmegaConf.select(config, str(key)) is None:
             raise UserError(
