@@ -28,9 +28,9 @@ from rich.console import Console
 from rich.table import Table
 
 from cases import NETWORKS, cifar_loader, random_images
-from targetprop.app.assemble import build_module
 from targetprop.app.module import TaskModule
 from targetprop.app.overrides import check_overrides
+from targetprop.app.run import build_module
 from targetprop.data import Splits
 from timing import medians, parser, positive, prepare, synchronize, title, write_record
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from targetprop.app.assemble import build_module
 from targetprop.app.objects import build
+from targetprop.app.run import build_module
 from targetprop.data import Images, Splits, cifar10
 
 Run = Callable[..., dict[str, Any]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +13,7 @@ import torch
 from hydra.utils import get_object
 from torch import Tensor
 
+from targetprop.app.schema.roles import is_a, made_by, path_of
 from targetprop.data import Augmentation, BatchLoader, ExampleSplits, Held, Selection, Splits, normalize, own
 from targetprop.data.keyed import Stream, keyed_generator
 from targetprop.data.split import random_split, stratified_split
@@ -240,7 +241,8 @@ class ImageDataModule(HeldDataModule):
 
     def read(self) -> Parts:
         """The images and what is to be said of their files."""
-        splits = self.load(self.data_dir, self.download)
+        read = partial(self.load, self.data_dir, self.download)
+        splits: Splits = made_by("load._target_", read, path_of(self.load), is_a(Splits), "a data set (Splits)")
         channels, _, _ = splits.train.image_shape
         for name, numbers in (("mean", self.mean), ("std", self.std)):
             assert numbers is not None
@@ -264,7 +266,8 @@ class ExampleDataModule(HeldDataModule):
     def read(self) -> Parts:
         """The examples."""
         with prefixed("load"):
-            splits = self.load()
+            kind, what = is_a(ExampleSplits), "a data set (ExampleSplits)"
+            splits: ExampleSplits = made_by("_target_", self.load, path_of(self.load), kind, what)
         return Parts(splits.train, splits.test)
 
 

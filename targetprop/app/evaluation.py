@@ -11,13 +11,13 @@ from omegaconf import DictConfig
 
 from targetprop.app.callbacks.checkpoint import BestCheckpoint
 from targetprop.app.callbacks.find import find_callback
-from targetprop.app.module import TaskModule
 from targetprop.app.task import Result
 from targetprop.data.views import VIEWS
 from targetprop.utils.errors import UserError
 
 if TYPE_CHECKING:
     from targetprop.app.datamodule import HeldDataModule
+    from targetprop.app.module import TaskModule
 
 log = logging.getLogger(__name__)
 

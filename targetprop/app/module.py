@@ -29,7 +29,7 @@ from targetprop.app.schedule import advance, counts_steps, has_ended, refuse_pla
 from targetprop.app.single import refuse_single_images
 from targetprop.app.task import Loss, Result, Task
 from targetprop.data.loader import BatchLoader
-from targetprop.utils.errors import UserError
+from targetprop.utils.errors import UserError, require
 
 if TYPE_CHECKING:
     from targetprop.data.views import Views
@@ -288,8 +288,9 @@ class TaskModule(L.LightningModule):
         make = with_length(self.scheduler, self.trainer.estimated_stepping_batches, self.trainer.max_epochs)
         try:
             scheduler = make(optimizer)
-        except (TypeError, ValueError, ArithmeticError) as error:
-            raise UserError(str(error), key="scheduler") from error
+        except Exception as error:  # whatever code raises that is not ours
+            raise UserError(" ".join(str(error).split()) or type(error).__name__, key="scheduler") from error
+        require(isinstance(scheduler, LRScheduler), "scheduler._target_", "what makes an LRScheduler", scheduler)
         refuse_plateau(scheduler)
         if counts_steps(scheduler):
             refuse_short(scheduler, self.trainer.estimated_stepping_batches)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_method
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from torch import Tensor, nn
 
 from targetprop.app import unwritten
-from targetprop.app.assemble import EPOCHS, build_module
 from targetprop.app.callbacks.checkpoint import BestCheckpoint
 from targetprop.app.callbacks.feedback_epochs import feedback_epochs
 from targetprop.app.callbacks.find import find_callback
@@ -32,14 +34,16 @@ from targetprop.app.checkpoint.names import FOLDER, LAST
 from targetprop.app.checkpoint.record import Place, record_of, with_place
 from targetprop.app.checkpoint.running import go_on_logging
 from targetprop.app.command import command
-from targetprop.app.described import describe
+from targetprop.app.described import Described, describe
 from targetprop.app.evaluation import evaluate, evaluated_checkpoint
 from targetprop.app.folder import claim, make_folders
 from targetprop.app.lock import owned
 from targetprop.app.loggers.journal import Journal
 from targetprop.app.models import check_hparams
 from targetprop.app.module import TaskModule
-from targetprop.app.objects import build, build_members, plain
+from targetprop.app.objects import build, build_members, call, plain
+from targetprop.app.optimizers import forward_optimizer
+from targetprop.app.places import placed
 from targetprop.app.processes import (
     check_gpus,
     is_started,
@@ -55,13 +59,17 @@ from targetprop.app.report.tree import config_tree
 from targetprop.app.rewind import rewinding
 from targetprop.app.schema.check import check
 from targetprop.app.schema.rehearsal import rehearse
+from targetprop.app.schema.roles import is_a, made_by
 from targetprop.app.signals import Signals, StoppedError, requeue
-from targetprop.app.threads import cpu_threads
+from targetprop.app.task import Loss, Task
+from targetprop.app.threads import cpu_threads, multiply_adds
 from targetprop.app.workers.launch import launch
 from targetprop.app.written import keep_config, keep_results
+from targetprop.execution.graph import GraphedStep
 from targetprop.execution.memory import keep_freed_memory
-from targetprop.learner import Learner
-from targetprop.utils.errors import UserError, prefixed, require, require_whole
+from targetprop.layers.fixed import Whitening
+from targetprop.learner import Learner, Trainable
+from targetprop.utils.errors import UserError, is_number, prefixed, refuse_unknown, require, require_whole
 
 if TYPE_CHECKING:
     from targetprop.app.datamodule import HeldDataModule
@@ -69,6 +77,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GROUPS = ("task", "model", "network", "datamodule", "trainer", "scheduler", "callbacks", "logger")
+
+EPOCHS = "feedback_epochs"
+"""What of a model is a matter of the run."""
+INPUT_SHAPE = "input_shape"
+"""What a model may be told that no configuration says."""
+SAMPLE = 2000
+"""Training inputs whose statistics a network may be made from."""
 
 
 def train(config: DictConfig) -> dict[str, float]:
@@ -278,6 +293,111 @@ def _places(config: DictConfig, trainer: L.Trainer, start: resume.Start) -> list
     device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     return with_place(start.places, start.position.epoch, name, cuda_graph=bool(config.trainer.get("cuda_graph")))
+
+
+def build_module(config: DictConfig, datamodule: HeldDataModule) -> TaskModule:
+    """The network for the examples of `datamodule`, its learner and its forward optimiser.
+
+    Raises:
+        UserError: a value of the configuration that does not fit, named by its full key.
+    """
+    with prefixed("datamodule"):
+        data = describe(datamodule)
+    network = build_network(config, data)
+    _show_images(network, datamodule)
+    return assemble(config, data, network)
+
+
+def build_network(config: DictConfig, data: Described) -> nn.Sequential:
+    """The network for such data, as its author wrote it, with new weights."""
+    make = partial(call, "network.hparams", config.network, data.shape, data.outputs)
+    network: nn.Sequential = made_by(
+        "network._target_", make, config.network._target_, is_a(nn.Sequential), "a network (Sequential)"
+    )
+    return network
+
+
+def assemble(config: DictConfig, data: Described, network: nn.Sequential) -> TaskModule:
+    """The learner of a network for such data, and its forward optimiser.
+
+    Raises:
+        UserError: a value of the configuration that does not fit, named by its full key.
+    """
+    task: Task = build(config.task)
+    model = plain(config.model)
+    with prefixed("model"):
+        taken = inspect.signature(get_method(model["_target_"])).parameters
+        own = [name for name in taken if name not in ("network", "seed", INPUT_SHAPE)]
+        refuse_unknown(model, ["_target_", "loss", "label_smoothing", EPOCHS, *own])
+        model.pop(EPOCHS, None)
+        path = model.pop("loss", task.loss)
+        loss = _loss(path, model.pop("label_smoothing", 0.0))
+    task.check(data, loss)
+    _check_loss(loss, path, data.outputs, of_classes=data.classes is not None)
+    work = multiply_adds(network, data.shape)  # before there is a learner, which minds who runs its network
+    hparams = model.pop("hparams")
+    f_optim = forward_optimizer(hparams)
+    model |= {INPUT_SHAPE: data.shape} if INPUT_SHAPE in taken else {}
+    make = partial(get_method(model.pop("_target_")), network, hparams, seed=config.seed, **model)
+    learner: Trainable = made_by("model._target_", make, config.model._target_, _trains, "a learner")
+    scheduler = _scheduler(config)
+    graphed = None
+    if config.trainer.get("cuda_graph") is True:
+        with placed():
+            graphed = GraphedStep(cast(Learner, learner), loss)  # which refuses what is none
+    made = TaskModule(learner, f_optim, task, data.outputs, loss, scheduler, graphed)
+    made.multiply_adds = work
+    if config.trainer.get("precision") == "64-true":
+        made.double()  # as the trainer will, but only after it has loaded a checkpoint, whose digits would be lost
+    return made
+
+
+def _loss(path: str, label_smoothing: float) -> Loss:
+    """The loss at an import path, on labels of which this share is spread over all classes."""
+    loss = get_method(path)
+    fits = is_number(label_smoothing) and 0 <= label_smoothing < 1
+    require(fits, "label_smoothing", "a number in [0, 1)", label_smoothing)
+    if label_smoothing == 0:
+        return loss
+    if "label_smoothing" not in inspect.signature(loss).parameters:
+        raise UserError(f"{path} has none; set it to 0.", key="label_smoothing")
+    return partial(loss, label_smoothing=label_smoothing)
+
+
+def _check_loss(loss: Loss, path: str, outputs: int, *, of_classes: bool) -> None:
+    """Refuse a loss that gives no mean over a batch, which two examples show.
+
+    Raises:
+        UserError: says what it gives.
+    """
+    given = torch.zeros(2, outputs, requires_grad=True)
+    wanted = torch.zeros(2, dtype=torch.long) if of_classes else torch.zeros(2, outputs)
+    what = "a mean loss, one number with a gradient"
+    made_by("model.loss", partial(loss, given, wanted), path, _is_mean, what)
+
+
+def _is_mean(made: object) -> bool:
+    return isinstance(made, Tensor) and made.dim() == 0 and made.requires_grad
+
+
+def _trains(made: object) -> bool:
+    """Whether it is a `Trainable`."""
+    return callable(made) and all(hasattr(made, name) for name in ("network", "backward", "optimizer_parameters"))
+
+
+def _show_images(network: nn.Module, datamodule: HeldDataModule) -> None:
+    """Give layers that are made from statistics of training images some of them."""
+    for layer in network.modules():
+        if isinstance(layer, Whitening):
+            layer.fit(datamodule.sample(SAMPLE))
+
+
+def _scheduler(config: DictConfig) -> Any:
+    """What makes a scheduler from the forward optimiser; None if there is none."""
+    chosen = config.get("scheduler")
+    if not chosen:
+        return None
+    return build(chosen)
 
 
 def _feedback_epochs(model: DictConfig) -> list[L.Callback]:

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from targetprop.app.assemble import build_module
 from targetprop.app.datamodule import ImageDataModule
 from targetprop.app.machine import machine
 from targetprop.app.module import TaskModule
@@ -22,7 +21,7 @@ from targetprop.app.objects import build
 from targetprop.app.overrides import check_overrides, one_line
 from targetprop.app.processes import usable_gpus
 from targetprop.app.quiet import quiet_warnings
-from targetprop.app.run import check_configuration
+from targetprop.app.run import build_module, check_configuration
 from targetprop.compare.probe import Probe, RuleFacts
 from targetprop.data.loader import BatchLoader
 from targetprop.execution.memory import keep_freed_memory

@@ -10,9 +10,8 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from targetprop.app.assemble import build_module
 from targetprop.app.overrides import check_overrides
-from targetprop.app.run import train
+from targetprop.app.run import build_module, train
 
 PUBLISHED = [
     "model=dtp", "network=simple_vgg", "datamodule=imagenet32", "trainer=default", "scheduler=cosine", "seed=123",

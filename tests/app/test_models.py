@@ -16,10 +16,9 @@ from torch import Tensor
 
 from targetprop import DTP, Algorithm, ByLoss, DifferenceTargets, Learner, PlainTargets, Trainable, UserError
 from targetprop.algorithms import ALGORITHMS
-from targetprop.app.assemble import build_module
 from targetprop.app.datamodule import ImageDataModule
 from targetprop.app.overrides import CONF, check_overrides
-from targetprop.app.run import train
+from targetprop.app.run import build_module, train
 from targetprop.baselines.backprop import Backprop
 from targetprop.data import digits
 from targetprop.feedback.base import OptimizerSpec

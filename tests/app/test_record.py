@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 
 from targetprop import DifferenceTargets, Learner
-from targetprop.app.assemble import build_module
 from targetprop.app.datamodule import ImageDataModule
 from targetprop.app.module import TaskModule
 from targetprop.app.overrides import check_overrides
-from targetprop.app.run import train
+from targetprop.app.run import build_module, train
 from targetprop.data import digits
 from targetprop.layers.fixed import Whitening
 

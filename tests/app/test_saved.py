@@ -19,9 +19,8 @@ from torch import Tensor
 
 import targetprop
 from targetprop import Learner
-from targetprop.app.assemble import build_network
 from targetprop.app.commands import COMMANDS
-from targetprop.app.run import train
+from targetprop.app.run import build_network, train
 from targetprop.app.saved import cli
 from targetprop.app.saved.evaluate import data_of, evaluate_again
 from targetprop.app.saved.export import FORMATS, export, type_of

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import lightning as L
+from omegaconf import OmegaConf
+
 from targetprop.app.described import describe
 from targetprop.app.evaluation import evaluate
 from targetprop.app.objects import build, plain
-from targetprop.app.trainer import build_trainer
 from targetprop.utils.errors import UserError, prefixed
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from targetprop.app.saved.load import Trained
     from targetprop.app.task import Result
 
+IN_ONE_PROCESS = "targetprop.app.trainer.build_trainer"
+"""What trainer evaluates, whichever one trained."""
 KEPT = ("gpus", "precision", "matmul_precision", "limit_val_batches", "limit_test_batches")
 """Settings of the run's trainer by which an evaluation gives the run's own numbers."""
 
@@ -46,5 +50,6 @@ def data_of(trained: Trained, data_dir: Path | None = None) -> HeldDataModule:
 def evaluate_again(trained: Trained, datamodule: HeldDataModule) -> dict[str, Result]:
     """Results on validation and test set, where there are any; nothing is written."""
     options = {key: value for key, value in plain(trained.config.trainer).items() if key in KEPT}
-    trainer = build_trainer(**options, enable_progress_bar=False, enable_model_summary=False)
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+    trainer: L.Trainer = build(OmegaConf.create({"_target_": IN_ONE_PROCESS, **options, **quiet}))
     return evaluate(trainer, trained.module, datamodule, None, trained.config.get("views"))

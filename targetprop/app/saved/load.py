@@ -11,12 +11,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from targetprop.app.assemble import assemble, build_network
 from targetprop.app.checkpoint.files import record_in
 from targetprop.app.checkpoint.find import find
 from targetprop.app.checkpoint.resume import check_state, unusable
 from targetprop.app.described import Described, describe, described
 from targetprop.app.objects import build
+from targetprop.app.run import assemble, build_network
 from targetprop.utils.errors import UserError, prefixed, require
 
 if TYPE_CHECKING:

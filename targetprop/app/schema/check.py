@@ -11,13 +11,14 @@ from targetprop.app.schema.model import COMMON
 from targetprop.app.schema.objects import (
     check_arguments,
     check_object,
+    find_callable,
     find_target,
     plain_value,
     required,
     setting_kinds,
 )
 from targetprop.app.schema.plain import PLAIN
-from targetprop.app.schema.roles import ROLES, check_call, check_role
+from targetprop.app.schema.roles import ROLES, check_call, check_role, check_takes
 from targetprop.app.schema.trainer import refuse_places
 from targetprop.utils.errors import prefixed, refuse_unknown, require
 
@@ -28,6 +29,7 @@ NEEDED = GROUPS[:5]
 TOLD = ("seed", "input_shape")
 """What a model is told that its section does not say."""
 MODEL_CALL = "a function (network, hparams, *, seed, ...) that makes what is trained"
+LOSS_CALL = "a function (outputs, targets) that returns their mean loss"
 NETWORK_CALL = "a function (image_shape, num_classes, ...) that makes a Sequential"
 
 LOAD_CALL = "a function (data_dir, download) that reads a data set"
@@ -105,6 +107,8 @@ def _check_model(config: DictConfig) -> None:
             require(name in config or name not in required(target), name, kinds[name].expected, "nothing")
         for name in given:
             kinds[name].check(name, plain_value(config[name]))
+        if "loss" in config:
+            check_takes("loss", config.loss, find_callable("loss", config.loss), LOSS_CALL, None, None)
     check_call(config, target, MODEL_CALL, None, {}, seed=0)
 
 
