@@ -182,6 +182,13 @@ def test_predictions_are_the_same_in_whatever_way_an_image_comes(
     assert found[-1]["probabilities"] != found[0]["probabilities"]
 
 
+def test_predictions_are_as_good_as_the_run_says(runs: Runs) -> None:
+    test = digits.load().test
+    right = (load(runs["dtp"]).predict(test.pixels).argmax(1) == test.labels).double().mean()
+    recorded = json.loads((runs["dtp"] / "results.json").read_text())["test"]["accuracy"]
+    assert float(right) == pytest.approx(recorded)
+
+
 def test_the_table_has_a_row_for_each_example_of_a_folder(
     runs: Runs, files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
