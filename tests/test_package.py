@@ -76,8 +76,8 @@ def test_the_sdist_has_what_its_tests_need_and_nothing_of_a_users(built: Path) -
         names = {name.partition("/")[2] for name in archive.getnames()}
     for needed in (
         "targetprop/data/digits.npz", "targetprop/data/digits.txt", "hydra_plugins/targetprop_search.py",
-        "tests/conftest.py", "tools/release.py", "plans/digits.yaml", "main.py", "CITATION.cff", "CHANGELOG.md", "LICENSE",
-        "pyproject.toml",
+        "tests/conftest.py", "tools/release.py", "plans/digits.yaml", "main.py",
+        "CITATION.cff", "CHANGELOG.md", "LICENSE", "pyproject.toml",
     ):  # fmt: skip
         assert needed in names
     tops = {name.partition("/")[0] for name in names}
