@@ -61,7 +61,9 @@ def described(saved: Mapping[str, Any]) -> Described:
         UserError: it is no such description.
     """
     try:
-        plain = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()
+        }
         return Described(**plain)
     except TypeError as error:
         raise UserError(f"what it says of its data is damaged: {error}") from None

@@ -30,7 +30,7 @@ def test_the_examples_run(compose: Compose, tmp_path: Path) -> None:
     assert isinstance(names["network"], nn.Sequential)
     assert names["logits"].shape == (4, 10)
     exec(lines.replace("CHECKPOINT", f"{config.output_dir}/checkpoints/last.ckpt"), names)
-    assert torch.equal(names["network"][0][0].weight, names["learner"].network.pairs[0].block[0].weight)
+    assert torch.equal(next(names["network"].parameters()), next(names["learner"].network.parameters()))
     assert hasattr(names["module"], "val_metrics")
 
 

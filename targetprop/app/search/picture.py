@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import optuna
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
@@ -46,11 +47,11 @@ def _history(axes: Axes, trials: list[FrozenTrial]) -> None:
     numbers = [each.number for each in trials]
     axes.scatter(numbers, _values(trials), c=_colours(trials), s=16)
     whole = [each for each in trials if each.state == TrialState.COMPLETE]
-    best = np.maximum.accumulate(_values(whole)) if whole else []
+    best: list[float] = list(accumulate(_values(whole), max))
     axes.step([each.number for each in whole], best, where="post", color=BEST, label="best so far")
     axes.set_xlabel("trial")
     axes.set_ylabel("value")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower right", fontsize="small", title="grey: ended early", title_fontsize="small")
 
 
