@@ -5,7 +5,9 @@ Hydra imports this module whenever it starts, so that what it needs is imported 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.plugins import Plugins
@@ -39,10 +41,29 @@ class Search(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from targetprop.app.search.search import Settings, search  # here, so that no other start waits for it
+        """Search; a mistake ends it in one line.
+
+        Raises:
+            SystemExit: says what cannot work.
+        """
+        from targetprop.utils.errors import UserError, prefixed, refuse_unknown  # here, as no other start needs them
 
         assert self.config is not None
         assert self.launcher is not None
-        return search(
-            arguments, self.params, Settings(**self.numbers), self.config.hydra.sweep.dir, self.launcher.launch
-        )
+        try:
+            with prefixed("hydra.sweeper"):
+                _refuse_without_optuna()
+                from targetprop.app.search.search import Settings, search
+
+                refuse_unknown(self.numbers, Settings.__dataclass_fields__)
+                settings = Settings(**self.numbers)
+            return search(arguments, self.params, settings, self.config.hydra.sweep.dir, self.launcher.launch)
+        except UserError as error:
+            sys.exit(f"Error: {error}")
+
+
+def _refuse_without_optuna() -> None:
+    from targetprop.utils.errors import UserError
+
+    if find_spec("optuna") is None:
+        raise UserError('it needs Optuna: pip install "targetprop[sweeps]"')

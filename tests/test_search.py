@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
 import pytest
 import yaml
 from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
 
+from hydra_plugins.targetprop_search import Search
 from targetprop.utils.errors import UserError
 
 optuna = pytest.importorskip("optuna")
@@ -187,13 +190,15 @@ def test_settings_that_do_not_fit_are_refused(number: str, value: object) -> Non
 class Trainer(L.Trainer):
     """Says what a callback asks for."""
 
-    def __init__(self, metrics: dict[str, float], epoch: int) -> None:
-        self.metrics, self.epoch, self.should_stop = metrics, epoch, False
-
-    training = True
     is_global_zero = True
+    sanity_checking = False
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision)
     callback_metrics = property(lambda self: self.metrics)
     current_epoch = property(lambda self: self.epoch)
+
+    def __init__(self, metrics: dict[str, float], epoch: int, fn: str = "fit") -> None:
+        self.metrics, self.epoch, self.should_stop = metrics, epoch, False
+        self.state = SimpleNamespace(fn=fn)  # type: ignore[assignment]
 
 
 def ended_at(folder: Path, number: int, values: Sequence[float], mode: str = "max") -> int | None:
@@ -221,3 +226,29 @@ def test_a_trial_worse_than_the_others_is_ended_early_and_told_as_such(tmp_path:
     assert ends[:-1] == [None] * (UNPRUNED + 1)
     assert ends[-1] == 0
     assert states(tmp_path) == [TrialState.COMPLETE] * (UNPRUNED + 1) + [TrialState.PRUNED]
+
+
+def test_evaluations_are_not_told(tmp_path: Path) -> None:
+    Prune("val/accuracy", "max", tmp_path, 0, "search").on_validation_end(
+        Trainer({"val/accuracy": 0.5}, 0, "validate"), L.LightningModule()
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("params", "numbers", "message"),
+    [
+        ({"a": "interval(1, 0)"}, {}, r"^Error: a: expected interval"),
+        (PARAMS, {"n_trials": 0}, r"^Error: hydra\.sweeper\.n_trials: expected"),
+        (PARAMS, {"n_trial": 3}, r"^Error: hydra\.sweeper\.n_trial: there is no such"),
+    ],
+)
+def test_hydra_is_told_of_a_mistake_in_one_line(
+    tmp_path: Path, params: dict[str, str], numbers: dict[str, Any], message: str
+) -> None:
+    given = {"n_trials": 4, "n_jobs": 1, "seed": 1, "storage": None, "study_name": "search", **numbers}
+    sweeper = Search(params, **given)
+    sweeper.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    sweeper.launcher = SimpleNamespace(launch=Jobs(beta))  # type: ignore[assignment]
+    with pytest.raises(SystemExit, match=message):
+        sweeper.sweep([])

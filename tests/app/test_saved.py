@@ -123,6 +123,15 @@ def test_a_checkpoint_of_before_says_nothing_of_its_data_which_are_read(runs: Ru
     assert load(tmp_path / "old.ckpt").data == load(runs["dtp"]).data
 
 
+def test_code_that_is_no_longer_there_is_named(runs: Runs, tmp_path: Path) -> None:
+    saved = torch.load(runs["dtp"] / "checkpoints/last.ckpt", weights_only=True)
+    saved["targetprop"]["config"]["network"]["_target_"] = "gone.network"
+    del saved["targetprop"]["sealed"]
+    torch.save(saved, tmp_path / "own.ckpt")
+    with pytest.raises(UserError, match=r"^network\._target_: .*gone"):
+        load(tmp_path / "own.ckpt")
+
+
 @pytest.mark.parametrize("name", ["dtp", "batch norm", "regression", "own data", "double precision"])
 def test_an_evaluation_gives_the_numbers_of_the_run_again_and_writes_nothing(runs: Runs, name: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in runs[name].rglob("*")}

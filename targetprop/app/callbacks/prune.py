@@ -37,13 +37,13 @@ class Prune(L.Callback):
         self.storage = storage
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Report, and ask whether to go on."""
-        if (not trainer.training and trainer.state.fn != "fit") or self.monitor not in trainer.callback_metrics:
+        """Report, and ask whether to go on; of several processes the first one does."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking or self.monitor not in trainer.callback_metrics:
             return
-        if trainer.is_global_zero and self._says_end(
-            float(trainer.callback_metrics[self.monitor]), trainer.current_epoch
-        ):
-            log.info("This trial ends with epoch %d: the others were better by then.", trainer.current_epoch + 1)
+        value, epoch = float(trainer.callback_metrics[self.monitor]), trainer.current_epoch
+        says_end = trainer.is_global_zero and self._says_end(value, epoch)
+        if trainer.strategy.reduce_boolean_decision(says_end, all=False):
+            log.info("This trial ends with epoch %d: the others were better by then.", epoch + 1)
             trainer.should_stop = True
 
     def _says_end(self, value: float, epoch: int) -> bool:

@@ -17,6 +17,7 @@ from targetprop.app.checkpoint.resume import check_state, unusable
 from targetprop.app.described import Described, describe, described
 from targetprop.app.objects import build
 from targetprop.app.run import assemble, build_network
+from targetprop.app.schema.objects import find_target
 from targetprop.utils.errors import UserError, prefixed, require
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ def load(run: Path | str, checkpoint: str = "best") -> Trained:
             raise UserError(f"{path} holds weights, but not of which run they are.")
     config = OmegaConf.create(dict(record["config"]))
     assert isinstance(config, DictConfig)
+    for name in ("task", "model", "network"):
+        find_target(config[name])  # which refuses code that is no longer there
     with torch.random.fork_rng(devices=[]):  # the weights that are replaced were nobody's business
         config.trainer.cuda_graph = False
         data = described(record["data"]) if record.get("data") else describe(build(config.datamodule))
