@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -79,6 +80,23 @@ def test_a_search_over_numbers_that_a_model_does_not_have_is_refused(model: str,
         config.hydra = {"sweeper": {"params": params}}
     with pytest.raises(UserError, match=rf"^hparams_search: this search varies {key}, which the model .* not have"):
         check_search(config)
+
+
+@optuna
+def test_every_command_of_the_page_of_searches_is_one() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "searches.md").read_text()
+    commands = [shlex.split(line)[2:] for line in re.findall(r"^python main\.py .*$", page, flags=re.MULTILINE)]
+    assert len(commands) == 2
+    for each in commands:
+        assert check_overrides(each).callbacks.prune.monitor == "val/accuracy"
+
+
+@optuna
+def test_what_is_typed_to_be_varied_is_looked_at() -> None:
+    with pytest.raises(UserError, match=r"^hparams_search: this search varies model\.hparams\.betta, which the model"):
+        check_overrides(["hparams_search=dtp", "model.hparams.betta=interval(0, 1)"])
+    with pytest.raises(UserError, match=r"^model\.hparams\.beta: Several values are for a sweep"):
+        check_overrides(["model.hparams.beta=interval(0, 1)"])
 
 
 @optuna
