@@ -18,7 +18,12 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not find_spec("build") or not find_spec("hatchling"), reason='needs the extra "dev"'),
 ]
-QUICK = ["debug=default", "trainer.threads=1"]
+QUICK = [
+    "trainer.max_epochs=1",
+    "trainer.limit_train_batches=2",
+    "trainer.threads=1",
+    "model.hparams.feedback_training_iterations=1",
+]
 
 
 def call(*command: str, cwd: Path) -> str:
