@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 
@@ -13,12 +14,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from targetprop.app import legacy
+from targetprop.app.commands import command_of
 from targetprop.app.going_on import with_recorded
 from targetprop.app.moved import refuse_moved
 from targetprop.app.overrides import CONF, check_overrides, one_line
 from targetprop.app.quoting import refuse_unreadable
 from targetprop.app.repeated import refuse_repeated
 from targetprop.app.sweep import note_failure
+from targetprop.app.user_conf import offer_user_conf
 from targetprop.app.waiting import set_wait_policy
 from targetprop.utils.errors import UserError
 
@@ -33,11 +36,10 @@ def main() -> None:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where import paths on the command line are looked for, as by `python main.py`
     given = sys.argv[1:]
-    if given[:1] == ["convert_imagenet"]:
-        from targetprop.app.convert_imagenet import main as convert_imagenet  # here, because no training needs it
-
-        convert_imagenet(given[1:])
+    if command := command_of(given):
+        command(given[1:])
         return
+    offer_user_conf()
     try:
         refuse_repeated(given)
         arguments = with_recorded(legacy.translate(given))
@@ -78,7 +80,7 @@ def run(config: DictConfig) -> float | None:
             raise
         log.exception("This job failed.")
         note_failure(" ".join(f"{type(error).__name__}: {error}".split()))
-    return 0.0  # the sweep goes on
+    return -math.inf  # worse than any; the sweep goes on
 
 
 def _is_of_a_sweep() -> bool:

@@ -24,6 +24,7 @@ from targetprop.app.errors import DivergenceError
 from targetprop.app.finite import ADVICE, Outputs, block_not_finite
 from targetprop.app.optimizers import build_forward
 from targetprop.app.places import NUMBERS
+from targetprop.app.provenance import hyper_parameters
 from targetprop.app.schedule import advance, counts_steps, has_ended, refuse_plateau, refuse_short, with_length
 from targetprop.app.single import refuse_single_images
 from targetprop.app.task import Loss, Result, Task
@@ -146,6 +147,7 @@ class TaskModule(L.LightningModule):
         position = position_of(self.trainer)
         under_way = running(self.trainer, position, self._epoch_metrics)
         checkpoint[RECORD] = {**self.record, "position": position._asdict(), "running": under_way}
+        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = hyper_parameters(self.record)  # where others look for them
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Set Lightning's counters to where the run goes on, and believe no path outside the folders of checkpoints."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from targetprop.app.quoting import refuse_unreadable
 from targetprop.utils.errors import UserError, no_such, unknown
 
 CONF = Path(__file__).parent / "conf"
-PLUGINS = {"optuna": "sweeps", "submitit_slurm": "cluster", "submitit_local": "cluster"}
+PLUGINS = {"submitit_slurm": "cluster", "submitit_local": "cluster"}
 """Choices that Hydra has once an extra of this package is installed."""
 
 
@@ -32,19 +34,23 @@ def one_line(error: Exception) -> str:
 
 
 def check_overrides(overrides: list[str]) -> DictConfig:
-    """The configuration that these overrides give.
+    """The configuration that these overrides give; of a search without what is typed to be varied.
 
     Raises:
         UserError: a choice or key that does not exist, with the nearest ones that do, or one that cannot be read.
     """
     refuse_moved(overrides)
+    searches = any(each.startswith("hparams_search=") for each in overrides)
+    varied = [each for each in overrides if searches and _is_sweep(each)]
+    overrides = [each for each in overrides if each not in varied]
     refuse_unreadable(overrides)
     for override in overrides:
         _refuse_no_choice(override)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            if any(each.startswith("hparams_search=") for each in overrides):
-                check_search(hydra.compose("config", overrides, return_hydra_config=True))
+            if searches:
+                keys = [each.partition("=")[0] for each in varied]
+                check_search(hydra.compose("config", overrides, return_hydra_config=True), keys)
             return hydra.compose("config", overrides)
         except MissingConfigException as error:
             raise _unknown_choice(error) from None
@@ -67,16 +73,27 @@ def _refuse_no_choice(override: str) -> None:
         )
 
 
-def check_search(config: DictConfig) -> None:
+def _is_sweep(override: str) -> bool:
+    """Whether it gives several values; what cannot be read does not."""
+    try:
+        return OverridesParser.create().parse_override(override).is_sweep_override()
+    except HydraException:
+        return False
+
+
+def check_search(config: DictConfig, typed: Sequence[str] = ()) -> None:
     """Refuse a search over keys that the configuration does not have.
 
     Args:
         config: with Hydra's own part.
+        typed: keys that are varied beside those of the search.
 
     Raises:
-        UserError: one of the keys that the sweeper varies is none of the configuration's.
+        UserError: one of the keys that the sweeper varies is none of the configuration's, or Optuna is not there.
     """
-    for key in config.hydra.sweeper.get("params") or {}:
+    if find_spec("optuna") is None:
+        raise UserError('it needs Optuna: pip install "targetprop[sweeps]"', key="hparams_search")
+    for key in (*(config.hydra.sweeper.get("params") or {}), *typed):
         if not (CONF / str(key)).is_dir() and OmegaConf.select(config, str(key)) is None:
             raise UserError(
                 f"this search varies {key}, which the model that was chosen does not have. Choose another model, or "
@@ -102,6 +119,8 @@ def _takes_more(place: list[str], node: DictConfig) -> bool:
     """Whether something reads a key that is added there; elsewhere one that is added is refused."""
     if place[:1] == ["model"]:
         return place[1:] == ["hparams"] and list(node) == ["f_optim"]  # of an algorithm of one's own
+    if place == ["network", "hparams"]:
+        return not list(node)  # of a network of one's own
     return place in (["trainer"], ["callbacks"], ["logger"], ["scheduler"])
 
 

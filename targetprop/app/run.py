@@ -34,6 +34,7 @@ from targetprop.app.checkpoint.names import FOLDER, LAST
 from targetprop.app.checkpoint.record import Place, record_of, with_place
 from targetprop.app.checkpoint.running import go_on_logging
 from targetprop.app.command import command
+from targetprop.app.described import Described, describe
 from targetprop.app.evaluation import evaluate, evaluated_checkpoint
 from targetprop.app.folder import claim, make_folders
 from targetprop.app.lock import owned
@@ -52,6 +53,7 @@ from targetprop.app.processes import (
     usable_gpus,
     world_size,
 )
+from targetprop.app.provenance import provenance, tell
 from targetprop.app.report.table import times_line
 from targetprop.app.report.tree import config_tree
 from targetprop.app.rewind import rewinding
@@ -223,7 +225,9 @@ def _run(config: DictConfig, module: TaskModule, datamodule: HeldDataModule, aro
     trainer: L.Trainer = build(config.trainer, callbacks=callbacks, logger=_loggers(config))
     folder, start = Path(config.output_dir), resume.start(plain(config), module)
     places = _places(config, trainer, start)
-    module.record, module.start = record_of(plain(config), places, around.overrides), start
+    made_with, data = provenance(trainer.strategy.root_device, around.overrides), describe(datamodule).plain
+    module.record = record_of(plain(config), places, around.overrides, made_with=made_with, data=data)
+    module.start = start
     console = Console(quiet=rank() > 0)
     console.print(config_tree(config, GROUPS))
     if config.train:
@@ -233,11 +237,13 @@ def _run(config: DictConfig, module: TaskModule, datamodule: HeldDataModule, aro
             keep_config(config)
         log.info("Training into %s, CPU threads: %d", config.output_dir, around.threads)
         _fit(trainer, module, datamodule, folder)
+    else:
+        tell(trainer.loggers, module.record)
     # Read before evaluation, which restores the callbacks of the best checkpoint.
     history = find_callback(trainer, History)
     seconds = [row["seconds"] for row in history.epochs] if history else []
     facts: dict[str, Any] = {"epoch_seconds": seconds, "threads": around.threads, "places": places}
-    facts |= {"nonlinearity": [], "measures": {}, "overrides": around.overrides}
+    facts |= {"nonlinearity": [], "measures": {}, "overrides": around.overrides, "made_with": made_with}
     for measured in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(measured, Measurements):
             facts |= measured.facts
@@ -269,6 +275,7 @@ def _fit(trainer: L.Trainer, module: TaskModule, datamodule: HeldDataModule, fol
     try:
         if start.running and start.run and rank() == 0 and not go_on_logging(trainer, start.running, start.run, folder):
             log.warning("Metrics logged so far are not beside %s: their files begin here.", start.path)
+        tell(trainer.loggers, module.record)
         trainer.fit(module, datamodule=datamodule, ckpt_path=path and str(path), weights_only=True)
     except MisconfigurationException as error:  # of a callback's setting, which shows while it works
         raise UserError(str(error)) from error
@@ -295,7 +302,27 @@ def build_module(config: DictConfig, datamodule: HeldDataModule) -> TaskModule:
         UserError: a value of the configuration that does not fit, named by its full key.
     """
     with prefixed("datamodule"):
-        shape, outputs = datamodule.shape, datamodule.outputs
+        data = describe(datamodule)
+    network = build_network(config, data)
+    _show_images(network, datamodule)
+    return assemble(config, data, network)
+
+
+def build_network(config: DictConfig, data: Described) -> nn.Sequential:
+    """The network for such data, as its author wrote it, with new weights."""
+    make = partial(call, "network.hparams", config.network, data.shape, data.outputs)
+    network: nn.Sequential = made_by(
+        "network._target_", make, config.network._target_, is_a(nn.Sequential), "a network (Sequential)"
+    )
+    return network
+
+
+def assemble(config: DictConfig, data: Described, network: nn.Sequential) -> TaskModule:
+    """The learner of a network for such data, and its forward optimiser.
+
+    Raises:
+        UserError: a value of the configuration that does not fit, named by its full key.
+    """
     task: Task = build(config.task)
     model = plain(config.model)
     with prefixed("model"):
@@ -305,16 +332,12 @@ def build_module(config: DictConfig, datamodule: HeldDataModule) -> TaskModule:
         model.pop(EPOCHS, None)
         path = model.pop("loss", task.loss)
         loss = _loss(path, model.pop("label_smoothing", 0.0))
-    task.check(datamodule, loss)
-    _check_loss(loss, path, outputs, of_classes=datamodule.classes is not None)
-    make_network = partial(call, "network.hparams", config.network, shape, outputs)
-    kind, what = is_a(nn.Sequential), "a network (Sequential)"
-    network: nn.Sequential = made_by("network._target_", make_network, config.network._target_, kind, what)
-    _show_images(network, datamodule)
-    work = multiply_adds(network, shape)  # before there is a learner, which minds who runs its network
+    task.check(data, loss)
+    _check_loss(loss, path, data.outputs, of_classes=data.classes is not None)
+    work = multiply_adds(network, data.shape)  # before there is a learner, which minds who runs its network
     hparams = model.pop("hparams")
     f_optim = forward_optimizer(hparams)
-    model |= {INPUT_SHAPE: shape} if INPUT_SHAPE in taken else {}
+    model |= {INPUT_SHAPE: data.shape} if INPUT_SHAPE in taken else {}
     make = partial(get_method(model.pop("_target_")), network, hparams, seed=config.seed, **model)
     learner: Trainable = made_by("model._target_", make, config.model._target_, _trains, "a learner")
     scheduler = _scheduler(config)
@@ -322,7 +345,7 @@ def build_module(config: DictConfig, datamodule: HeldDataModule) -> TaskModule:
     if config.trainer.get("cuda_graph") is True:
         with placed():
             graphed = GraphedStep(cast(Learner, learner), loss)  # which refuses what is none
-    made = TaskModule(learner, f_optim, task, outputs, loss, scheduler, graphed)
+    made = TaskModule(learner, f_optim, task, data.outputs, loss, scheduler, graphed)
     made.multiply_adds = work
     if config.trainer.get("precision") == "64-true":
         made.double()  # as the trainer will, but only after it has loaded a checkpoint, whose digits would be lost

@@ -24,7 +24,7 @@ from targetprop.app.report.table import Accuracies, Errors, accuracies_table, er
 from targetprop.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from targetprop.app.datamodule import HeldDataModule
+    from targetprop.app.described import Described
 
 Result = Accuracies | Errors
 Row = Mapping[str, float]
@@ -61,7 +61,7 @@ class Task(ABC):
         self.mode = mode
 
     @abstractmethod
-    def check(self, data: HeldDataModule, loss: Loss) -> None:
+    def check(self, data: Described, loss: Loss) -> None:
         """Refuse data, or a loss, that are of another task.
 
         Raises:
@@ -116,7 +116,7 @@ class Classification(Task):
     searched = "accuracy"
     curves = (Curve("loss", "cross-entropy"), Curve("accuracy", "accuracy (%)", scale=100.0))
 
-    def check(self, data: HeldDataModule, loss: Loss) -> None:
+    def check(self, data: Described, loss: Loss) -> None:
         if data.classes is None:
             raise UserError(
                 "classification needs labels, whole numbers, and the targets of this data are numbers to be met; "
@@ -176,7 +176,7 @@ class Regression(Task):
         Curve("r2", "share of variance explained, R$^2$"),
     )
 
-    def check(self, data: HeldDataModule, loss: Loss) -> None:
+    def check(self, data: Described, loss: Loss) -> None:
         if data.classes is not None:
             raise UserError(
                 "regression needs numbers to be met, and the targets of this data are labels; set task=classification.",

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from targetprop.app.callbacks.feedback_epochs import feedback_epochs
 from targetprop.app.datamodule import ImageDataModule
+from targetprop.app.machine import machine
 from targetprop.app.module import TaskModule
 from targetprop.app.objects import build, plain
 from targetprop.app.overrides import check_overrides, one_line
 from targetprop.app.processes import usable_gpus
 from targetprop.app.quiet import quiet_warnings
 from targetprop.app.run import EPOCHS, build_module, check_configuration
-from targetprop.compare.machine import machine
 from targetprop.compare.probe import Probe, RuleFacts
 from targetprop.data.loader import BatchLoader
 from targetprop.execution.memory import keep_freed_memory

@@ -83,6 +83,14 @@ TARGETS: dict[str, Keys] = {
         "folder": Key(WORD, "of the pictures"),
         "plot_every": Key(EVERY, "steps from one picture to the next"),
     },
+    f"{OURS}.prune.Prune": {
+        "monitor": METRIC,
+        "mode": MODE,
+        "folder": Key(WORD, "directory of the sweep"),
+        "trial": Key(whole(0), "its number"),
+        "study_name": Key(WORD, "of the study"),
+        "storage": Key(WORD | NULL, "where the study is, if not in the folder"),
+    },
     f"{OURS}.trial.AccuracyFloor": {
         "least": Key(number(least=0, most=1), "training accuracy of an epoch below which training ends")
     },
