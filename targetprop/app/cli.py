@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -13,14 +15,18 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from targetprop.app import legacy
+from targetprop.app.environment import load_environment
 from targetprop.app.going_on import with_recorded
+from targetprop.app.habits import translated
 from targetprop.app.moved import refuse_moved
-from targetprop.app.overrides import CONF, check_overrides, one_line
+from targetprop.app.overrides import CONF, check_overrides, check_sweep, completed, one_line
 from targetprop.app.quoting import refuse_unreadable
 from targetprop.app.repeated import refuse_repeated
+from targetprop.app.schema.early import check_early
 from targetprop.app.sweep import note_failure
 from targetprop.app.waiting import set_wait_policy
 from targetprop.utils.errors import UserError
+from targetprop.version import __version__
 
 log = logging.getLogger(__name__)
 SILENT = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none")
@@ -29,28 +35,58 @@ SILENT = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none
 
 def main() -> None:
     """Entry point of `main.py` and of the console script `targetprop`."""
+    try:
+        _main()
+    except KeyboardInterrupt:  # what trains hears it itself
+        print("\nInterrupted: nothing was under way that could go on.", file=sys.stderr, flush=True)
+        sys.exit(128 + signal.SIGINT)
+
+
+def _main() -> None:
+    given = sys.argv[1:]
+    if given == ["--version"]:
+        print(f"targetprop {__version__}")
+        return
+    try:
+        load_environment(Path.cwd(), os.environ)
+    except UserError as error:
+        sys.exit(f"Error: {error}")
     set_wait_policy(os.environ)  # nothing has imported torch yet
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where import paths on the command line are looked for, as by `python main.py`
-    given = sys.argv[1:]
     if given[:1] == ["convert_imagenet"]:
         from targetprop.app.convert_imagenet import main as convert_imagenet  # here, because no training needs it
 
         convert_imagenet(given[1:])
         return
     try:
-        refuse_repeated(given)
-        arguments = with_recorded(legacy.translate(given))
-        if any(each.startswith("-") for each in arguments):  # sweeps and Hydra's own options are Hydra's to check
-            refuse_moved(arguments)
-            refuse_unreadable(arguments)
-        else:
-            check_overrides(arguments)
+        arguments = _arguments(given)
         is_first = os.environ.get("RANK", "0") == "0"
         sys.argv[1:] = [*arguments, *(legacy.claim_folder(given) if is_first else SILENT)]
     except UserError as error:
         sys.exit(f"Error: {error}")
     run()
+
+
+def _arguments(given: list[str]) -> list[str]:
+    """The command line as Hydra is to read it.
+
+    Raises:
+        UserError: something in it that can be seen at once to be none of the configuration's.
+    """
+    refuse_repeated(given)
+    arguments = translated(with_recorded(legacy.translate(given)))
+    dashed = [each for each in arguments if each.startswith("-")]
+    if not dashed:
+        arguments = completed(arguments)
+        check_early(check_overrides(arguments))
+        return arguments
+    refuse_moved(arguments)  # the rest of what is asked with Hydra's own options is Hydra's to check
+    refuse_unreadable(arguments)
+    if dashed in (["-m"], ["--multirun"]):
+        arguments = completed(arguments)
+        check_sweep(arguments)
+    return arguments
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")

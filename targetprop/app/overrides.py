@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from targetprop.app import habits, naming
 from targetprop.app.moved import refuse_moved
 from targetprop.app.quoting import refuse_unreadable
+from targetprop.app.schema.early import check_early
 from targetprop.utils.errors import UserError, no_such, unknown
 
+naming.register()
 CONF = Path(__file__).parent / "conf"
 PLUGINS = {"optuna": "sweeps", "submitit_slurm": "cluster", "submitit_local": "cluster"}
 """Choices that Hydra has once an extra of this package is installed."""
@@ -54,6 +58,32 @@ def check_overrides(overrides: list[str]) -> DictConfig:
             raise UserError(one_line(error)) from None
 
 
+def check_sweep(arguments: list[str]) -> None:
+    """Look at the first run of a sweep.
+
+    Raises:
+        UserError: as `check_overrides`.
+    """
+    overrides = [habits.first_of_sweep(each) for each in arguments if not each.startswith("-")]
+    check_early(check_overrides([each for each in overrides if each is not None]))
+
+
+def completed(arguments: list[str]) -> list[str]:
+    """These arguments, and what follows from an optimiser of another type of which no numbers are given."""
+    overrides = [each for each in map(habits.first_of_sweep, (a for a in arguments if not a.startswith("-"))) if each]
+    typed = {each.lstrip("+~").partition("=")[0]: each.partition("=")[2] for each in overrides}
+    added: list[str] = []
+    for section in habits.OPTIMIZERS:
+        kind = typed.get(key := f"{section}.type")
+        if kind is None or {section, "model.hparams", "model"} & {k for k, v in typed.items() if v.startswith("{")}:
+            continue
+        with contextlib.suppress(UserError):  # which is said when all of them are looked at
+            others = [each for each in overrides if each.lstrip("+~").partition("=")[0] != key]
+            before = OmegaConf.select(check_overrides(others), section) or {}
+            added += habits.of_another_type(section, kind, typed, before)
+    return [*arguments, *added]
+
+
 def _refuse_no_choice(override: str) -> None:
     """Refuse a value that is no name in place of a choice of a group."""
     parsed = OverridesParser.create().parse_override(override)
@@ -87,6 +117,8 @@ def check_search(config: DictConfig) -> None:
 
 def _unknown_choice(error: MissingConfigException) -> UserError:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
+    if said := habits.hint(f"{group}={choice}", f"{group}={choice}"):
+        return UserError(f"there is no such choice. {said}", key=f"{group}={choice}")
     if choice in PLUGINS:
         return UserError(f'{group}={choice} is a plugin of Hydra: pip install "targetprop[{PLUGINS[choice]}]"')
     return unknown(group, choice, error.options or []) if group else UserError(str(error))
@@ -110,9 +142,15 @@ def _unknown_key(error: ConfigCompositionException, overrides: list[str]) -> Use
     message = str(error)
     within = re.search(r"full_key: (\S+)", str(error.__cause__))  # of a section that was given as a whole
     found = within or re.search(r"Could not (?:override|find|append).*?'([\w./@-]+)'", message)
+    found = found or re.search(r"Multiple values for ([\w/]+)", message)
     message = " ".join(message.split())
     if not found:
         return UserError(message)
+    if "An item is already at" in message or "Multiple values for" in message:
+        return UserError("it is there already: leave out the + before it.", key=found[1])
+    typed = next((each for each in overrides if each.lstrip("+~").startswith(found[1])), found[1])
+    if said := habits.hint(typed, found[1]):
+        return UserError(f"there is no such setting. {said}", key=found[1])
     *parents, last = found[1].split(".")
     try:
         node: Any = hydra.compose("config", [each for each in overrides if _is_choice(each)])

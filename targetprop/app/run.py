@@ -19,6 +19,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
+from rich import get_console
 from rich.console import Console
 from torch import nn
 
@@ -52,6 +53,7 @@ from targetprop.app.processes import (
     usable_gpus,
     world_size,
 )
+from targetprop.app.report.summary import show, summary
 from targetprop.app.report.table import times_line
 from targetprop.app.report.tree import config_tree
 from targetprop.app.rewind import rewinding
@@ -225,8 +227,8 @@ def _run(config: DictConfig, module: TaskModule, datamodule: HeldDataModule, aro
     folder, start = Path(config.output_dir), resume.start(plain(config), module)
     places = _places(config, trainer, start)
     module.record, module.start = record_of(plain(config), places, around.overrides), start
-    console = Console(quiet=rank() > 0)
-    console.print(config_tree(config, GROUPS))
+    console = get_console() if rank() == 0 else Console(quiet=True)
+    _show(console, config)
     if config.train:
         if rank() == 0:
             claim(folder, start, overwrite=config.overwrite)
@@ -248,9 +250,17 @@ def _run(config: DictConfig, module: TaskModule, datamodule: HeldDataModule, aro
     if results:
         console.print(module.task.table(results, datamodule.classes or (), datamodule.note))
     if seconds:
-        console.print(times_line(seconds))
+        console.print(times_line(seconds), soft_wrap=True)
     _keep_results(folder, results, facts, trained=config.train)
     return {f"{part}/{name}": number for part, result in results.items() for name, number in result.numbers.items()}
+
+
+def _show(console: Console, config: DictConfig) -> None:
+    """Say what the run is, in a few lines or all of it."""
+    if config.print_config:
+        console.print(config_tree(config, GROUPS))
+    else:
+        show(console, summary(plain(config)))
 
 
 def _loggers(config: DictConfig) -> list[Logger]:

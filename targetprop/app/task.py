@@ -32,6 +32,9 @@ Row = Mapping[str, float]
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets) -> mean over the batch."""
 
+PARTS = {"val": "validation", "train": "training"}
+"""Words for the parts of the data that metrics are named by."""
+
 ALONE: dict[str, Any] = {"sync_on_compute": False, "compute_with_cache": False}
 """Metrics are read by one process at a time: of layer-parallel ones, all of a group see the same batches."""
 
@@ -100,6 +103,24 @@ class Task(ABC):
     @abstractmethod
     def line(self, row: Row) -> str:
         """What is told of an epoch."""
+
+    def best(self, rows: Sequence[Row]) -> str:
+        """The best of the metric by which checkpoints are compared, as text; without validation, the last of training.
+
+        Args:
+            rows: of the epochs.
+        """
+        part, _, name = self.monitor.partition("/")
+        values = [row[self.monitor] for row in rows if self.monitor in row]
+        if values:
+            value = max(values) if self.mode == "max" else min(values)
+            return f"best {PARTS.get(part, part)} {self._as_text(name, value)}"
+        known = [name for name in reversed(self.trained) if rows and f"train/{name}" in rows[-1]]
+        return f"training {self._as_text(known[0], rows[-1][f'train/{known[0]}'])}" if known else ""
+
+    def _as_text(self, name: str, value: float) -> str:
+        percent = any(curve.name == name and curve.scale == 100 for curve in self.curves)
+        return f"{name} {100 * value:.2f} %" if percent else f"{name} {value:.4g}"
 
     @abstractmethod
     def shown(self, row: Row) -> dict[str, str]:

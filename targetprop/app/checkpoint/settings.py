@@ -12,7 +12,10 @@ PLACES = (
     "output_dir", "data_dir", "datamodule.data_dir", "datamodule.load.cache_dir", "ckpt_path", "hydra",
     "trainer.default_root_dir",
 )  # fmt: skip
-PARTS = ("train", "test", "views", "on_divergence", "logger", "task.monitor", "task.mode")
+PARTS = (
+    "train", "test", "views", "on_divergence", "logger", "task.monitor", "task.mode", "task_name", "tags",
+    "optimized_metric", "print_config",
+)  # fmt: skip
 DEVICES = (
     "trainer._target_", "trainer.gpus", "trainer.cuda_graph", "trainer.threads", "trainer.processes",
     "trainer.worker_timeout", "datamodule.num_workers",

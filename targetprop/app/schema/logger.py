@@ -25,3 +25,12 @@ TARGETS: dict[str, Keys] = {
         "sub_dir": Key(TEXT | NULL, "of a folder within its own"),
     },
 }
+PACKAGES = {
+    "lightning.pytorch.loggers.WandbLogger": "wandb",
+    "lightning.pytorch.loggers.MLFlowLogger": "mlflow",
+    "lightning.pytorch.loggers.CometLogger": "comet_ml",
+    "lightning.pytorch.loggers.NeptuneLogger": "neptune",
+    "aim.pytorch_lightning.AimLogger": "aim",
+    "targetprop.app.loggers.trackio.TrackioLogger": "trackio",
+}
+"""What loggers of others need, which is not installed with this package."""

@@ -1,0 +1,90 @@
+"""What a run is, in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from targetprop.app.terminal import shows_lines_only
+from targetprop.utils.text import printable
+
+Config = Mapping[str, Any]
+"""A plain configuration, resolved."""
+
+LEFT_OUT = ("_", "num_workers", "seed", "data_dir", "mean", "std", "load", "dataset", "arguments", "last_epoch",
+            "default_root_dir", "enable_", "check_val", "num_sanity", "log_every", "fast_dev_run")  # fmt: skip
+"""Beginnings of names that say nothing of what a run is."""
+
+
+def summary(config: Config) -> list[tuple[str, str]]:
+    """A line for each part of a run: its name, and what is to be said of it."""
+    model, hparams = config["model"], dict(config["model"].get("hparams") or {})
+    optimizers = {name: hparams.pop(name) for name in ("f_optim", "b_optim") if name in hparams}
+    lines = [
+        ("run", f"{config['task_name']}, seed {config['seed']}" + _list(", tags", config["tags"])),
+        ("model", _said(model.get("algorithm") or model.get("rule") or model["_target_"], hparams)),
+        *((name, _said(each.get("type", ""), each, ("type",))) for name, each in optimizers.items()),
+        ("network", _said(config["network"]["_target_"], config["network"].get("hparams") or {})),
+        ("datamodule", _said(_data(config["datamodule"]), config["datamodule"])),
+        ("scheduler", _of_object(config.get("scheduler"))),
+        ("trainer", _said("", {name: each for name, each in config["trainer"].items() if not _changes_nothing(each)})),
+        ("callbacks", _names(config.get("callbacks"))),
+        ("logger", _names(config.get("logger"))),
+        ("output_dir", str(config["output_dir"])),
+    ]
+    return [(name, printable(text)) for name, text in lines]
+
+
+def show(console: Console, lines: Sequence[tuple[str, str]]) -> None:
+    """Write the lines: in a terminal cut to its width, each one line of it; elsewhere whole."""
+    column = max(len(name) for name, _ in lines) + 2
+    whole = shows_lines_only(console)
+    for name, said in lines:
+        line = Text.assemble((name.ljust(column), "bold"), said)
+        console.print(line, soft_wrap=whole, no_wrap=True, overflow="ignore" if whole else "ellipsis")
+
+
+def _changes_nothing(value: Any) -> bool:
+    """Whether a trainer's setting is switched off, or is all batches."""
+    return value is None or value is False or (isinstance(value, float) and value == 1)
+
+
+def _said(target: str, numbers: Config, without: Sequence[str] = ()) -> str:
+    shown = {name: each for name, each in numbers.items() if name not in without and not name.startswith(LEFT_OUT)}
+    said = ", ".join(f"{name} {_value(each)}" for name, each in shown.items() if each is not None)
+    return ": ".join(each for each in (_last(target), said) if each)
+
+
+def _of_object(section: Config | None) -> str:
+    return _said(section["_target_"], section) if section else "none"
+
+
+def _data(section: Config) -> str:
+    """What the data are: the import path of the function that reads them, or its module, which has the name."""
+    load = section.get("load") or {}
+    path = str(section.get("dataset") or load.get("_target_") or section["_target_"])
+    return path.removesuffix(".load")
+
+
+def _names(section: Config | None) -> str:
+    return ", ".join(name for name, each in (section or {}).items() if each) or "none"
+
+
+def _list(label: str, values: Iterable[str]) -> str:
+    joined = ", ".join(values)
+    return f"{label} {joined}" if joined else ""
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} {_value(each)}" for key, each in value.items() if key != "_target_") + "}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
+
+
+def _last(path: str) -> str:
+    return path.rpartition(".")[2]
