@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -16,7 +17,9 @@ from pathlib import Path
 import pyte
 
 LINES = 50
-Watch = Callable[["Seen", "subprocess.Popen[bytes]"], None]
+Keys = Callable[[bytes], object]
+Watch = Callable[["Seen", Keys], None]
+CONTROL_C = b"\x03"
 
 
 class Seen:
@@ -50,7 +53,7 @@ def run_in_terminal(
 
     Args:
         columns: of the terminal.
-        watch: is called after everything that the command wrote, and may signal it.
+        watch: is called after everything that the command wrote, and may press keys.
         seconds: after which it is given up.
 
     Returns:
@@ -60,7 +63,10 @@ def run_in_terminal(
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
     environment |= {"TERM": "xterm-256color"}
-    process = subprocess.Popen(command, cwd=cwd, stdin=inner, stdout=inner, stderr=inner, env=environment)
+    process = subprocess.Popen(
+        command, cwd=cwd, stdin=inner, stdout=inner, stderr=inner, env=environment,
+        start_new_session=True, preexec_fn=_at_the_terminal,
+    )  # fmt: skip
     os.close(inner)
     seen, until = Seen(columns), time.monotonic() + seconds
     try:
@@ -74,10 +80,16 @@ def run_in_terminal(
                     break
                 seen.feed(data)
             if watch is not None:
-                watch(seen, process)
+                watch(seen, lambda pressed: os.write(outer, pressed))
         return process.wait(timeout=max(1.0, until - time.monotonic())), seen
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
         os.close(outer)
+
+
+def _at_the_terminal() -> None:
+    """Be the process that the terminal's keys are for, also where these tests run behind something else."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -60,7 +60,7 @@ def _main() -> None:
         convert_imagenet(given[1:])
         return
     try:
-        arguments = _arguments(given)
+        arguments = arguments_of(given)
         is_first = os.environ.get("RANK", "0") == "0"
         sys.argv[1:] = [*arguments, *(legacy.claim_folder(given) if is_first else SILENT)]
     except UserError as error:
@@ -68,7 +68,7 @@ def _main() -> None:
     run()
 
 
-def _arguments(given: list[str]) -> list[str]:
+def arguments_of(given: list[str]) -> list[str]:
     """The command line as Hydra is to read it.
 
     Raises:
@@ -91,16 +91,16 @@ def _arguments(given: list[str]) -> list[str]:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def run(config: DictConfig) -> float | None:
-    """One training run; returns what a search maximises: of validation, without validation of the test."""
+    """One training run; returns what a search looks at: `optimized_metric`, or that of the task."""
     # Here, so that --help and mistakes answer at once.
     from targetprop.app.errors import DivergenceError
     from targetprop.app.quiet import quiet_warnings
     from targetprop.app.run import train
-    from targetprop.app.task import searched
+    from targetprop.app.task import searched, worst
 
     quiet_warnings()
     try:
-        return searched(train(config))
+        return searched(train(config), config.optimized_metric)
     except (UserError, OmegaConfBaseException) as error:
         said = one_line(error)
         log.error("Error: %s", said)  # into run.log, where the run has one
@@ -114,7 +114,7 @@ def run(config: DictConfig) -> float | None:
             raise
         log.exception("This job failed.")
         note_failure(" ".join(f"{type(error).__name__}: {error}".split()))
-    return 0.0  # the sweep goes on
+    return worst(config.get("optimized_metric"))  # the sweep goes on
 
 
 def _is_of_a_sweep() -> bool:

@@ -27,8 +27,9 @@ def load_environment(folder: Path, environment: MutableMapping[str, str]) -> Non
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}.") from None
     for each in bindings:
-        if each.error:
-            raise UserError(f"{path}, line {each.original.line}: expected NAME=VALUE, got {each.original.string!r}.")
+        if each.error or (each.key is not None and each.value is None):
+            given = each.original.string.strip()
+            raise UserError(f"{path}, line {each.original.line}: expected NAME=VALUE, got {given!r}.")
     for each in bindings:
         if each.key is not None and each.value is not None:
             environment.setdefault(each.key, each.value)

@@ -10,7 +10,11 @@ from collections.abc import Collection, Mapping, Sequence
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from targetprop.app.schema import scheduler
 from targetprop.app.schema.trainer import LIGHTNING
+
+SCHEDULERS = {"interval", *(name for keys in scheduler.TARGETS.values() for name in keys)}
+"""All settings of schedules that are known; which of them one has is seen when it is made."""
 
 EMPTY = ("logger", "callbacks", "scheduler")
 """Groups with a choice `none`."""
@@ -120,6 +124,7 @@ def _translated(argument: str) -> str:
     section, _, name = key.rpartition(".")
     adds = section in OPTIMIZERS and name in OPTIONS
     adds |= section.removeprefix("+") == "trainer" and name in LIGHTNING
+    adds |= section == "scheduler" and name in SCHEDULERS
     return f"++{argument.removeprefix('+')}" if adds else argument
 
 

@@ -57,6 +57,7 @@ from targetprop.app.report.summary import show, summary
 from targetprop.app.report.table import times_line
 from targetprop.app.report.tree import config_tree
 from targetprop.app.rewind import rewinding
+from targetprop.app.schedule import INTERVAL, Schedule, scheduler_of
 from targetprop.app.schema.check import check
 from targetprop.app.schema.rehearsal import rehearse
 from targetprop.app.signals import Signals, StoppedError, requeue
@@ -398,12 +399,10 @@ def _show_images(network: nn.Module, datamodule: HeldDataModule) -> None:
             layer.fit(datamodule.sample(SAMPLE))
 
 
-def _scheduler(config: DictConfig) -> Any:
-    """What makes a scheduler from the forward optimiser; None if there is none."""
+def _scheduler(config: DictConfig) -> Schedule | None:
+    """The schedule of the forward optimiser; None if there is none."""
     chosen = config.get("scheduler")
-    if not chosen:
-        return None
-    return build(chosen)
+    return Schedule(build(scheduler_of(chosen)), chosen.get(INTERVAL)) if chosen else None
 
 
 def evaluate(

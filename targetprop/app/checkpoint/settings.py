@@ -36,8 +36,9 @@ GROUPED = ("model.hparams.f_optim.lr", "model.hparams.f_optim.eps")
 """What makes a group of the forward optimiser for each block where it is a list."""
 START = ("model.hparams.init_symmetric_weights", "model.hparams.error_std")
 """What only the first step of a run looks at."""
-KINDS = ("model.hparams.style", "model.hparams.f_optim.type", "model.hparams.b_optim.type",
-         "model.hparams.hidden_units", "model.hparams.recurrent", "model.hparams.feedback_bias")  # fmt: skip
+OPTIMIZERS = ("model.hparams.f_optim", "model.hparams.b_optim")
+KINDS = ("model.hparams.style", "model.hparams.hidden_units", "model.hparams.recurrent", "model.hparams.feedback_bias",
+         *(f"{each}.{name}" for each in OPTIMIZERS for name in ("type", "amsgrad", "centered")))  # fmt: skip
 """Numbers' neighbours that are none: with another one the states of a checkpoint would be those of something else."""
 NUMBERS = ("model.hparams", "model.label_smoothing", "scheduler", "trainer.gradient_clip_val",
            "trainer.gradient_clip_algorithm", "trainer.matmul_precision")  # fmt: skip
@@ -46,8 +47,12 @@ WHOLE_EPOCHS = ("datamodule.batch_size", "datamodule.augmentation", "datamodule.
                 "trainer.limit_train_batches", "trainer.accumulate_grad_batches")  # fmt: skip
 """What takes effect, too, but not within an epoch, whose images would come twice or never."""
 
-UNSAID: dict[str, Any] = {"trainer.accumulate_grad_batches": 1, "trainer.data_parallel": 1,
-                          "task._target_": "targetprop.app.task.Classification"}  # fmt: skip
+UNSAID: dict[str, Any] = {
+    "trainer.accumulate_grad_batches": 1, "trainer.data_parallel": 1,
+    "task._target_": "targetprop.app.task.Classification",
+    **{f"{each}.{name}": False for each in OPTIMIZERS for name in ("amsgrad", "centered", "nesterov")},
+    **{f"{each}.dampening": 0.0 for each in OPTIMIZERS},
+}  # fmt: skip
 """What settings are that are not there, unless they are null."""
 
 

@@ -14,8 +14,10 @@ from targetprop.utils.text import printable
 Config = Mapping[str, Any]
 """A plain configuration, resolved."""
 
+MOST = 15
+"""Lines in a terminal."""
 LEFT_OUT = ("_", "num_workers", "seed", "data_dir", "mean", "std", "load", "dataset", "arguments", "last_epoch",
-            "default_root_dir", "enable_", "check_val", "num_sanity", "log_every", "fast_dev_run")  # fmt: skip
+            "enable_", "default_root", "matmul", "check_val", "num_sanity", "log_every", "fast_dev_run")  # fmt: skip
 """Beginnings of names that say nothing of what a run is."""
 
 
@@ -39,12 +41,23 @@ def summary(config: Config) -> list[tuple[str, str]]:
 
 
 def show(console: Console, lines: Sequence[tuple[str, str]]) -> None:
-    """Write the lines: in a terminal cut to its width, each one line of it; elsewhere whole."""
+    """Write the lines: elsewhere than in a terminal whole; in one broken to its width, and never more than `MOST`."""
     column = max(len(name) for name, _ in lines) + 2
-    whole = shows_lines_only(console)
+    if shows_lines_only(console):
+        for name, said in lines:
+            console.file.write(f"{name.ljust(column)}{said}\n")
+        return
+    spare = MOST - len(lines)
     for name, said in lines:
-        line = Text.assemble((name.ljust(column), "bold"), said)
-        console.print(line, soft_wrap=whole, no_wrap=True, overflow="ignore" if whole else "ellipsis")
+        broken = Text(said).wrap(console, max(1, console.width - column - 1))
+        shown = broken[: 1 + spare] if broken else [Text()]
+        spare -= len(shown) - 1
+        if len(shown) < len(broken):
+            shown[-1].append(" ...")
+        for number, part in enumerate(shown):
+            line = Text.assemble(("" if number else name).ljust(column), part)
+            line.stylize("bold", 0, column)
+            console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
 
 
 def _changes_nothing(value: Any) -> bool:
@@ -54,7 +67,9 @@ def _changes_nothing(value: Any) -> bool:
 
 def _said(target: str, numbers: Config, without: Sequence[str] = ()) -> str:
     shown = {name: each for name, each in numbers.items() if name not in without and not name.startswith(LEFT_OUT)}
-    said = ", ".join(f"{name} {_value(each)}" for name, each in shown.items() if each is not None)
+    said = ", ".join(
+        f"{name} {_value(each)}" for name, each in shown.items() if not (each is None or each is False or each == [])
+    )
     return ": ".join(each for each in (_last(target), said) if each)
 
 

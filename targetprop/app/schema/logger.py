@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from targetprop.app.schema.keys import Key, Keys
-from targetprop.app.schema.kinds import NULL, TEXT, TRUTH, WORD, whole
+from targetprop.app.schema.kinds import NULL, TEXT, TRUTH, WORD, list_of, whole
 
 FILES: Keys = {
     "save_dir": Key(WORD, "folder in which the logger has its own"),
@@ -23,6 +23,11 @@ TARGETS: dict[str, Keys] = {
         "log_graph": Key(TRUTH, "whether the network is drawn"),
         "default_hp_metric": Key(TRUTH, "whether there is a metric for hyper-parameters"),
         "sub_dir": Key(TEXT | NULL, "of a folder within its own"),
+    },
+    "targetprop.app.loggers.trackio.TrackioLogger": {
+        "project": Key(WORD, "which groups runs"),
+        "name": Key(WORD | NULL, "of the run"),
+        "tags": Key(list_of(WORD, "words"), "kept beside its hyper-parameters"),
     },
 }
 PACKAGES = {
