@@ -209,11 +209,11 @@ class TaskModule(L.LightningModule):
         """The schedule of the settings of now, where it would be had they been the run's from its start."""
         scheduler = self._schedule(optimizer)
         if isinstance(scheduler, Plateau):
-            state: Any = so_far  # has taken over all that the checkpoint holds, whatever its type
-            if getattr(state, "monitor", None) != scheduler.monitor:
+            if {"scheduler._target_", "scheduler.monitor"} & {*changed}:
                 message = "the run so far has not been waiting for this metric; start one without ckpt_path"
                 raise UserError(f"{message}, got {scheduler.monitor!r}", key="scheduler.monitor")
-            scheduler.replay(state.seen, state.latest)
+            assert isinstance(so_far, Plateau)
+            scheduler.replay(so_far.seen, so_far.latest)
             return scheduler
         position = self.start.position
         epochs, steps = position.epoch + self._epoch_was_over, position.step

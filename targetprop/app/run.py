@@ -235,6 +235,7 @@ def _run(config: DictConfig, module: TaskModule, datamodule: HeldDataModule, aro
             claim(folder, start, overwrite=config.overwrite)
             make_folders(config.callbacks or {})
             _keep_config(config)
+            _begin_logging(config, trainer)
         log.info("Training into %s, CPU threads: %d", config.output_dir, around.threads)
         _fit(trainer, module, datamodule, folder)
     # Read before evaluation, which restores the callbacks of the best checkpoint.
@@ -268,6 +269,23 @@ def _loggers(config: DictConfig) -> list[Logger]:
     """The loggers; of an evaluation without those whose files belong to the training."""
     made = build_members(config, "logger")
     return [each for each in made if config.train or not isinstance(each, Journal)]
+
+
+def _begin_logging(config: DictConfig, trainer: L.Trainer) -> None:
+    """Have the loggers of others, which may want an account or a server, begin before there is anything to lose.
+
+    Raises:
+        UserError: one cannot.
+    """
+    names = [str(name) for name, each in (config.get("logger") or {}).items() if each is not None]
+    for name, each in zip(names, trainer.loggers, strict=True):
+        if isinstance(each, Journal):
+            continue
+        try:
+            _ = each.experiment  # type: ignore[attr-defined]
+        except Exception as error:  # whatever its package raises
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise UserError(f"it cannot begin: {reason}", key=f"logger.{name}") from error
 
 
 def _fit(trainer: L.Trainer, module: TaskModule, datamodule: HeldDataModule, folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -195,7 +195,7 @@ TAKEN_BY: Mapping[str, Sequence[str]] = {
 """Types that have an option of which the others know nothing."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OptimizerSpec:
     """An optimiser as a value, with the options of torch's but for those that would have it do something else: to
     maximise, to be differentiated, or to be part of a graph.
@@ -233,6 +233,13 @@ class OptimizerSpec:
     centered: bool = False
     foreach: bool | None = None
     fused: bool | None = None
+
+    def __repr__(self) -> str:
+        """Type, rate, and whatever else is not as it is by itself."""
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        usual = {each.name: each.default for each in fields(self) if each.name not in ("type", "lr")}
+        kept = [f"{name}={value!r}" for name, value in given.items() if name not in usual or value != usual[name]]
+        return f"OptimizerSpec({', '.join(kept)})"
 
     def __post_init__(self) -> None:
         if not isinstance(self.type, str) or self.type not in OPTIMIZERS:

@@ -51,15 +51,14 @@ def rates(saved: dict[str, Any]) -> list[float]:
 def test_a_warm_up_rises_in_a_line_and_falls_as_half_a_cosine() -> None:
     made = optimizer(1.0, 2.0)
     schedule = WarmupCosine(made, warmup_epochs=0.5, epochs=3, steps_per_epoch=4, start_factor=0.5, eta_min=0.1)
-    seen = []
+    seen, other = [], []
     for _ in range(14):
         seen.append(made.param_groups[0]["lr"])
-        assert made.param_groups[1]["lr"] == pytest.approx(
-            2 * (seen[-1] - 0.1) + 0.1 if len(seen) > 2 else 2 * seen[-1], abs=0.11
-        )  # noqa: E501
+        other.append(made.param_groups[1]["lr"])
         made.step()
         schedule.step()
     assert seen[:3] == [0.5, 0.75, 1.0]
+    assert other[:3] == [1.0, 1.5, 2.0], "every group from its own rate"
     assert seen[7] == pytest.approx(0.1 + 0.9 / 2), "halfway down"
     assert seen[12] == seen[13] == pytest.approx(0.1), "and stays"
     assert seen[2:13] == sorted(seen[2:13], reverse=True)
@@ -132,8 +131,7 @@ SCHEDULES = {
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_run_goes_on_exactly(compose: Compose, name: str) -> None:
-    settings = (*QUICK, *SCHEDULES[name], f"trainer.max_epochs={EPOCHS}", "+callbacks.last.every_n_steps=2")
-    settings = (*settings[:-1], "callbacks.last.every_n_steps=4")
+    settings = (*QUICK, *SCHEDULES[name], f"trainer.max_epochs={EPOCHS}")
     steps = "+callbacks.steps={_target_:lightning.pytorch.callbacks.ModelCheckpoint,every_n_train_steps:1,"
     whole = compose(*settings, steps + "save_top_k:-1,filename:'{step}',dirpath:${output_dir}/steps}", output="whole")
     train(whole)
@@ -191,7 +189,7 @@ def test_what_needs_another_state_is_refused(compose: Compose, option: str) -> N
     first = compose(*settings, output="first")
     train(first)
     key = f"model.hparams.f_optim.{option}"
-    with pytest.raises(UserError, match=rf"^{key.partition('=')[0]}: the run was made with null, now it is true"):
+    with pytest.raises(UserError, match=rf"^{key.partition('=')[0]}: the run was made with false, now it is true"):
         train(compose(*settings, f"+{key}", "trainer.max_epochs=2", f"ckpt_path='{first.output_dir}'", output="next"))
 
 
@@ -199,11 +197,11 @@ def test_what_needs_another_state_is_refused(compose: Compose, option: str) -> N
     ("settings", "message"),
     [
         ([STEP], r"^scheduler\.T_max: expected a number of steps, or null .*scheduler\.interval=step, got epochs"),
-        (["scheduler=one_cycle", "+scheduler.interval=epoch"], r"^scheduler\.interval: expected step, since OneCycleLR"),
+        (["scheduler=one_cycle", "+scheduler.interval=epoch"], r"^scheduler\.interval: expected step, since OneCycle"),
         (["scheduler=plateau", STEP], r"^scheduler\.interval: expected epoch, since it looks at validations"),
         (["+scheduler.interval=batch"], r"^scheduler\.interval: unknown value 'batch'"),
         (["scheduler=plateau", "scheduler.monitor=val/acc"], r"^scheduler\.monitor: unknown value.*'val/accuracy'"),
-        (["scheduler=plateau", "datamodule.val_fraction=0"], r"^scheduler\.monitor: there is no validation.*train/loss"),
+        (["scheduler=plateau", "datamodule.val_fraction=0"], r"^scheduler\.monitor: there is no valid.*train/loss"),
         (["scheduler=plateau", "scheduler.factor=1.5"], r"^scheduler\.factor: expected a number in \(0, 1\)"),
         (["scheduler=warmup_cosine", "scheduler.warmup_epochs=9"], "^scheduler: .*expected less than epochs"),
         (["~scheduler.T_max", "~scheduler.eta_min", "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau"],

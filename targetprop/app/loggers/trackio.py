@@ -14,7 +14,7 @@ from targetprop.app.flat import flat
 
 
 class TrackioLogger(Logger):
-    """A run in a project of Trackio's, begun with the first that is logged.
+    """A run in a project of Trackio's, begun with the first that is logged; Trackio ends it with the process.
 
     Args:
         project: of Trackio's, which groups runs.
@@ -61,9 +61,3 @@ class TrackioLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Add what was measured at a step."""
         self.experiment.log({key: float(value) for key, value in metrics.items()}, step=step)
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        """End the run."""
-        if self._run is not None:
-            self._run.finish()

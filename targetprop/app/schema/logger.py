@@ -33,6 +33,7 @@ TARGETS: dict[str, Keys] = {
 PACKAGES = {
     "lightning.pytorch.loggers.WandbLogger": "wandb",
     "lightning.pytorch.loggers.MLFlowLogger": "mlflow",
+    "targetprop.app.loggers.mlflow.MLFlowLogger": "mlflow",
     "lightning.pytorch.loggers.CometLogger": "comet_ml",
     "lightning.pytorch.loggers.NeptuneLogger": "neptune",
     "aim.pytorch_lightning.AimLogger": "aim",
