@@ -94,6 +94,7 @@ WORKS: list[tuple[str, dict[str, Any]]] = [
     ("-m seed=1,2,3", {"seed": 1}),
     ("-m model=dtp,backprop logger=null", {"logger": NOTHING}),
     (f"-m {F}.type=adam seed=1,2", {f"{F}.lr": 1e-3}),
+    (f"-m {F}.type=adam,sgd", {f"{F}.lr": 0.04}),
 ]
 
 

@@ -62,26 +62,42 @@ def check_sweep(arguments: list[str]) -> None:
     """Look at the first run of a sweep.
 
     Raises:
-        UserError: as `check_overrides`.
+        UserError: as `check_overrides` and `check_early`.
     """
-    overrides = [habits.first_of_sweep(each) for each in arguments if not each.startswith("-")]
-    check_early(check_overrides([each for each in overrides if each is not None]))
+    check_early(check_overrides(_first_run(arguments)))
 
 
 def completed(arguments: list[str]) -> list[str]:
-    """These arguments, and what follows from an optimiser of another type of which no numbers are given."""
-    overrides = [each for each in map(habits.first_of_sweep, (a for a in arguments if not a.startswith("-"))) if each]
-    typed = {each.lstrip("+~").partition("=")[0]: each.partition("=")[2] for each in overrides}
+    """These arguments, and what follows where of an optimiser another type is given, and no numbers.
+
+    Of a sweep over types nothing follows: numbers would be the same for all of them.
+    """
+    overrides = _first_run(arguments)
+    typed = dict(map(_parted, overrides))
+    given_whole = {key for key, value in typed.items() if value.startswith("{")}
     added: list[str] = []
     for section in habits.OPTIMIZERS:
-        kind = typed.get(key := f"{section}.type")
-        if kind is None or {section, "model.hparams", "model"} & {k for k, v in typed.items() if v.startswith("{")}:
+        key = f"{section}.type"
+        swept = key in typed and f"{key}={typed[key]}" not in [each.lstrip("+") for each in arguments]
+        if key not in typed or swept or given_whole & {section, "model.hparams", "model"}:
             continue
         with contextlib.suppress(UserError):  # which is said when all of them are looked at
-            others = [each for each in overrides if each.lstrip("+~").partition("=")[0] != key]
-            before = OmegaConf.select(check_overrides(others), section) or {}
-            added += habits.of_another_type(section, kind, typed, before)
+            without = check_overrides([each for each in overrides if _parted(each)[0] != key])
+            before = OmegaConf.select(without, section) or {}
+            added += habits.of_another_type(section, typed[key], typed, before)
     return [*arguments, *added]
+
+
+def _first_run(arguments: list[str]) -> list[str]:
+    """The overrides among these arguments, and of those of a sweep the first value."""
+    overrides = [habits.first_of_sweep(each) for each in arguments if not each.startswith("-")]
+    return [each for each in overrides if each is not None]
+
+
+def _parted(override: str) -> tuple[str, str]:
+    """Key and value."""
+    key, _, value = override.lstrip("+~").partition("=")
+    return key, value
 
 
 def _refuse_no_choice(override: str) -> None:
@@ -148,7 +164,7 @@ def _unknown_key(error: ConfigCompositionException, overrides: list[str]) -> Use
         return UserError(message)
     if "An item is already at" in message or "Multiple values for" in message:
         return UserError("it is there already: leave out the + before it.", key=found[1])
-    typed = next((each for each in overrides if each.lstrip("+~").startswith(found[1])), found[1])
+    typed = next((each for each in overrides if _parted(each)[0].startswith(found[1])), found[1])
     if said := habits.hint(typed, found[1]):
         return UserError(f"there is no such setting. {said}", key=found[1])
     *parents, last = found[1].split(".")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -39,7 +40,7 @@ class WarmupCosine(LRScheduler):
         self.start_factor, self.eta_min = start_factor, eta_min
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """The rates of this step, one for each group of the optimiser."""
         return [self._rate(float(base)) for base in self.base_lrs]
 

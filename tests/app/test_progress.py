@@ -6,6 +6,7 @@ import io
 import logging
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import rich
@@ -29,7 +30,7 @@ NUMBERS = ["loss 0.271", "accuracy 95.2%", "feedback loss -14.4", "validation 97
 class Terminal(io.StringIO):
     """What says that it is a terminal, and keeps what is written to it."""
 
-    encoding = "utf-8"  # type: ignore[assignment]
+    encoding = "utf-8"
 
     def isatty(self) -> bool:
         return True
@@ -116,9 +117,12 @@ def test_a_run_in_a_terminal_counts_epochs_once_and_loses_none(
 ) -> None:
     drawn: list[str] = []
     draw = ProgressBar._draw
-    monkeypatch.setattr(
-        ProgressBar, "_draw", lambda self, name, *others: (drawn.append(name), draw(self, name, *others))[1]
-    )
+
+    def seen_drawing(bar: ProgressBar, name: str, *others: Any) -> None:
+        drawn.append(name)
+        draw(bar, name, *others)
+
+    monkeypatch.setattr(ProgressBar, "_draw", seen_drawing)
     handler, root = LogHandler(), logging.getLogger("targetprop")
     root.addHandler(handler)
     monkeypatch.setattr(root, "level", logging.INFO)

@@ -12,6 +12,7 @@ import lightning as L
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.measurements import Measurements
 from targetprop.app.callbacks.picture import Picture
+from targetprop.app.callbacks.progress import epoch_of
 from targetprop.app.report.curves import draw_curves
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ class History(Picture):
         metrics["epoch"] = trainer.current_epoch + 1
         metrics["seconds"] = time.monotonic() - self._epoch_start - self._validation_seconds
         self.epochs.append(metrics)
-        epoch = f"Epoch {metrics['epoch']:.0f}/{trainer.max_epochs}"
-        log.info("%s: %s, %.1f s", epoch, module.task.line(metrics), metrics["seconds"])
+        log.info("%s: %s, %.1f s", epoch_of(trainer), module.task.line(metrics), metrics["seconds"])
         self.redraw(trainer)
 
     def paint(self, trainer: L.Trainer) -> None:

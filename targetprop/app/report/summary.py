@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from targetprop.app.naming import described
 from targetprop.app.terminal import shows_lines_only
 from targetprop.utils.text import printable
 
@@ -16,8 +17,10 @@ Config = Mapping[str, Any]
 
 MOST = 15
 """Lines in a terminal."""
+LONGEST = 2000
+"""Characters of a line elsewhere."""
 LEFT_OUT = ("_", "num_workers", "seed", "data_dir", "mean", "std", "load", "dataset", "arguments", "last_epoch",
-            "enable_", "default_root", "matmul", "check_val", "num_sanity", "log_every", "fast_dev_run")  # fmt: skip
+            "enable_", "default_root", "matmul", "check_val", "num_sanity", "log_every")  # fmt: skip
 """Beginnings of names that say nothing of what a run is."""
 
 
@@ -27,17 +30,17 @@ def summary(config: Config) -> list[tuple[str, str]]:
     optimizers = {name: hparams.pop(name) for name in ("f_optim", "b_optim") if name in hparams}
     lines = [
         ("run", f"{config['task_name']}, seed {config['seed']}" + _list(", tags", config["tags"])),
-        ("model", _said(model.get("algorithm") or model.get("rule") or model["_target_"], hparams)),
+        ("model", _said(described(model), hparams)),
         *((name, _said(each.get("type", ""), each, ("type",))) for name, each in optimizers.items()),
-        ("network", _said(config["network"]["_target_"], config["network"].get("hparams") or {})),
-        ("datamodule", _said(_data(config["datamodule"]), config["datamodule"])),
+        ("network", _said(described(config["network"]), config["network"].get("hparams") or {})),
+        ("datamodule", _said(described(config["datamodule"]), config["datamodule"])),
         ("scheduler", _of_object(config.get("scheduler"))),
         ("trainer", _said("", {name: each for name, each in config["trainer"].items() if not _changes_nothing(each)})),
         ("callbacks", _names(config.get("callbacks"))),
         ("logger", _names(config.get("logger"))),
         ("output_dir", str(config["output_dir"])),
     ]
-    return [(name, printable(text)) for name, text in lines]
+    return [(name, printable(text, LONGEST)) for name, text in lines]
 
 
 def show(console: Console, lines: Sequence[tuple[str, str]]) -> None:
@@ -45,7 +48,7 @@ def show(console: Console, lines: Sequence[tuple[str, str]]) -> None:
     column = max(len(name) for name, _ in lines) + 2
     if shows_lines_only(console):
         for name, said in lines:
-            console.file.write(f"{name.ljust(column)}{said}\n")
+            console.print(Text(f"{name.ljust(column)}{said}"), soft_wrap=True)
         return
     spare = MOST - len(lines)
     for name, said in lines:
@@ -65,23 +68,19 @@ def _changes_nothing(value: Any) -> bool:
     return value is None or value is False or (isinstance(value, float) and value == 1)
 
 
-def _said(target: str, numbers: Config, without: Sequence[str] = ()) -> str:
-    shown = {name: each for name, each in numbers.items() if name not in without and not name.startswith(LEFT_OUT)}
-    said = ", ".join(
-        f"{name} {_value(each)}" for name, each in shown.items() if not (each is None or each is False or each == [])
-    )
-    return ": ".join(each for each in (_last(target), said) if each)
+def _said(name: str, numbers: Config, without: Sequence[str] = ()) -> str:
+    """A name and its numbers; what is switched off is not told."""
+    told = {key: each for key, each in numbers.items() if key not in without and not key.startswith(LEFT_OUT)}
+    said = ", ".join(f"{key} {_value(each)}" for key, each in told.items() if not _is_off(each))
+    return ": ".join(each for each in (name, said) if each)
+
+
+def _is_off(value: Any) -> bool:
+    return value is None or value is False or value == []
 
 
 def _of_object(section: Config | None) -> str:
-    return _said(section["_target_"], section) if section else "none"
-
-
-def _data(section: Config) -> str:
-    """What the data are: the import path of the function that reads them, or its module, which has the name."""
-    load = section.get("load") or {}
-    path = str(section.get("dataset") or load.get("_target_") or section["_target_"])
-    return path.removesuffix(".load")
+    return _said(described(section), section) if section else "none"
 
 
 def _names(section: Config | None) -> str:
@@ -99,7 +98,3 @@ def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_value, value))}]"
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
-
-
-def _last(path: str) -> str:
-    return path.rpartition(".")[2]
