@@ -19,7 +19,7 @@ from targetprop.app.environment import load_environment
 from targetprop.app.going_on import with_recorded
 from targetprop.app.habits import translated
 from targetprop.app.moved import refuse_moved
-from targetprop.app.overrides import CONF, check_overrides, check_sweep, completed, one_line
+from targetprop.app.overrides import CONF, check_overrides, completed, first_run, one_line
 from targetprop.app.quoting import refuse_unreadable
 from targetprop.app.repeated import refuse_repeated
 from targetprop.app.schema.early import check_early
@@ -85,7 +85,7 @@ def arguments_of(given: list[str]) -> list[str]:
     refuse_unreadable(arguments)
     if dashed in (["-m"], ["--multirun"]):
         arguments = completed(arguments)
-        check_sweep(arguments)
+        check_early(first_run(arguments))
     return arguments
 
 

@@ -17,7 +17,6 @@ from omegaconf.errors import OmegaConfBaseException
 from targetprop.app import habits, naming
 from targetprop.app.moved import refuse_moved
 from targetprop.app.quoting import refuse_unreadable
-from targetprop.app.schema.early import check_early
 from targetprop.utils.errors import UserError, no_such, unknown
 
 naming.register()
@@ -58,13 +57,13 @@ def check_overrides(overrides: list[str]) -> DictConfig:
             raise UserError(one_line(error)) from None
 
 
-def check_sweep(arguments: list[str]) -> None:
-    """Look at the first run of a sweep.
+def first_run(arguments: list[str]) -> DictConfig:
+    """The configuration of the first run of a sweep.
 
     Raises:
-        UserError: as `check_overrides` and `check_early`.
+        UserError: as `check_overrides`.
     """
-    check_early(check_overrides(_first_run(arguments)))
+    return check_overrides(_first_values(arguments))
 
 
 def completed(arguments: list[str]) -> list[str]:
@@ -72,7 +71,7 @@ def completed(arguments: list[str]) -> list[str]:
 
     Of a sweep over types nothing follows: numbers would be the same for all of them.
     """
-    overrides = _first_run(arguments)
+    overrides = _first_values(arguments)
     typed = dict(map(_parted, overrides))
     given_whole = {key for key, value in typed.items() if value.startswith("{")}
     added: list[str] = []
@@ -88,7 +87,7 @@ def completed(arguments: list[str]) -> list[str]:
     return [*arguments, *added]
 
 
-def _first_run(arguments: list[str]) -> list[str]:
+def _first_values(arguments: list[str]) -> list[str]:
     """The overrides among these arguments, and of those of a sweep the first value."""
     overrides = [habits.first_of_sweep(each) for each in arguments if not each.startswith("-")]
     return [each for each in overrides if each is not None]

@@ -36,8 +36,8 @@ class Unwilling(Logger):
 
 @pytest.mark.parametrize(
     "habit",
-    ["debug=fdr", "debug=default", "debug=profiler", "+trainer.deterministic=true", "+trainer.accumulate_grad_batches=2",
-     "scheduler=none", "logger=none"],
+    ["debug=fdr", "debug=default", "debug=profiler", "+trainer.deterministic=true",
+     "+trainer.accumulate_grad_batches=2", "scheduler=none", "logger=none"],
 )  # fmt: skip
 def test_a_habit_is_a_run(compose: Compose, habit: str) -> None:
     try:
