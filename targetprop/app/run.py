@@ -278,7 +278,7 @@ def _begin_logging(config: DictConfig, trainer: L.Trainer) -> None:
         UserError: one cannot.
     """
     names = [str(name) for name, each in (config.get("logger") or {}).items() if each is not None]
-    for name, each in zip(names, trainer.loggers, strict=True):
+    for name, each in zip(names, trainer.loggers, strict=False):  # of a fast_dev_run there is another one
         if isinstance(each, Journal):
             continue
         try:

@@ -37,11 +37,11 @@ class Unwilling(Logger):
 @pytest.mark.parametrize(
     "habit",
     ["debug=fdr", "debug=default", "debug=profiler", "+trainer.deterministic=true",
-     "+trainer.accumulate_grad_batches=2", "scheduler=none", "logger=none"],
+     "+trainer.accumulate_grad_batches=2 callbacks.alignment=null", "scheduler=none", "logger=none", "trainer.fast_dev_run=true logger=default"],
 )  # fmt: skip
 def test_a_habit_is_a_run(compose: Compose, habit: str) -> None:
     try:
-        assert "test/accuracy" in train(compose(*SHORT, habit, "model=dtp"))
+        assert "test/accuracy" in train(compose(*SHORT, *habit.split(), "model=dtp"))
     finally:
         torch.use_deterministic_algorithms(False)
 
@@ -85,7 +85,7 @@ def test_a_search_cannot_look_at_what_is_not_measured(compose: Compose, settings
 def test_curves_say_what_they_are_of(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     titles: list[str] = []
     monkeypatch.setattr("matplotlib.figure.Figure.suptitle", lambda figure, title, **_: titles.append(title))
-    train(compose(*SHORT, "callbacks.history.redraw_seconds=0"))
+    train(compose(*SHORT, "+callbacks.history.redraw_seconds=0"))
     assert titles[-1].startswith("backprop simple_vgg digits: best validation accuracy ")
     train(compose(*SHORT, "datamodule=teacher", "datamodule.load.train=500", "task_name=$mine", output="two"))
     assert titles[-1].startswith("$mine: best validation loss ")

@@ -102,14 +102,15 @@ def test_lines_of_the_log_stay_above_the_bar(terminal: Console) -> None:
     log.handlers, log.propagate = [LogHandler()], False
     log.setLevel(logging.INFO)
     with Live(ProgressLine("", 0), console=terminal, auto_refresh=False, transient=True) as live:
-        for epoch in range(1, 71):
+        for epoch in range(1, 61):
             for done in (10, 20):
                 numbers = NUMBERS if (epoch + done) % 3 else NUMBERS[-1:]
-                live.update(ProgressLine(f"Epoch {epoch}/70", done, 20, 3.0, numbers), refresh=True)
+                live.update(ProgressLine(f"Epoch {epoch}/60", done, 20, 3.0, numbers), refresh=True)
+            assert len(seen(terminal)) == epoch, "the bar is one line"
             log.info("E%d", epoch)
     lines = seen(terminal)
-    assert re.findall(r"E(\d+)$", "\n".join(lines), re.MULTILINE) == [str(n) for n in range(1, 71)]
-    assert len(lines) == 70, "and nothing of the bar is left"
+    assert re.findall(r"E(\d+)$", "\n".join(lines), re.MULTILINE) == [str(n) for n in range(1, 61)]
+    assert len(lines) == 60, "and nothing of the bar is left"
 
 
 def test_a_run_in_a_terminal_counts_epochs_once_and_loses_none(

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 
+from targetprop.app.callbacks.epoch import epoch_of
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.measurements import Measurements
 from targetprop.app.callbacks.picture import Picture
-from targetprop.app.callbacks.progress import epoch_of
 from targetprop.app.report.curves import draw_curves
 
 if TYPE_CHECKING:

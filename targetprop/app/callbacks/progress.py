@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ProgressBar as LightningBar
 from rich import get_console
 from rich.live import Live
 
+from targetprop.app.callbacks.epoch import epoch_of
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.step_losses import StepLosses
 from targetprop.app.module import TaskModule
@@ -193,12 +194,6 @@ class Clock:
         if self._first is None or done <= self._first[0] or not math.isfinite(total):
             return None
         return (self._now - self._first[1]) * (total - done) / (done - self._first[0])
-
-
-def epoch_of(trainer: L.Trainer) -> str:
-    """The running epoch as all say it, counted from 1."""
-    last = trainer.max_epochs
-    return f"Epoch {trainer.current_epoch + 1}" + ("" if last is None or last < 0 else f"/{last}")
 
 
 def numbers_of(trainer: L.Trainer, module: TaskModule) -> list[str]:
