@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers.logger import Logger
 from omegaconf import DictConfig
 
 from targetprop.app.run import train
@@ -34,11 +35,19 @@ class Unwilling(Logger):
     def log_metrics(self, metrics: Any, step: int | None = None) -> None: ...
 
 
-@pytest.mark.parametrize(
-    "habit",
-    ["debug=fdr", "debug=default", "debug=profiler", "+trainer.deterministic=true",
-     "+trainer.accumulate_grad_batches=2 callbacks.alignment=null", "scheduler=none", "logger=none", "trainer.fast_dev_run=true logger=default"],
-)  # fmt: skip
+HABITS = (
+    "debug=fdr",
+    "debug=default",
+    "debug=profiler",
+    "+trainer.deterministic=true",
+    "+trainer.accumulate_grad_batches=2 callbacks.alignment=null",
+    "scheduler=none",
+    "logger=none",
+    "trainer.fast_dev_run=true logger=default",
+)
+
+
+@pytest.mark.parametrize("habit", HABITS)
 def test_a_habit_is_a_run(compose: Compose, habit: str) -> None:
     try:
         assert "test/accuracy" in train(compose(*SHORT, *habit.split(), "model=dtp"))

@@ -181,16 +181,22 @@ def test_a_schedule_by_steps_goes_on_with_batches_of_another_size(compose: Compo
     assert rates(saved) == [pytest.approx(0.0, abs=1e-12)]
 
 
-@pytest.mark.parametrize("option", ["amsgrad=true", "centered=true"])
-def test_what_needs_another_state_is_refused(compose: Compose, option: str) -> None:
-    kind = "adam" if option.startswith("amsgrad") else "rmsprop"
-    settings = (*QUICK, f"model.hparams.f_optim.type={kind}", "model.hparams.f_optim.momentum=0",
-                "model.hparams.f_optim.lr=1e-3")  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "option", "then", "now"),
+    [
+        ("adam", "amsgrad=true", "false", "true"),
+        ("rmsprop", "centered=true", "false", "true"),
+        ("rmsprop", "momentum=0.5", "0", "0.5"),
+    ],
+)
+def test_what_needs_another_state_is_refused(compose: Compose, kind: str, option: str, then: str, now: str) -> None:
+    plain = ("model.hparams.f_optim.momentum=0", "model.hparams.f_optim.lr=1e-3")
+    settings = (*QUICK, f"model.hparams.f_optim.type={kind}", *plain)
     first = compose(*settings, output="first")
     train(first)
     key = f"model.hparams.f_optim.{option}"
-    with pytest.raises(UserError, match=rf"^{key.partition('=')[0]}: the run was made with false, now it is true"):
-        train(compose(*settings, f"+{key}", "trainer.max_epochs=2", f"ckpt_path='{first.output_dir}'", output="next"))
+    with pytest.raises(UserError, match=rf"^{key.partition('=')[0]}: the run was made with {then}, now it is {now}"):
+        train(compose(*settings, f"++{key}", "trainer.max_epochs=2", f"ckpt_path='{first.output_dir}'", output="next"))
 
 
 @pytest.mark.parametrize(

@@ -88,11 +88,20 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any], *, within_epoch: bo
     for each in found:
         if each.key in GROUPED and isinstance(each.then, list) != isinstance(each.now, list):
             raise _refused(each, "one number has one state for all blocks, a list has one for each.")
+        if _lacks_state(each, now):
+            raise _refused(each, "rmsprop without momentum has kept none to go on with.")
         if _below(each.key, START):
             raise _refused(each, "that matters where a run starts only.")
         if within_epoch and _below(each.key, WHOLE_EPOCHS):
             raise _refused(each, "it can change at the end of an epoch only, and this is within one.")
     return found
+
+
+def _lacks_state(change: Change, now: Mapping[str, Any]) -> bool:
+    """Whether an optimiser is to go on with what it has not kept."""
+    section, _, name = change.key.rpartition(".")
+    switched_on = section in OPTIMIZERS and name == "momentum" and not change.then
+    return switched_on and flat(now).get(f"{section}.type") == "rmsprop"
 
 
 def _stopping_early(config: Mapping[str, Any]) -> list[str]:
