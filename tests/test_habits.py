@@ -270,7 +270,18 @@ def test_a_file_of_variables_that_cannot_be_read_is_refused(tmp_path: Path, cont
 
 
 def test_only_what_is_spelled_in_another_way_is_changed() -> None:
-    same = ["model=dtp", "logger=csv", "~logger", "--help", "trainer.gpsu=1", f"{F}.typo=1", "+model.hparams.noise=1"]
+    same = [
+        "trainer.max_epochs=3",
+        "scheduler.T_max=3",
+        "scheduler.patience=3",
+        "model=dtp",
+        "logger=csv",
+        "~logger",
+        "--help",
+        "trainer.gpsu=1",
+        f"{F}.typo=1",
+        "+model.hparams.noise=1",
+    ]
     assert translated(same) == same
 
 

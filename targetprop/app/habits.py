@@ -6,13 +6,16 @@ What means the same here is taken as it is (`translated`); for the rest `hint` s
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from targetprop.app.schema import scheduler
 from targetprop.app.schema.trainer import LIGHTNING
 
+CONF = Path(__file__).parent / "conf"
 SCHEDULERS = {"interval", *(name for keys in scheduler.TARGETS.values() for name in keys)}
 """All settings of schedules that are known; which of them one has is seen when it is made."""
 
@@ -123,9 +126,15 @@ def _translated(argument: str) -> str:
         return f"{key}=none"
     section, _, name = key.rpartition(".")
     adds = section in OPTIMIZERS and name in OPTIONS
-    adds |= section.removeprefix("+") == "trainer" and name in LIGHTNING
-    adds |= section == "scheduler" and name in SCHEDULERS
+    adds |= section == "trainer" and name in LIGHTNING and name not in _in_files("trainer")
+    adds |= section == "scheduler" and name in SCHEDULERS and name not in _in_files("scheduler")
+    adds |= section == "+trainer" and name in LIGHTNING
     return f"++{argument.removeprefix('+')}" if adds else argument
+
+
+def _in_files(group: str) -> set[str]:
+    """The keys that any choice of a group has: Hydra needs no + for them, or says which choice is another one."""
+    return {key for path in (CONF / group).glob("*.yaml") for key in yaml.safe_load(path.read_text()) or ()}
 
 
 def of_another_type(section: str, type_now: str, typed: Collection[str], before: Mapping[str, object]) -> list[str]:
