@@ -18,6 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
+from rich import get_console
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -54,9 +55,11 @@ from targetprop.app.processes import (
     world_size,
 )
 from targetprop.app.provenance import provenance, tell
+from targetprop.app.report.summary import show, summary
 from targetprop.app.report.table import times_line
 from targetprop.app.report.tree import config_tree
 from targetprop.app.rewind import rewinding
+from targetprop.app.schedule import INTERVAL, Schedule, scheduler_of
 from targetprop.app.schema.check import check
 from targetprop.app.schema.rehearsal import rehearse
 from targetprop.app.schema.roles import is_a, made_by
@@ -228,13 +231,14 @@ def _run(config: DictConfig, module: TaskModule, datamodule: HeldDataModule, aro
     made_with, data = provenance(trainer.strategy.root_device, around.overrides), describe(datamodule).plain
     module.record = record_of(plain(config), places, around.overrides, made_with=made_with, data=data)
     module.start = start
-    console = Console(quiet=rank() > 0)
-    console.print(config_tree(config, GROUPS))
+    console = get_console() if rank() == 0 else Console(quiet=True)
+    _show(console, config)
     if config.train:
         if rank() == 0:
             claim(folder, start, overwrite=config.overwrite)
             make_folders(config.callbacks or {})
             keep_config(config)
+            _begin_logging(config, trainer)
         log.info("Training into %s, CPU threads: %d", config.output_dir, around.threads)
         _fit(trainer, module, datamodule, folder)
     else:
@@ -257,15 +261,40 @@ def _run(config: DictConfig, module: TaskModule, datamodule: HeldDataModule, aro
     if results:
         console.print(module.task.table(results, datamodule.classes or (), datamodule.note))
     if seconds:
-        console.print(times_line(seconds))
+        console.print(times_line(seconds), soft_wrap=True)
     keep_results(folder, results, facts, trained=config.train)
     return {f"{part}/{name}": number for part, result in results.items() for name, number in result.numbers.items()}
+
+
+def _show(console: Console, config: DictConfig) -> None:
+    """Say what the run is, in a few lines or all of it."""
+    if config.print_config:
+        console.print(config_tree(config, GROUPS))
+    else:
+        show(console, summary(plain(config)))
 
 
 def _loggers(config: DictConfig) -> list[Logger]:
     """The loggers; of an evaluation without those whose files belong to the training."""
     made = build_members(config, "logger")
     return [each for each in made if config.train or not isinstance(each, Journal)]
+
+
+def _begin_logging(config: DictConfig, trainer: L.Trainer) -> None:
+    """Have the loggers of others, which may want an account or a server, begin before there is anything to lose.
+
+    Raises:
+        UserError: one cannot.
+    """
+    names = [str(name) for name, each in (config.get("logger") or {}).items() if each is not None]
+    for name, each in zip(names, trainer.loggers, strict=False):  # of a fast_dev_run there is another one
+        if isinstance(each, Journal):
+            continue
+        try:
+            _ = each.experiment  # type: ignore[attr-defined]
+        except Exception as error:  # whatever its package raises
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise UserError(f"it cannot begin: {reason}", key=f"logger.{name}") from error
 
 
 def _fit(trainer: L.Trainer, module: TaskModule, datamodule: HeldDataModule, folder: Path) -> None:
@@ -392,12 +421,10 @@ def _show_images(network: nn.Module, datamodule: HeldDataModule) -> None:
             layer.fit(datamodule.sample(SAMPLE))
 
 
-def _scheduler(config: DictConfig) -> Any:
-    """What makes a scheduler from the forward optimiser; None if there is none."""
+def _scheduler(config: DictConfig) -> Schedule | None:
+    """The schedule of the forward optimiser; None if there is none."""
     chosen = config.get("scheduler")
-    if not chosen:
-        return None
-    return build(chosen)
+    return Schedule(build(scheduler_of(chosen)), chosen.get(INTERVAL)) if chosen else None
 
 
 def _feedback_epochs(model: DictConfig) -> list[L.Callback]:

@@ -7,6 +7,7 @@ Whoever trains, logs or reports asks the task.
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -32,6 +33,9 @@ Row = Mapping[str, float]
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets) -> mean over the batch."""
 
+PARTS = {"val": "validation", "train": "training"}
+"""Words for the parts of the data that metrics are named by."""
+
 ALONE: dict[str, Any] = {"sync_on_compute": False, "compute_with_cache": False}
 """Metrics are read by one process at a time: of layer-parallel ones, all of a group see the same batches."""
 
@@ -51,8 +55,10 @@ class Task(ABC):
     """Names of the metrics of training, behind "train/"."""
     evaluated: ClassVar[tuple[str, ...]]
     """Names of the metrics of evaluation, behind "val/" and "test/"."""
+    reported: ClassVar[tuple[str, ...]]
+    """Names of the numbers of a result."""
     searched: ClassVar[str]
-    """The member of a result that a search maximises."""
+    """The one of them that a search maximises where nothing else is said."""
     curves: ClassVar[tuple[Curve, ...]]
     """What is drawn over the epochs."""
 
@@ -101,6 +107,24 @@ class Task(ABC):
     def line(self, row: Row) -> str:
         """What is told of an epoch."""
 
+    def best(self, rows: Sequence[Row]) -> str:
+        """The best of the metric by which checkpoints are compared, as text; without validation, the last of training.
+
+        Args:
+            rows: of the epochs.
+        """
+        part, _, name = self.monitor.partition("/")
+        values = [row[self.monitor] for row in rows if self.monitor in row]
+        if values:
+            value = max(values) if self.mode == "max" else min(values)
+            return f"best {PARTS.get(part, part)} {self._as_text(name, value)}"
+        known = [name for name in reversed(self.trained) if rows and f"train/{name}" in rows[-1]]
+        return f"training {self._as_text(known[0], rows[-1][f'train/{known[0]}'])}" if known else ""
+
+    def _as_text(self, name: str, value: float) -> str:
+        percent = any(curve.name == name and curve.scale == 100 for curve in self.curves)
+        return f"{name} {100 * value:.2f} %" if percent else f"{name} {value:.4g}"
+
     @abstractmethod
     def shown(self, row: Row) -> dict[str, str]:
         """What stands beside a progress bar, by what is known so far."""
@@ -113,6 +137,7 @@ class Classification(Task):
     loss = "torch.nn.functional.cross_entropy"
     trained = ("loss", "accuracy")
     evaluated = ("accuracy", "loss", "top5")
+    reported = ("accuracy",)
     searched = "accuracy"
     curves = (Curve("loss", "cross-entropy"), Curve("accuracy", "accuracy (%)", scale=100.0))
 
@@ -170,6 +195,7 @@ class Regression(Task):
     loss = "torch.nn.functional.mse_loss"
     trained = ("loss",)
     evaluated = ("loss", "r2")
+    reported = ("mse", "r2")
     searched = "r2"
     curves = (
         Curve("loss", "mean squared error", logarithmic=True),
@@ -220,10 +246,20 @@ TASKS: Mapping[str, type[Task]] = {task.name: task for task in (Classification, 
 """By name."""
 
 
-def searched(metrics: Mapping[str, float]) -> float | None:
-    """What a search maximises of a run's metrics: in validation, without validation the test's."""
-    keys = (f"{part}/{task.searched}" for part in ("validation", "test") for task in TASKS.values())
+def searched(metrics: Mapping[str, float], wanted: str | None = None) -> float | None:
+    """What a search looks at of a run's metrics.
+
+    Args:
+        wanted: its name; None for the task's, in validation, and without validation the test's.
+    """
+    names = (f"{part}/{task.searched}" for part in ("validation", "test") for task in TASKS.values())
+    keys = names if wanted is None else (wanted, re.sub("^val(?=[/_])", "validation", wanted))
     return next((metrics[key] for key in keys if key in metrics), None)
+
+
+def worst(wanted: str | None) -> float:
+    """What a search is told of a run that failed: the worst value of the metric that it looks at."""
+    return math.inf if wanted is not None and wanted.endswith("/mse") else 0.0
 
 
 class MeanCrossEntropy(MeanMetric):

@@ -76,6 +76,7 @@ TARGETS: dict[str, Keys] = {
     f"{OURS}.history.History": {
         "path": Key(WORD, "file of the curves"),
         "redraw_seconds": Key(number(least=0), "seconds from one drawing to the next, at least"),
+        "title": Key(TEXT | NULL, "above the curves, before the best of the metric"),
     },
     f"{OURS}.progress.ProgressBar": {"refresh_rate": Key(whole(0), "batches until it is drawn anew; 0 is no bar")},
     f"{OURS}.progress.ProgressLines": {"seconds": Key(number(above=0), "until the next line, without a terminal")},

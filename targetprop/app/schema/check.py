@@ -5,6 +5,8 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from targetprop.app.datamodule import ExampleDataModule
+from targetprop.app.schedule import INTERVAL, scheduler_of
+from targetprop.app.schema import scheduler as scheduler_keys
 from targetprop.app.schema.combinations import refuse_combinations
 from targetprop.app.schema.kinds import MAPPING, NULL, OBJECT
 from targetprop.app.schema.model import COMMON
@@ -59,7 +61,9 @@ def check(config: DictConfig) -> None:
     if scheduler := config.get("scheduler"):
         given = scheduler.get("_partial_")
         require(given is True, "scheduler._partial_", "true, since the optimiser is made later", given)
-    for name in ("scheduler", "callbacks", "logger"):
+        scheduler_keys.INTERVAL.kind.check("scheduler.interval", scheduler.get(INTERVAL))
+        check_object(scheduler_of(scheduler))
+    for name in ("callbacks", "logger"):
         check_object(config.get(name))
     refuse_combinations(config)
 
