@@ -55,15 +55,21 @@ MODELS = {
 }  # fmt: skip
 
 
+ANY = range(1, STEPS * EPOCHS)
+WITHIN_EPOCHS = (3, 6)
+"""Steps from which other models than the first go on, but where there is time: see the slow test of all hooks."""
+
+
 @pytest.mark.parametrize(
-    "name",
-    ["dtp", "amortised", "schedule by steps", "double precision", "counter-current", "fixed sign symmetry",
-     "regression", "own data"],
+    ("name", "steps"),
+    [("dtp", ANY), ("amortised", ANY), ("schedule by steps", WITHIN_EPOCHS), ("double precision", WITHIN_EPOCHS),
+     ("counter-current", WITHIN_EPOCHS), ("fixed sign symmetry", WITHIN_EPOCHS), ("regression", WITHIN_EPOCHS),
+     ("own data", WITHIN_EPOCHS)],
 )  # fmt: skip
-def test_a_run_goes_on_from_any_step(compose: Compose, tmp_path: Path, name: str) -> None:
+def test_a_run_goes_on_from_any_step(compose: Compose, tmp_path: Path, name: str, steps: Sequence[int]) -> None:
     settings = (*QUICK, *MODELS[name])
     train(compose(*settings, EVERY_STEP % (tmp_path / "steps"), output="whole"))
-    for step in range(1, STEPS * EPOCHS):
+    for step in steps:
         train(compose(*settings, f"ckpt_path='{tmp_path}/steps/{step}.ckpt'", output=f"from_{step}"))
         assert_same_run(tmp_path / "whole", tmp_path / f"from_{step}", metrics=False)
 
@@ -205,9 +211,18 @@ class Signal(L.Callback):
         setattr(self, hook, send)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT])
+ENDS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
+
+
 @pytest.mark.parametrize(
-    ("hook", "step"), [("on_train_batch_start", 2), ("on_validation_batch_start", 4), ("on_train_epoch_end", 4)]
+    ("hook", "step", "number"),
+    [
+        *(("on_train_batch_start", 2, number) for number in ENDS),
+        *(("on_validation_batch_start", 4, number) for number in ENDS[:1]),
+        *(("on_train_epoch_end", 4, number) for number in ENDS[:1]),
+        *(pytest.param("on_validation_batch_start", 4, number, marks=pytest.mark.slow) for number in ENDS[1:]),
+        *(pytest.param("on_train_epoch_end", 4, number, marks=pytest.mark.slow) for number in ENDS[1:]),
+    ],
 )
 def test_a_signal_ends_a_run_with_a_checkpoint(
     compose: Compose,
@@ -215,9 +230,9 @@ def test_a_signal_ends_a_run_with_a_checkpoint(
     whole: Path,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
-    number: int,
     hook: str,
     step: int,
+    number: int,
 ) -> None:
     settings = (*QUICK, *MODELS["amortised"])
     send = f"+callbacks.end={{_target_:{__name__}.Signal,hook:{hook},step:{step},number:{int(number)}}}"
