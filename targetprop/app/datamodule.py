@@ -108,6 +108,12 @@ class HeldDataModule(L.LightningDataModule):
         return self._published["train"].targets.shape[1] if self.classes is None else len(self.classes)
 
     @property
+    def places(self) -> int | None:
+        """How many labels an example has, one for every place of its sequence; None if it has one, or numbers."""
+        targets = self._published["train"].targets
+        return None if self.classes is None or targets.ndim == 1 else targets.shape[1]
+
+    @property
     def has_test(self) -> bool:
         """Whether there is a test set."""
         return "test" in self._published
@@ -127,6 +133,10 @@ class HeldDataModule(L.LightningDataModule):
             return inputs
         mean, std = (torch.tensor(each, device=held.device) for each in (self.mean, self.std))
         return normalize(inputs, mean, std)
+
+    def blank(self, count: int) -> Tensor:
+        """So many inputs of zeros, of shape and type as batches have them."""
+        return BatchLoader(self._held("train"), count, self.mean, self.std).blank(count)
 
     def prepare_data(self) -> None:
         """Load the data, downloading it if need be: Lightning has one process do this before all others."""
@@ -183,7 +193,7 @@ class HeldDataModule(L.LightningDataModule):
         least = f"a number that leaves {held.noun} on both sides of {len(held)}"
         require(0 < count < len(held), "val_fraction", least, self.val_fraction)
         generator = keyed_generator(self.seed, Stream.SPLIT)
-        if held.classes is None:
+        if held.classes is None or held.targets.ndim > 1:
             kept, chosen = random_split(len(held), count, generator)
         else:
             kept, chosen = stratified_split(held.targets.cpu(), count, generator)
@@ -200,17 +210,44 @@ class HeldDataModule(L.LightningDataModule):
         return Selection(held, self._split[part].to(device)) if part in self._split else held
 
 
-class ImageDataModule(HeldDataModule):
-    """Images of a published data set, held as bytes.
+class FileDataModule(HeldDataModule):
+    """A data set that is read from files.
 
     Args:
         load: reads the data; called once as load(data_dir, download).
         data_dir: the directory that holds the data sets.
+        download: whether missing files are downloaded.
+        others: as of every `HeldDataModule`.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[Path | str, bool], Splits | ExampleSplits],
+        *,
+        data_dir: Path | str,
+        download: bool = True,
+        **others: Any,
+    ) -> None:
+        super().__init__(**others)
+        self.load = load
+        self.data_dir = data_dir
+        self.download = download
+
+    def read(self) -> Parts:
+        """The examples and what is to be said of their files."""
+        with prefixed("load"):
+            splits = self.load(self.data_dir, self.download)
+        return Parts(splits.train, splits.test, splits.note)
+
+
+class ImageDataModule(FileDataModule):
+    """Images of a published data set, held as bytes.
+
+    Args:
         mean: one number per channel, in units of [0, 1].
         std: one number per channel, in units of [0, 1].
         augmentation: how training images vary. Images held out for validation do not.
-        download: whether missing files are downloaded.
-        others: as of every `HeldDataModule`.
+        others: as of every `FileDataModule`.
 
     Raises:
         UserError: a value does not fit. Values that must fit the data are checked when the data is first needed.
@@ -220,33 +257,27 @@ class ImageDataModule(HeldDataModule):
         self,
         load: Callable[[Path | str, bool], Splits],
         *,
-        data_dir: Path | str,
-        batch_size: int,
         mean: Sequence[float],
         std: Sequence[float],
         augmentation: Augmentation | None = None,
-        download: bool = True,
         **others: Any,
     ) -> None:
-        super().__init__(batch_size=batch_size, **others)
+        super().__init__(load, **others)
         require(all(map(is_number, mean)), "mean", "numbers", list(mean))
         require(all(is_number(s) and s > 0 for s in std), "std", "numbers above 0", list(std))
-        self.load = load
-        self.data_dir = data_dir
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.augmentation = augmentation
-        self.download = download
 
     def read(self) -> Parts:
         """The images and what is to be said of their files."""
-        splits = self.load(self.data_dir, self.download)
-        channels, _, _ = splits.train.image_shape
+        parts = super().read()
+        channels = parts.train.shape[0]
         for name, numbers in (("mean", self.mean), ("std", self.std)):
             assert numbers is not None
             expected = f"{channels} numbers, one per channel"
             require(len(numbers) == channels, name, expected, list(numbers))
-        return Parts(splits.train, splits.test, splits.note)
+        return parts
 
 
 class ExampleDataModule(HeldDataModule):
@@ -265,7 +296,7 @@ class ExampleDataModule(HeldDataModule):
         """The examples."""
         with prefixed("load"):
             splits = self.load()
-        return Parts(splits.train, splits.test)
+        return Parts(splits.train, splits.test, splits.note)
 
 
 class OwnDataModule(HeldDataModule):
