@@ -58,13 +58,17 @@ def run(config: DictConfig) -> float | None:
     """One training run; returns what a search maximises: of validation, without validation of the test."""
     # Here, so that --help and mistakes answer at once.
     from targetprop.app.errors import DivergenceError
+    from targetprop.app.objects import build
     from targetprop.app.quiet import quiet_warnings
     from targetprop.app.run import train
-    from targetprop.app.task import searched
+    from targetprop.app.task import searched, worst
 
     quiet_warnings()
+    result = 0.0
     try:
-        return searched(train(config))
+        task = build(config.task)
+        result = worst(task)
+        return searched(train(config), task)
     except (UserError, OmegaConfBaseException) as error:
         said = one_line(error)
         log.error("Error: %s", said)  # into run.log, where the run has one
@@ -78,7 +82,7 @@ def run(config: DictConfig) -> float | None:
             raise
         log.exception("This job failed.")
         note_failure(" ".join(f"{type(error).__name__}: {error}".split()))
-    return 0.0  # the sweep goes on
+    return result  # the sweep goes on
 
 
 def _is_of_a_sweep() -> bool:

@@ -105,13 +105,24 @@ class HeldDataModule(L.LightningDataModule):
     @property
     def outputs(self) -> int:
         """How many classes there are, or numbers to be met for an example."""
-        return self._published["train"].targets.shape[1] if self.classes is None else len(self.classes)
+        return self.targets.shape[1] if self.classes is None else len(self.classes)
+
+    @property
+    def targets(self) -> Tensor:
+        """Of the training set, that for validation included."""
+        return self._published["train"].targets
 
     @property
     def places(self) -> int | None:
         """How many labels an example has, one for every place of its sequence; None if it has one, or numbers."""
-        targets = self._published["train"].targets
-        return None if self.classes is None or targets.ndim == 1 else targets.shape[1]
+        return None if self.classes is None or self.targets.ndim == 1 else self.targets.shape[1]
+
+    @property
+    def facts(self) -> dict[str, int | None]:
+        """What a network may ask for by name: how many different tokens inputs have, None of others; and `places`."""
+        inputs = [held.inputs for held in self._published.values()]
+        tokens = inputs[0].dtype == torch.int64
+        return {"vocabulary": max(int(each.max()) for each in inputs) + 1 if tokens else None, "places": self.places}
 
     @property
     def has_test(self) -> bool:
@@ -235,8 +246,10 @@ class FileDataModule(HeldDataModule):
 
     def read(self) -> Parts:
         """The examples and what is to be said of their files."""
-        with prefixed("load"):
+        try:
             splits = self.load(self.data_dir, self.download)
+        except UserError as error:
+            raise (error.under("load") if error.key else error) from error.__cause__
         return Parts(splits.train, splits.test, splits.note)
 
 

@@ -35,6 +35,7 @@ from targetprop.app.checkpoint.names import FOLDER, LAST
 from targetprop.app.checkpoint.record import Place, record_of, with_place
 from targetprop.app.checkpoint.running import go_on_logging
 from targetprop.app.command import command
+from targetprop.app.fitting import refuse_misfit
 from targetprop.app.folder import RESULTS, claim, free_name, make_folders
 from targetprop.app.lock import owned
 from targetprop.app.loggers.journal import Journal
@@ -344,9 +345,11 @@ def build_module(config: DictConfig, datamodule: HeldDataModule) -> TaskModule:
         model.pop(EPOCHS, None)
         loss = _loss(model.pop("loss", task.loss), model.pop("label_smoothing", 0.0))
     task.check(datamodule, loss)
-    network = call("network.hparams", config.network, shape, outputs)
+    network = call("network.hparams", config.network, shape, outputs, facts=datamodule.facts)
     _show_images(network, datamodule)
-    work = multiply_adds(network, shape)  # before there is a learner, which minds who runs its network
+    blank = datamodule.blank(2)
+    refuse_misfit(network, blank, task.output_shape(datamodule))
+    work = multiply_adds(network, shape, blank.dtype)  # before there is a learner, which minds who runs its network
     hparams = model.pop("hparams")
     f_optim = forward_optimizer(hparams)
     model |= {INPUT_SHAPE: shape} if INPUT_SHAPE in taken else {}

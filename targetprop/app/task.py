@@ -1,7 +1,7 @@
-"""What a network is trained for: naming classes, or meeting numbers.
+"""What a network is trained for: naming classes, or meeting numbers; `tokens.py` has a class at every place of a sequence.
 
-All that differs between the two stands here: the loss, the metrics, what is told of an epoch, how results are shown.
-Whoever trains, logs or reports asks the task.
+All that differs between tasks stands in them: the loss, the metrics, what is told of an epoch, how results are shown,
+and the score by which runs are compared. Whoever trains, logs, reports or compares asks the task.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.regression import R2Score
 
 from targetprop.app.report.curves import Curve
-from targetprop.app.report.table import Accuracies, Errors, accuracies_table, errors_table
+from targetprop.app.report.table import Accuracies, Errors, Surprises, accuracies_table, errors_table
+from targetprop.app.score import ACCURACY, MEAN_SQUARED_ERROR, Score
 from targetprop.utils.errors import UserError
 
 if TYPE_CHECKING:
     from targetprop.app.datamodule import HeldDataModule
 
-Result = Accuracies | Errors
+Result = Accuracies | Errors | Surprises
 Row = Mapping[str, float]
 """Numbers of an epoch, by their names: "train/loss", "val/accuracy"."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets) -> mean over the batch."""
 
+WORST = -1e6
+"""Minus a score that no run is as bad as."""
 ALONE: dict[str, Any] = {"sync_on_compute": False, "compute_with_cache": False}
 """Metrics are read by one process at a time: of layer-parallel ones, all of a group see the same batches."""
 
@@ -52,13 +55,26 @@ class Task(ABC):
     evaluated: ClassVar[tuple[str, ...]]
     """Names of the metrics of evaluation, behind "val/" and "test/"."""
     searched: ClassVar[str]
-    """The member of a result that a search maximises."""
-    curves: ClassVar[tuple[Curve, ...]]
+    """The member of a result that a search maximises; where less of the score is better, minus that."""
+    curves: tuple[Curve, ...]
     """What is drawn over the epochs."""
 
     def __init__(self, monitor: str, mode: str) -> None:
         self.monitor = monitor
         self.mode = mode
+
+    @property
+    @abstractmethod
+    def score(self) -> Score:
+        """By which runs are compared."""
+
+    @abstractmethod
+    def guess(self, data: HeldDataModule) -> float:
+        """The score of an answer that is the same for all examples, which a run that diverges counts as."""
+
+    def output_shape(self, data: HeldDataModule) -> tuple[int, ...]:
+        """Of the network's output for an example."""
+        return (data.outputs,)
 
     @abstractmethod
     def check(self, data: HeldDataModule, loss: Loss) -> None:
@@ -115,6 +131,11 @@ class Classification(Task):
     evaluated = ("accuracy", "loss", "top5")
     searched = "accuracy"
     curves = (Curve("loss", "cross-entropy"), Curve("accuracy", "accuracy (%)", scale=100.0))
+    score = ACCURACY
+
+    def guess(self, data: HeldDataModule) -> float:
+        """The accuracy of chance."""
+        return 1 / data.outputs
 
     def check(self, data: HeldDataModule, loss: Loss) -> None:
         if data.classes is None:
@@ -123,6 +144,9 @@ class Classification(Task):
                 "set task=regression.",
                 key="task",
             )
+        if data.places is not None:
+            message = "classification needs one label for each example, and this data has one for every place; "
+            raise UserError(f"{message}set task=tokens.", key="task")
 
     def training_metrics(self, outputs: int) -> dict[str, Metric]:
         # Validation of its arguments would wait for the device in every step.
@@ -175,11 +199,17 @@ class Regression(Task):
         Curve("loss", "mean squared error", logarithmic=True),
         Curve("r2", "share of variance explained, R$^2$"),
     )
+    score = MEAN_SQUARED_ERROR
+
+    def guess(self, data: HeldDataModule) -> float:
+        """The mean squared error of the training targets' mean, on these."""
+        return float(data.targets.double().var(0, correction=0).mean())
 
     def check(self, data: HeldDataModule, loss: Loss) -> None:
         if data.classes is not None:
             raise UserError(
-                "regression needs numbers to be met, and the targets of this data are labels; set task=classification.",
+                "regression needs numbers to be met, and the targets of this data are labels; "
+                f"set task={'classification' if data.places is None else 'tokens'}.",
                 key="task",
             )
         example = torch.zeros(2, data.outputs)
@@ -216,14 +246,24 @@ class Regression(Task):
         return {name: f"{row[key]:.4g}" for name, key in parts.items() if key in row}
 
 
-TASKS: Mapping[str, type[Task]] = {task.name: task for task in (Classification, Regression)}
-"""By name."""
+def searched(metrics: Mapping[str, float], task: Task) -> float | None:
+    """What a search maximises of a run's metrics: in validation, without validation the test's.
+
+    Of a task whose results have less where they are better, that is minus the number.
+    """
+    keys = (f"{part}/{task.searched}" for part in ("validation", "test"))
+    found = next((metrics[key] for key in keys if key in metrics), None)
+    return found if found is None else _sign(task) * found
 
 
-def searched(metrics: Mapping[str, float]) -> float | None:
-    """What a search maximises of a run's metrics: in validation, without validation the test's."""
-    keys = (f"{part}/{task.searched}" for part in ("validation", "test") for task in TASKS.values())
-    return next((metrics[key] for key in keys if key in metrics), None)
+def worst(task: Task) -> float:
+    """What a search is told of a run that failed."""
+    return 0.0 if _sign(task) > 0 else WORST
+
+
+def _sign(task: Task) -> int:
+    """-1 where what is searched is a score of which less is better."""
+    return task.score.sign if task.searched == task.score.name else 1
 
 
 class MeanCrossEntropy(MeanMetric):
