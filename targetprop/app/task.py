@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from hydra.utils import instantiate
 from rich.table import Table
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric, MetricCollection
@@ -244,6 +245,15 @@ class Regression(Task):
     def shown(self, row: Row) -> dict[str, str]:
         parts = {"loss": "train/loss", "validation": "val/loss"}
         return {name: f"{row[key]:.4g}" for name, key in parts.items() if key in row}
+
+
+def score_of(config: Mapping[str, Any]) -> Score:
+    """That of the task in a run's configuration; runs of the first edition, which has no tasks, are classifications."""
+    described = config.get("task")
+    if not described:
+        return ACCURACY
+    task: Task = instantiate(described)
+    return task.score
 
 
 def searched(metrics: Mapping[str, float], task: Task) -> float | None:

@@ -100,7 +100,9 @@ class _Reader:
             raise self._refused(expected, f"{_said(x)} as that of example {number}")
         labelled = y.dtype in WHOLE and y.shape in ((), x.shape[:1])
         if not (labelled or (y.is_floating_point() and y.ndim <= 1 and y.numel())):
-            expected = "targets that are a whole number, one for every place of a sequence, a float, or a vector of floats"
+            expected = (
+                "targets that are a whole number, one for every place of a sequence, a float, or a vector of floats"
+            )
             raise self._refused(expected, f"{_said(y)} as that of example {number}")
         return x, y
 

@@ -93,7 +93,9 @@ class ResNet(nn.Module):
             planes, stride = width * 2**number, 1 if number == 0 else 2
             widths = [before, *[planes * block.expansion] * (count - 1)]
             strides = [stride, *[1] * (count - 1)]
-            made = [block(*each, groups, width_per_group) for each in zip(widths, [planes] * count, strides, strict=True)]
+            made = [
+                block(*each, groups, width_per_group) for each in zip(widths, [planes] * count, strides, strict=True)
+            ]
             self.add_module(f"layer{number + 1}", nn.Sequential(*made))
             before = planes * block.expansion
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
