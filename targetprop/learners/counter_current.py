@@ -69,7 +69,7 @@ class CounterCurrent(LearnerRule):
         require(isinstance(self.b_optim, OptimizerSpec), "b_optim", "an OptimizerSpec", self.b_optim)
         require(is_number(self.b_optim.lr), "b_optim.lr", "one number, for all blocks", self.b_optim.lr)
 
-    def start(self, network: nn.Sequential) -> CounterCurrentLearner:
+    def start(self, network: nn.Sequential, *, seed: int = 0) -> CounterCurrentLearner:
         return CounterCurrentLearner(network, self)
 
 

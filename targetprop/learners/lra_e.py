@@ -61,7 +61,7 @@ class LRAE(LearnerRule):
             require(is_number(value) and value > 0, key, "a number above 0", value)
         require(is_number(self.gamma) and self.gamma >= 0, "gamma", "a number, 0 or more", self.gamma)
 
-    def start(self, network: nn.Sequential) -> LRAELearner:
+    def start(self, network: nn.Sequential, *, seed: int = 0) -> LRAELearner:
         return LRAELearner(network, self)
 
 
