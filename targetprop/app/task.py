@@ -1,4 +1,4 @@
-"""What a network is trained for: naming classes, or meeting numbers; `tokens.py` has a class at every place of a sequence.
+"""What a network is trained for: naming classes, or meeting numbers; of sequences see `tokens.py`.
 
 All that differs between tasks stands in them: the loss, the metrics, what is told of an epoch, how results are shown,
 and the score by which runs are compared. Whoever trains, logs, reports or compares asks the task.

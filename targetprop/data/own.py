@@ -96,7 +96,7 @@ class _Reader:
             raise self._refused(PAIR, f"{type(example).__name__} as example {number}")
         x, y = (self._tensor(each, number) for each in example)
         if x.ndim == 0 or not (x.is_floating_point() or (x.dtype in WHOLE and x.ndim == 1)):
-            expected = "inputs that are float tensors of one dimension or more, or vectors of tokens"
+            expected = "inputs that are vectors of tokens, or float tensors of one dimension or more"
             raise self._refused(expected, f"{_said(x)} as that of example {number}")
         labelled = y.dtype in WHOLE and y.shape in ((), x.shape[:1])
         if not (labelled or (y.is_floating_point() and y.ndim <= 1 and y.numel())):

@@ -34,8 +34,8 @@ def load(data_dir: Path | str, download: bool = True, *, length: int = 128) -> E
     """The text as sequences of characters, each labelled with the one that follows it.
 
     The last tenth of the text is the test set. Sequences follow each other without overlap, so that every character but
-    the first is predicted once; what is left at the end of either part is left out. Characters are numbered in the order
-    of their codes.
+    the first is foretold once; what is left at the end of either part is left out. Characters are numbered in the
+    order of their codes.
 
     Args:
         data_dir: the directory that holds the folder of the text.

@@ -1,4 +1,4 @@
-"""Targets through time: a recurrent layer learns to hit a target at every step, which comes down from the step behind."""
+"""Targets through time: a recurrent layer learns to hit a target at every step; it comes down from the step behind."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class ThroughTimeLearner(LocalLearner):
 
         d_T = -step dL/dh_T,    d_{t-1} = carried(d_t) - step dL/dh_{t-1},
 
-    where dL/dh is that by way of the output at the same step: where only the last step has one, as in the papers, all
-    others are 0. Then W, U and b of h_t = tanh(W x_t + U h_{t-1} + b) get the gradients of sum_t 1/2 ||d_t||^2, with the
+    where dL/dh is that by way of the output at the same step: where only the last step has one, as in the papers,
+    others are 0. Then W, U and b of h_t = tanh(W x_t + U h_{t-1} + b) get the gradients of sum_t 1/2 ||d_t||^2, with
     targets and the states before held fixed.
 
     Args:

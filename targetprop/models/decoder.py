@@ -39,7 +39,9 @@ def decoder(
     tied: bool = False,
     vocabulary: int | None = None,
 ) -> Decoder:
-    """A decoder-only Transformer as GPT-2 (Radford et al., "Language Models are Unsupervised Multitask Learners", 2019).
+    """A decoder-only Transformer as GPT-2.
+
+    Radford et al., "Language Models are Unsupervised Multitask Learners", 2019.
 
     Args:
         image_shape: (time,) of the sequences of tokens.

@@ -91,13 +91,11 @@ class ResNet(nn.Module):
         before = width
         for number, count in enumerate(layers):
             planes, stride = width * 2**number, 1 if number == 0 else 2
-            widths = [before, *[planes * block.expansion] * (count - 1)]
-            strides = [stride, *[1] * (count - 1)]
-            made = [
-                block(*each, groups, width_per_group) for each in zip(widths, [planes] * count, strides, strict=True)
-            ]
-            self.add_module(f"layer{number + 1}", nn.Sequential(*made))
-            before = planes * block.expansion
+            out = planes * block.expansion
+            first = block(before, planes, stride, groups, width_per_group)
+            others = (block(out, planes, 1, groups, width_per_group) for _ in range(count - 1))
+            self.add_module(f"layer{number + 1}", nn.Sequential(first, *others))
+            before = out
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(before, num_classes)
         for layer in self.modules():

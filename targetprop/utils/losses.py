@@ -13,14 +13,14 @@ def token_cross_entropy(
 ) -> Tensor:
     """Cross-entropy of a class at every place of sequences, in nats: the mean over time, and over the batch.
 
-    A batch is a mean of samples, and a sample's loss the mean over its places, so its gradient at the output of one place
-    is 1 / time of that of a sequence of one place.
+    A batch is a mean of samples, and a sample's loss the mean over its places: its gradient at the output of one place
+    is 1 / time of what it would be in a sequence of one place. `Learner.backward` takes the mean, or one loss a sample.
 
     Args:
         outputs: logits, (batch, time, classes).
         tokens: labels, (batch, time).
         label_smoothing: share of each label that is spread over all classes.
-        reduction: "mean" of the batch, "sample" for one loss each (batch,), "none" for one of every place (batch, time).
+        reduction: "mean" of the batch, "sample" for one loss of each (batch,), "none" for all places (batch, time).
 
     Raises:
         UserError: the shapes do not fit.

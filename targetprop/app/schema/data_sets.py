@@ -102,4 +102,4 @@ MADE: Mapping[str, tuple[Callable[..., Any], Callable[[Mapping[str, Any]], Size 
         (sequential.load, _of_sequences),
     )
 }
-"""By the import path of what makes data sets whose size is a matter of settings: that, and the size by its arguments."""
+"""What makes data sets whose size is a matter of settings, by import path; and their size by its arguments."""
