@@ -45,7 +45,7 @@ class TPRI(LearnerRule):
     """
 
     step: float = 1.0
-    regularization: float = 1.0
+    regularization: float = 0.1
     margin: float = 1e-3
     source: ClassVar[Source] = SOURCE
     needs: ClassVar[Needs] = Needs(frozenset({"weights"}))
