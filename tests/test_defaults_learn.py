@@ -49,6 +49,7 @@ def test_by_its_name_alone(name: str) -> None:
 @pytest.mark.parametrize("name", [*ALGORITHMS, *LEARNERS, "layer_parallel_dtp", "backprop"])
 def test_in_the_default_run(name: str, tmp_path: Path) -> None:
     network = [f"network={OWN_NETWORK[name]}"] if name in OWN_NETWORK else []
+    network += ["datamodule=sequential_digits"] if OWN_NETWORK.get(name) == "rnn" else []
     options = [*network, "trainer.threads=1", "trainer.enable_progress_bar=false", f"hydra.run.dir={tmp_path}"]
     subprocess.run([sys.executable, str(MAIN), f"model={name}", *options], check=True, capture_output=True)
     results = json.loads((tmp_path / "results.json").read_text())

@@ -45,7 +45,7 @@ class TPTT(LearnerRule):
 
     step: float = 1.0
     noise: float = 0.01
-    b_optim: OptimizerSpec = field(default_factory=lambda: OptimizerSpec(lr=1e-3))
+    b_optim: OptimizerSpec = field(default_factory=lambda: OptimizerSpec(type="adam", lr=1e-3))
     source: ClassVar[Source] = Source(
         "Manchev and Spratling",
         "Target Propagation in Recurrent Neural Networks",

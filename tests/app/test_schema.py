@@ -82,6 +82,8 @@ def objects(section: Any) -> list[tuple[str, DictConfig]]:
 # What is right
 
 
+OWN_DATA = {"rnn": "adding", "decoder": "tiny_shakespeare"}
+"""Of networks that take no images."""
 GROUP_CHOICES = [
     f"{group}={path.stem}"
     for group in ("model", "network", "scheduler", "callbacks", "trainer", "experiment", "reproduce")
@@ -93,13 +95,13 @@ GROUP_CHOICES = [
 def test_every_choice_of_every_group_is_right(choice: str) -> None:
     overrides = [choice]
     if choice.startswith("network="):
-        overrides += ["datamodule=cifar10"]
+        overrides += [f"datamodule={OWN_DATA.get(choice.removeprefix('network='), 'cifar10')}"]
     if choice == "model=own":
         overrides += ["model.algorithm=targetprop.algorithms.DTP"]
     if choice in ("model=as_printed", "model=notebook_dtp"):
         overrides += ["network=mlp"]
     if choice.startswith("model=") and (network := OWN_NETWORK.get(choice.removeprefix("model="))):
-        overrides += [f"network={network}"]
+        overrides += [f"network={network}", *([f"datamodule={OWN_DATA[network]}"] if network in OWN_DATA else [])]
     check_configuration(compose(*overrides))
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from targetprop import UserError
+from targetprop import OptimizerSpec, UserError
 from targetprop.learners import named
 from targetprop.learners.through_time import ThroughTimeLearner
 from targetprop.learners.tptt import TPTTLearner
@@ -121,7 +121,7 @@ def test_gradients_are_those_of_the_papers(name: str, places: int | None, vocabu
 
 def test_the_inverse_follows_its_loss_at_states_with_noise() -> None:
     net, (x, y) = network(), batch()
-    learner = started("tptt", net, noise=0.2)
+    learner = started("tptt", net, noise=0.2, b_optim=OptimizerSpec(lr=1e-3))
     assert isinstance(learner, TPTTLearner)
     before = {key: p.detach().clone() for key, p in learner.inverse.named_parameters()}
     layer, states = net[0], [torch.zeros(BATCH, WIDTH).double()]
@@ -232,7 +232,7 @@ def test_numbers_that_do_not_fit_are_refused(name: str, numbers: dict[str, Any],
 @pytest.mark.parametrize(
     ("name", "numbers", "left"),
     [
-        ("tptt", {"noise": 0.05}, 0.1),
+        ("tptt", {"noise": 0.05}, 0.2),
         ("tpri", {"regularization": 0.01}, 0.6),
         ("tpri_linearized", {"regularization": 0.1}, 0.8),
     ],
