@@ -75,12 +75,14 @@ class Learner(nn.Module):
     count. The forward optimiser is yours.
 
     Args:
-        network: a Sequential or a list of layers, cut into blocks as `PairedNetwork.of` says, or a PairedNetwork.
+        network: any module whose forward takes one batch and can be traced, or a list of layers, cut into blocks as
+            `PairedNetwork.of` says; or a PairedNetwork.
         algorithm: an `Algorithm`, or the name of one in `ALGORITHMS`.
         seed: of the noise.
         noise: another source of standard-normal noise.
         input_shape: of one sample, such as (3, 32, 32): only needed where feedback leads straight from the output to
             hidden blocks, and the first layer does not tell it.
+        blocks: names of modules within the network, behind the output of each of which a block ends.
 
     Attributes:
         learning: the feedback while it learns; `targetprop.execution` wraps it to execute it in other ways.
@@ -93,18 +95,19 @@ class Learner(nn.Module):
 
     def __init__(
         self,
-        network: nn.Sequential | Sequence[nn.Module] | PairedNetwork,
+        network: nn.Module | Sequence[nn.Module],
         algorithm: Algorithm | str = DTP,
         *,
         seed: int = 0,
         noise: NoiseSource | None = None,
         input_shape: Sequence[int] | None = None,
+        blocks: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         if isinstance(algorithm, str):
             algorithm = named(algorithm)
         require(isinstance(algorithm, Algorithm), "algorithm", "an Algorithm or the name of one", algorithm)
-        self.network = _paired(network, algorithm, input_shape)
+        self.network = _paired(network, algorithm, input_shape, blocks)
         self.algorithm = algorithm
         self.noise = noise or GaussianNoise(seed)
         self.steps = 0
@@ -364,7 +367,9 @@ def explain(learner: Learner) -> list[str]:
     return lines
 
 
-def _paired(network: Any, algorithm: Algorithm, input_shape: Sequence[int] | None) -> PairedNetwork:
+def _paired(
+    network: Any, algorithm: Algorithm, input_shape: Sequence[int] | None, blocks: Sequence[str] | None
+) -> PairedNetwork:
     rule, targets = algorithm.feedback, algorithm.targets
     if isinstance(network, PairedNetwork):
         needed = [n for n in range(len(network.pairs)) if targets.needs_feedback(n, len(network.pairs))]
@@ -379,15 +384,11 @@ def _paired(network: Any, algorithm: Algorithm, input_shape: Sequence[int] | Non
         for position, each in enumerate(network):
             require(isinstance(each, nn.Module), f"network[{position}]", "a layer", each)
         network = nn.Sequential(*network)
-    if not isinstance(network, nn.Sequential):
-        compiled = type(network).__name__ == "OptimizedModule"
-        given = "a compiled one" if compiled else type(network).__name__
-        hint = "give the network that was compiled" if compiled else "give its layers in sequence"
+    if not isinstance(network, nn.Module) or isinstance(network, Learner):
         raise UserError(
-            f"expected an nn.Sequential or a list of layers, got {given}: the learner must see every layer; {hint}.",
-            key="network",
+            f"expected an nn.Module, or layers in sequence as a list, got {type(network).__name__}.", key="network"
         )
-    return PairedNetwork.of(network, rule.style, targets.feedback_layer, input_shape=input_shape)
+    return PairedNetwork.of(network, rule.style, targets.feedback_layer, input_shape=input_shape, blocks=blocks)
 
 
 def _numbers(blocks: Sequence[int]) -> str:

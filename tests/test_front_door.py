@@ -126,8 +126,6 @@ class Wrapped(nn.Module):
 
 
 NO_NETWORKS: dict[str, tuple[Callable[[], Any], str]] = {
-    "a module": (Wrapped, "Wrapped"),
-    "a single layer": (lambda: nn.Linear(20, 10), "Linear"),
     "a type": (lambda: nn.Sequential, "type"),
     "nothing": (lambda: None, "NoneType"),
     "a name": (lambda: "mlp", "str"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -16,17 +16,18 @@ class Backprop(nn.Module):
     """Trains a network by backprop, cut into the same blocks as for a `Learner`, but without feedback.
 
     Args:
-        network: a Sequential.
+        network: any module that a `Learner` would take.
+        blocks: as of a `Learner`.
     """
 
     update_scale = None
     needs = Needs(frozenset({"weights"}))
 
-    def __init__(self, network: nn.Sequential) -> None:
+    def __init__(self, network: nn.Module, *, blocks: Sequence[str] | None = None) -> None:
         super().__init__()
-        if not isinstance(network, nn.Sequential):
-            raise UserError(f"expected an nn.Sequential, got {type(network).__name__}.", key="network")
-        self.network = PairedNetwork.of(network, feedback=lambda blocks, number, style: None)
+        if not isinstance(network, nn.Module):
+            raise UserError(f"expected an nn.Module, got {type(network).__name__}.", key="network")
+        self.network = PairedNetwork.of(network, feedback=lambda blocks, number, style: None, blocks=blocks)
 
     def optimizer_parameters(self) -> list[nn.Parameter]:
         """What your optimiser trains."""

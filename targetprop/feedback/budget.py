@@ -176,7 +176,7 @@ def _mixtures(shape: MapShape, scale: float) -> int:
 @torch.no_grad()
 def backprop_cost(network: PairedNetwork, x: Tensor) -> float:
     """Multiply-adds of backprop on a batch: three passes through each map, but no gradient for the input."""
-    flops, y = [], x[:FEW].detach()
+    flops, y = [], network.look_at(x[:FEW].detach())
     with evaluating(network):
         for pair in network.pairs:
             with FlopCounterMode(display=False) as counter:

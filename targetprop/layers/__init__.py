@@ -2,11 +2,15 @@
 
 from targetprop.layers import (
     activation,
+    computed,
     conv,
     dropout,
+    embedding,
     fixed,
+    graph,
     linear,
     norm,
+    operation,
     pool,
     residual,
     sequence,
@@ -16,11 +20,15 @@ from targetprop.layers import (
 
 __all__ = [
     "activation",
+    "computed",
     "conv",
     "dropout",
+    "embedding",
     "fixed",
+    "graph",
     "linear",
     "norm",
+    "operation",
     "pool",
     "residual",
     "sequence",

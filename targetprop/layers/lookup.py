@@ -230,13 +230,11 @@ def is_hooked(layer: nn.Module, itself_alone: bool = False) -> bool:
 
 def has_matrix(layer: nn.Module) -> bool:
     """Whether it holds a matrix or kernel; the gains of normalisation layers, of whatever shape, are none."""
-    for module in layer.modules():
-        rule = _rule_of_type(module)
-        if rule is not None and rule.has_gains_only:
-            continue
-        if any(p is not None and p.dim() > 1 for p in module._parameters.values()):
-            return True
-    return False
+    rule = _rule_of_type(layer)
+    if rule is not None and rule.has_gains_only:
+        return False
+    own = any(p is not None and p.dim() > 1 for p in layer._parameters.values())
+    return own or any(map(has_matrix, layer.children()))
 
 
 def not_in_place(layer: nn.Module) -> None:

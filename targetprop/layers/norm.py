@@ -153,6 +153,24 @@ class LayerNormRule(OfEachSample):
         return below.to(context.dtype), {"weight": of_weight, "bias": of_bias}
 
 
+@register(nn.RMSNorm)
+class RMSNormRule(OfEachSample):
+    """Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, https://arxiv.org/abs/1910.07467."""
+
+    def gradients(  # type: ignore[override]
+        self, layer: nn.RMSNorm, delta: Tensor, context: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        x, weight, _ = _wider(context, layer.weight, None)
+        dims = list(range(-len(layer.normalized_shape), 0))
+        eps = torch.finfo(x.dtype).eps if layer.eps is None else layer.eps
+        scale = (x.square().mean(dims, keepdim=True) + eps).rsqrt()
+        unit = x * scale
+        scaled = delta if weight is None else delta * weight
+        below = scale * (scaled - unit * (scaled * unit).mean(dims, keepdim=True))
+        leading = list(range(x.dim() - len(dims)))
+        return below.to(context.dtype), {} if weight is None else {"weight": (delta * unit).sum(leading)}
+
+
 @register(nn.GroupNorm)
 class GroupNormRule(OfEachSample):
     """Wu and He, "Group Normalization", 2018, https://arxiv.org/abs/1803.08494."""

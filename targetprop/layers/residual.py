@@ -20,10 +20,17 @@ from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from targetprop.layers.base import CARRYING, Context, Facts, LayerRule, Style, register
+from targetprop.layers.base import CARRYING, Context, Facts, FeedbackLayer, LayerRule, Style, register
 from targetprop.layers.lookup import has_matrix, rule_of
 from targetprop.layers.maps import MapFeedback
-from targetprop.layers.sequence import BranchedFeedback, BranchedRule, FeedbackChain, SequenceRule, leaves
+from targetprop.layers.sequence import (
+    BranchedFeedback,
+    BranchedRule,
+    FeedbackChain,
+    InnerMap,
+    SequenceRule,
+    leaves,
+)
 from targetprop.utils.errors import UserError
 
 
@@ -72,7 +79,7 @@ class ResidualFeedback(BranchedFeedback):
         self.body, self.skip = body, skip
 
     @property
-    def branches(self) -> tuple[FeedbackChain, FeedbackChain]:  # type: ignore[override]
+    def branches(self) -> tuple[FeedbackChain, FeedbackChain]:
         """The feedback of the body and of the skip."""
         return self.body, self.skip
 
@@ -104,7 +111,11 @@ class ResidualFeedback(BranchedFeedback):
 
 @register(Residual)
 class ResidualRule(BranchedRule[Residual]):
-    """The context is a `BranchContext` for each branch."""
+    """The context is a `BranchContext` for each branch.
+
+    Attributes:
+        branches: the rule of each; empty until the rule is bound.
+    """
 
     def __init__(self, branches: tuple[SequenceRule, ...] = ()) -> None:
         self.branches = branches
@@ -142,6 +153,15 @@ class ResidualRule(BranchedRule[Residual]):
                 if isinstance(each, MapFeedback):
                     each.map.register_parameter("bias", None)
         return feedback
+
+    def inner_maps(self, layer: Residual, feedback: FeedbackLayer) -> list[InnerMap]:
+        assert isinstance(feedback, ResidualFeedback)
+        return [
+            InnerMap(branch.layers[index], part, (number, 1, index), branch.rules[index])
+            for number, (branch, chain) in enumerate(zip(self.branches, feedback.branches, strict=True))
+            for index, part in enumerate(chain)
+            if any(True for _ in part.parameters())
+        ]
 
     @property
     def knows_its_gradients(self) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TypeVar, cast
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
@@ -120,26 +122,36 @@ class SequenceRule(LayerRule[nn.Sequential]):
         return FeedbackChain([feedback_of(each, style) for each in layer], style)
 
 
-class BranchedFeedback(FeedbackLayer):
-    """Feedback that is made of chains side by side.
+@dataclass(frozen=True)
+class InnerMap:
+    """A layer with feedback weights within a `BranchedRule`'s layer.
 
     Attributes:
-        branches: a chain for each branch of the layer.
+        layer: the layer.
+        feedback: its feedback.
+        path: the indices at which the context of the whole holds the input of the layer in a pass.
+        rule: of the layer.
     """
 
-    branches: tuple[FeedbackChain, ...]
+    layer: nn.Module
+    feedback: FeedbackLayer
+    path: tuple[int, ...]
+    rule: LayerRule[Any]
+
+
+class BranchedFeedback(FeedbackLayer):
+    """Feedback of a layer in which others stand side by side, made of theirs."""
 
 
 class BranchedRule(LayerRule[L]):
-    """The rule of a layer that runs sequences side by side; each has a context with the `inputs` of its maps.
+    """The rule of a layer in which others stand side by side; its context has the inputs of those with a matrix."""
 
-    Attributes:
-        branches: the rule of each; empty until the rule is bound.
-    """
-
-    branches: tuple[SequenceRule, ...] = ()
     any_memory_order = True
     is_container = True
+
+    @abstractmethod
+    def inner_maps(self, layer: L, feedback: FeedbackLayer) -> list[InnerMap]:
+        """The layers in it whose feedback has weights."""
 
 
 def feedback_of(layer: nn.Module, style: Style = "published") -> FeedbackLayer:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from targetprop.measure.probe import MOST, Probe, by_block
+from targetprop.measure.probe import MOST, Probe, by_block, in_float64
 from targetprop.network.passes import StoredPass
 from targetprop.noise import GaussianNoise
 from targetprop.targets.base import OutputSignal, TargetRule
@@ -74,7 +74,7 @@ def nonlinear_power(
         return None
     network = deepcopy(network).double()
     with torch.random.fork_rng([x.device] if x.is_cuda else []), torch.enable_grad():
-        seen = StoredPass(network, x.double(), GaussianNoise(0), 0)
+        seen = StoredPass(network, in_float64(x), GaussianNoise(0), 0)
         output = seen.output.requires_grad_()
         (gradient,) = torch.autograd.grad(loss(output).mean(), output)
     signal = OutputSignal(gradient * len(x))

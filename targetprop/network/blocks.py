@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Container, Sequence
 from typing import cast
 
 from torch import nn
@@ -28,15 +29,48 @@ def cut(model: nn.Sequential) -> list[nn.Sequential]:
     for each in opened(model):
         if is_hooked(each, itself_alone=True):
             raise UserError(f"{type(each).__name__} has a hook, which is not seen: hook its layers instead.")
+    return grouped(list(model))
+
+
+def grouped(layers: Sequence[nn.Module], ends: Container[int] | None = None) -> list[nn.Sequential]:
+    """Group layers in sequence into blocks, as `cut` does, or each up to the next of the layers of these numbers."""
+    groups = _by_weights(layers) if ends is None else _up_to(layers, ends)
+    return [nn.Sequential(*(leaf for layer in group for leaf in leaves(layer))) for group in groups if group]
+
+
+def _by_weights(layers: Sequence[nn.Module]) -> list[list[nn.Module]]:
+    """Groups with one layer with weights each."""
     groups: list[list[nn.Module]] = [[]]
-    for layer in model:
+    for layer in layers:
         if has_matrix(layer) and any(map(has_matrix, groups[-1])):
             end = len(groups[-1])
             while _reshapes(groups[-1][end - 1]):
                 end -= 1
             groups[-1:] = [groups[-1][:end], groups[-1][end:]]
         groups[-1].append(layer)
-    return [nn.Sequential(*(leaf for layer in group for leaf in leaves(layer))) for group in groups if group]
+    return groups
+
+
+def _up_to(layers: Sequence[nn.Module], ends: Container[int]) -> list[list[nn.Module]]:
+    groups: list[list[nn.Module]] = [[]]
+    for number, layer in enumerate(layers):
+        groups[-1].append(layer)
+        if number in ends:
+            groups.append([])
+    return groups
+
+
+def is_sequence(model: nn.Module) -> bool:
+    """Whether a module does nothing but to call its layers in turn, and no layer hides others with weights."""
+    if not (isinstance(model, nn.Sequential) and _is_sequence(model)):
+        return False
+    return not any(_hides_layers(layer) for layer in leaves(model))
+
+
+def _hides_layers(layer: nn.Module) -> bool:
+    rule = rule_of(layer)
+    unknown = isinstance(rule, Opaque) and rule.known is None
+    return unknown and has_matrix(layer) and any(True for _ in layer.children())
 
 
 def opened(model: nn.Sequential) -> list[nn.Sequential]:

@@ -9,7 +9,9 @@ G(t) - G(s) = P V (a(t) - a(s)).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from functools import reduce
+from operator import getitem
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor, nn
 
@@ -95,25 +97,23 @@ class LinearPart(ChainMap):
 
 @dataclass(frozen=True)
 class BranchMap:
-    """A linear map within a Residual.
+    """A linear map among layers that stand side by side, in a Residual or a LayerGraph.
 
     Attributes:
         layer, map: the layer, and the feedback that holds its V.
-        position: of the Residual in its block.
-        branch, index: of the layer in the Residual: which branch, and where in it.
+        path: the indices at which the context of the block holds the input of the layer.
         known: whether the layer is its linear map and nothing else runs with it.
     """
 
     layer: nn.Module
     map: MapFeedback
-    position: int
-    branch: int
-    index: int
+    path: tuple[int, ...]
     known: bool
 
     def map_input(self, x: Tensor, context: Context) -> Tensor:
         """The input of the map in the pass of this context."""
-        return context[self.position][self.branch].inputs[self.index]
+        found: Tensor = reduce(getitem, self.path, context)
+        return found
 
 
 def linear_part(rule: object, feedback: FeedbackLayer | None) -> tuple[LinearPart | None, str]:
@@ -154,23 +154,12 @@ def feedback_maps(rule: object, feedback: FeedbackLayer | None) -> tuple[Feedbac
             inside = rule.rules[position]
             if not isinstance(part, BranchedFeedback) or not isinstance(inside, BranchedRule):
                 return ()
-            found = _branch_maps(inside, part, position)
-            if not found:
-                return ()
-            maps += found
+            for each in inside.inner_maps(rule.layers[position], part):
+                if not isinstance(each.feedback, MapFeedback):
+                    return ()
+                known = each.rule.linear_map(each.layer) is not None
+                maps.append(BranchMap(each.layer, each.feedback, (position, *each.path), known))
     return tuple(maps)
-
-
-def _branch_maps(rule: BranchedRule[Any], feedback: BranchedFeedback, position: int) -> list[FeedbackMap]:
-    """The linear maps in the branches of a layer; none if there are other weights among them."""
-    maps: list[FeedbackMap] = []
-    for number, (branch, chain) in enumerate(zip(rule.branches, feedback.branches, strict=True)):
-        for index, part in enumerate(chain):
-            if isinstance(part, MapFeedback):
-                maps.append(BranchMap(branch.layers[index], part, position, number, index, _is_known(branch, index)))
-            elif has_weights(part):
-                return []
-    return maps
 
 
 def _is_known(rule: SequenceRule, position: int) -> bool:

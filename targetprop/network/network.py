@@ -12,10 +12,13 @@ from torch.nn.parameter import is_lazy
 
 from targetprop.layers.base import FeedbackLayer, Style
 from targetprop.layers.conv import ConvolutionFeedback
+from targetprop.layers.graph import title_of
 from targetprop.layers.halves import HalvesFeedback
+from targetprop.layers.operation import Batch
 from targetprop.layers.lookup import Opaque, is_hooked, not_in_place, rule_of
 from targetprop.layers.sequence import BranchedRule, FeedbackChain, feedback_to_below, leaves
-from targetprop.network.blocks import cut, opened, pool_first
+from targetprop.network.blocks import cut, grouped, is_sequence, opened, pool_first
+from targetprop.network.conversion import convert
 from targetprop.network.pair import Pair, Trace
 from targetprop.network.shapes import Blocks
 from targetprop.network.watch import Watch
@@ -65,6 +68,7 @@ class PairedNetwork(nn.Module):
         self._containers: tuple[nn.Module, ...] = ()
         self._layers: list[list[nn.Module]] = []  # in the containers, as they were given
         self._given: tuple[nn.Sequential, ...] = ()  # blocks in the user's order, where pools were put first
+        self._batch: Batch | None = None  # that layers look at
         self._to_channels_last()
         self._watch = self._new_watch()
         if not self.forward_parameters():
@@ -73,28 +77,51 @@ class PairedNetwork(nn.Module):
     @classmethod
     def of(
         cls,
-        model: nn.Sequential,
+        model: nn.Module,
         style: Style = "published",
         feedback: FeedbackBuilder = layer_by_layer,
         *,
         input_shape: Sequence[int] | None = None,
+        blocks: Sequence[str] | None = None,
     ) -> PairedNetwork:
-        """Cut a Sequential into blocks (see `cut`) and pair each with a new feedback, in this style.
+        """Cut a module into blocks and pair each with a new feedback, in this style.
+
+        A Sequential is cut as `cut` says; of another module what its forward does is put into a sequence of layers
+        first (see `convert`). Its parameters are trained where they are.
 
         Args:
             feedback: makes that of each block.
             input_shape: of one sample, for feedback whose size depends on it (see `Blocks`).
+            blocks: names of modules within it, behind the output of each of which a block ends; by default there is
+                a block for each layer with weights, as far as the network can be cut.
 
         Raises:
-            UserError: a layer has no feedback where it needs one, or a lazy layer has no weights yet.
+            UserError: it cannot be traced or cut, a layer has no feedback where it needs one, or a lazy layer has no
+                weights yet.
         """
         if any(map(is_lazy, model.parameters())):
             raise UserError("the network has lazy layers without weights: call it on one batch first.", key="network")
-        blocks = cut(model)
+        if blocks is None and is_sequence(model):
+            return cls._of_blocks(model, cut(cast(nn.Sequential, model)), style, feedback, input_shape)
+        made = convert(model, blocks)
+        network = cls._of_blocks(model, grouped(made.layers, made.ends), style, feedback, input_shape, made.containers)
+        network._batch = made.batch
+        return network
+
+    @classmethod
+    def _of_blocks(
+        cls,
+        model: nn.Module,
+        blocks: Sequence[nn.Sequential],
+        style: Style,
+        feedback: FeedbackBuilder,
+        input_shape: Sequence[int] | None,
+        containers: Sequence[nn.Module] | None = None,
+    ) -> PairedNetwork:
         ordered = Blocks([pool_first(block) for block in blocks], input_shape)
         pairs = []
         for number, block in enumerate(blocks):
-            name = f"{number + 1} ({', '.join(type(layer).__name__ for layer in leaves(block))})"
+            name = f"{number + 1} ({', '.join(map(title_of, leaves(block)))})"
             for layer in block.modules():
                 not_in_place(layer)
             try:
@@ -109,7 +136,8 @@ class PairedNetwork(nn.Module):
         network = cls(pairs, style, fed=[number for number, pair in enumerate(pairs) if pair.feedback is not None])
         branched = [each for each in model.modules() if isinstance(rule_of(each), BranchedRule)]
         branches = [each for layer in branched for each in layer.children()]
-        network._containers = (*opened(model), *branched, *branches)
+        own = opened(cast(nn.Sequential, model)) if containers is None else containers
+        network._containers = (*own, *branched, *branches)
         network._layers = _children(network._containers)
         network._given = tuple(blocks)
         network._watch = network._new_watch()
@@ -128,7 +156,7 @@ class PairedNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Output of the network for x (batch, ...)."""
         self.refresh()
-        x = _in_order(x)
+        x = self.look_at(_in_order(x))
         for pair in self.pairs:
             x = pair.rule.apply(pair.block, x)
         return x
@@ -138,7 +166,7 @@ class PairedNetwork(nn.Module):
         self.refresh()
         traces: list[Trace] = []
         wanted = x.requires_grad and torch.is_grad_enabled()
-        x = _in_order(x)
+        x = self.look_at(_in_order(x))
         for pair in self.pairs:
             traces.append(pair.trace(x.detach().requires_grad_(wanted and not traces)))
             x = traces[-1].y
@@ -147,11 +175,23 @@ class PairedNetwork(nn.Module):
     def trace_block(self, x: Tensor, number: int) -> Trace:
         """One block's part of a forward pass on x, its number counted from 0."""
         wanted = x.requires_grad and torch.is_grad_enabled() and number == 0
-        x = _in_order(x)
+        x = self.look_at(_in_order(x))
         with torch.no_grad():
             for pair in self.pairs[:number]:
                 x = pair.rule.apply(pair.block, x)
         return self.pairs[number].trace(x.detach().requires_grad_(wanted))
+
+    def look_at(self, x: Tensor) -> Tensor:
+        """Have blocks look at this batch, where they look at what they are not run on; returns it.
+
+        Raises:
+            UserError: it asks for a gradient, which such blocks would not give.
+        """
+        if self._batch is not None:
+            if x.requires_grad and torch.is_grad_enabled() and self.training:
+                raise UserError("blocks look at the input beside the way, so that there is no gradient for it.", key="input")
+            self._batch.x = x.detach()
+        return x
 
     def refresh(self) -> None:
         """Analyse the pairs anew if hooks came or went, or a layer was exchanged, since the last time."""
@@ -212,6 +252,18 @@ class PairedNetwork(nn.Module):
             for forward, feedback in pair.weights():
                 feedback.copy_(forward)
 
+    def train(self, mode: bool = True) -> PairedNetwork:
+        """Set the mode of all layers, and of the modules whose forward they stand for."""
+        for each in self._containers:
+            each.training = mode
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PairedNetwork:
+        """Buffers that the user's modules hold themselves go where all parameters go."""
+        for each in self._containers:
+            each._buffers.update({key: None if b is None else fn(b) for key, b in each._buffers.items()})
+        return super()._apply(fn, recurse)
+
     def forward_parameters(self) -> list[nn.Parameter]:
         """Parameters of the forward blocks, each once."""
         self.refresh()
@@ -248,5 +300,7 @@ def _in_order(x: Tensor) -> Tensor:
 
 
 def _layers(block: nn.Module) -> list[nn.Module]:
-    """What has no layers in it."""
-    return [each for each in block.modules() if not list(each.children())]
+    """What has no layers in it that are run by rules of their own."""
+    if rule_of(block).is_container:
+        return [each for child in block.children() for each in _layers(child)]
+    return [block]

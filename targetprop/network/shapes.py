@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from targetprop.layers.lookup import rule_of
+from targetprop.layers.operation import LookAtBatch
 from targetprop.utils.errors import UserError, require, require_whole
 
 
@@ -62,12 +63,13 @@ class Blocks(Sequence[nn.Sequential]):
 
     @cached_property
     def _output_shapes(self) -> list[torch.Size]:
-        first = next(parameter for block in self for parameter in block.parameters())
-        x = torch.empty(2, *self._known_input_shape, dtype=first.dtype, device="meta")
+        first = next(layer for block in self for layer in block.modules() if layer._parameters)
+        dtype = torch.long if isinstance(first, nn.Embedding) else next(first.parameters()).dtype
+        x = batch = torch.empty(2, *self._known_input_shape, dtype=dtype, device="meta")
         shapes = []
         for number, block in enumerate(self, 1):
             try:
-                x = _without_memory(block, x)
+                x = _without_memory(block, x, batch)
             except Exception as error:  # whatever a layer raises that gets what it does not expect
                 reason = " ".join(str(error).split()).partition(". ")[0]
                 raise UserError(
@@ -94,12 +96,20 @@ class Blocks(Sequence[nn.Sequential]):
         )
 
 
-def _without_memory(block: nn.Sequential, x: Tensor) -> Tensor:
-    """What a copy of the block, with weights and statistics on the meta device, puts out for a tensor there."""
+def _without_memory(block: nn.Sequential, x: Tensor, batch: Tensor) -> Tensor:
+    """What a copy of the block, with weights and statistics on the meta device, puts out for a tensor there.
+
+    Args:
+        batch: of the network, for layers that look at it.
+    """
     made: dict[int, object] = {}  # in place of each tensor, which is not copied
     for each in (*block.parameters(), *block.buffers()):
         empty = torch.empty_like(each, device="meta", requires_grad=False)
         made[id(each)] = nn.Parameter(empty, each.requires_grad) if isinstance(each, nn.Parameter) else empty
+    copied = copy.deepcopy(block, made)
+    for each in copied.modules():
+        if isinstance(each, LookAtBatch):
+            each.batch.x = batch
     with torch.no_grad():
-        y: Tensor = copy.deepcopy(block, made)(x)
+        y: Tensor = copied(x)
     return y
