@@ -384,7 +384,9 @@ def test_pooling_goes_first_only_past_an_activation_that_commutes_with_it() -> N
 def test_a_list_of_layers_is_a_network_and_other_things_are_refused_by_name() -> None:
     for layers in ([nn.Linear(4, 3), nn.Linear(3, 2)], nn.ModuleList([nn.Linear(4, 3), nn.Linear(3, 2)])):
         assert Learner(list(layers))(torch.randn(5, 4)).shape == (5, 2)
-    with pytest.raises(UserError, match=r"^network: expected an nn.Module, or layers in sequence as a list, got Tensor"):
+    with pytest.raises(
+        UserError, match=r"^network: expected an nn.Module, or layers in sequence as a list, got Tensor"
+    ):
         Learner(torch.zeros(3))  # type: ignore[arg-type]
 
 

@@ -63,15 +63,19 @@ class ThroughTimeLearner(LocalLearner):
                 f"equations are known, got {got}: use network=rnn with cell=elman, or another rule.",
                 key="network",
             )
-        super().__init__(PairedNetwork.of(network, feedback=lambda blocks, number, style: None))
+        (first, _), *_ = network.named_children()
+        super().__init__(PairedNetwork.of(network, feedback=lambda blocks, number, style: None, blocks=[first]))
         self.step = step
+        self._layers = tuple(
+            layers
+        )  # in a tuple, as their parameters are those of `network`, and have their names there
 
     @property
     def layer(self) -> Elman:
         """The recurrent layer."""
-        found = next(each for each in self.network.modules() if type(each) is Elman)
-        assert isinstance(found, Elman)
-        return found
+        layer = self._layers[0]
+        assert isinstance(layer, Elman)
+        return layer
 
     def see(self, x: Tensor) -> tuple[Unrolled, Tensor]:
         """All states, and the output."""
@@ -84,8 +88,8 @@ class ThroughTimeLearner(LocalLearner):
         kept = torch.stack(states, 1)
         top = kept[:, 1:].clone().requires_grad_()
         output = top if layer.every else top[:, -1]
-        for pair in list(self.network.pairs)[1:]:
-            output = pair.block(output)
+        for above in self._layers[1:]:
+            output = above(output)
         return Unrolled(driven, kept, top, output), output
 
     def learn(self, seen: Unrolled, error: Tensor, labels: Tensor | None, keep: bool) -> Step:

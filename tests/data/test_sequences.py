@@ -25,9 +25,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> None:
     """Were this text the published one."""
     md5 = hashlib.md5(TEXT.encode()).hexdigest()
     files = {tiny_shakespeare.NAME: md5}
-    monkeypatch.setattr(
-        tiny_shakespeare, "PUBLISHED", replace(tiny_shakespeare.PUBLISHED, files=files, unpacked=files)
-    )
+    monkeypatch.setattr(tiny_shakespeare, "PUBLISHED", replace(tiny_shakespeare.PUBLISHED, files=files, unpacked=files))
 
 
 def plain(content: bytes) -> bytes:
