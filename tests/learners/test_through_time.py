@@ -54,7 +54,7 @@ def gradients(net: nn.Module) -> dict[str, Tensor]:
 def by_the_papers(
     name: str, learner: ThroughTimeLearner, net: nn.Sequential, x: Tensor, y: Tensor, step: float, places: int | None
 ) -> dict[str, Tensor]:
-    """The gradients of all local losses, one step of time after the other; the inverse is the learner's as it is now."""
+    """The gradients of all local losses, one step of time after the other, by the inverse as it is now."""
     layer, head = copy.deepcopy(net)
     read = layer.read(x)
 
