@@ -54,5 +54,5 @@ def test_recurrent_ones_train_by_targets_through_time(compose: Compose, data: st
 @pytest.mark.parametrize("model", ["tptt", "tpri"])
 def test_others_than_tanh_units_are_refused(compose: Compose, model: str) -> None:
     overrides = [f"model={model}", "datamodule=adding", "network.hparams.cell=gru"]
-    with pytest.raises(UserError, match="^network: expected a recurrent layer of tanh units.*got Gated and Linear"):
+    with pytest.raises(UserError, match=r"^network: expected a recurrent layer of tanh units.*got Gated and Linear"):
         train(compose(*overrides))
