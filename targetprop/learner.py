@@ -14,6 +14,7 @@ from targetprop import local
 from targetprop.algorithms import named
 from targetprop.algorithms.base import Algorithm
 from targetprop.algorithms.dtp import DTP
+from targetprop.network.description import described
 from targetprop.network.network import PairedNetwork
 from targetprop.network.passes import Pass, StoredPass
 from targetprop.noise import GaussianNoise, NoiseSource
@@ -280,7 +281,7 @@ class Learner(nn.Module):
 
     def _sweep(self, seen: Pass, output: OutputSignal, keep: bool) -> Step:
         """From the output down: a block's feedback learns, its weights get their gradient, its target goes on."""
-        record = Record(keep)
+        record = Record(keep, len(seen.x))
         self.learning.before_sweep(seen)
         for block, difference in self.algorithm.targets.sweep(seen, output):
             if self.algorithm.scope == "block":
@@ -357,13 +358,20 @@ class _Call:
     unchanged: Unchanged
 
 
-def explain(learner: Learner) -> list[str]:
-    """For each block, how its feedback learns, and why so."""
+def explain(learner: Learner, *, layers: bool = False) -> list[str]:
+    """For each block, how its feedback learns, and why so.
+
+    Args:
+        layers: whether to list the layers of each block, too: what each is run on, and what its feedback is. What is
+            evaluated "at the target" makes target propagation of it; all else is linear in what comes down.
+    """
     lines = []
+    inside = described(learner.network)
     for number, pair in enumerate(learner.network.pairs):
         fed = number in learner.network.fed_numbers
         how = learner.learning.explain(number) if fed else "no feedback"
         lines.append(f"Block {pair.name}: {how}")
+        lines += [f"    {each}" for each in inside[number] if layers]
     return lines
 
 

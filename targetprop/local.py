@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from targetprop.network.passes import Pass
 
 
-def local_loss(difference: Tensor) -> Tensor:
+def local_loss(difference: Tensor, samples: int | None = None) -> Tensor:
     """1/2 ||t^n - s^n||^2, summed over units, mean over the batch.
+
+    Args:
+        samples: in the batch, where the difference does not begin with its dimension.
 
     Ernoult et al., "Towards Scaling Difference Target Propagation by Learning Backprop Targets", 2022,
     https://arxiv.org/abs/2201.13415.
@@ -26,7 +29,7 @@ def local_loss(difference: Tensor) -> Tensor:
         channels_last = difference.dim() == 4 and difference.is_contiguous(memory_format=torch.channels_last)
         flat = (difference.permute(0, 2, 3, 1) if channels_last else difference).flatten()  # without a copy
         power = torch.dot(flat, flat)  # which autocast leaves alone
-    return power / (2 * len(difference))
+    return power / (2 * (samples or len(difference)))
 
 
 def add_gradients(seen: Pass, block: int, difference: Tensor, weight: float = 1.0) -> None:
@@ -36,10 +39,10 @@ def add_gradients(seen: Pass, block: int, difference: Tensor, weight: float = 1.
     first block leaves it at its trace's x.
 
     Args:
-        difference: t^n - s^n, (batch, *output of the block).
+        difference: t^n - s^n, in the shape of the block's output, which need not begin with the batch.
         weight: of the local loss.
     """
-    trace, scale = seen.trace(block), -weight / len(difference)
+    trace, scale = seen.trace(block), -weight / len(seen.x)
     if trace.chain is not None and not trace.y.requires_grad:
         seen.at_map[block] = _add_by_rules(trace.chain, trace, difference, scale)
     elif trace.y.requires_grad:

@@ -33,10 +33,11 @@ class Step:
 
 
 class Record:
-    """What a sweep sees, block by block, until it is a `Step`."""
+    """What a sweep over a batch of so many samples sees, block by block, until it is a `Step`."""
 
-    def __init__(self, keep: bool) -> None:
+    def __init__(self, keep: bool, samples: int) -> None:
         self.keep = keep
+        self.samples = samples
         self.feedback_losses: dict[int, Tensor] = {}
         self.local_losses: dict[int, Tensor] = {}
         self.activities: dict[int, Tensor] = {}
@@ -45,7 +46,7 @@ class Record:
 
     def add(self, block: int, y: Tensor, difference: Tensor) -> None:
         """A block's output and the difference of its target to it."""
-        self.local_losses[block] = local_loss(difference)
+        self.local_losses[block] = local_loss(difference, self.samples)
         self.activities[block] = y.mean(dtype=wide(y.dtype))
         if self.keep:
             self.outputs[block], self.targets[block] = y, y + difference

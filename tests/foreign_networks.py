@@ -194,12 +194,14 @@ class Inception(nn.Module):
 
     @staticmethod
     def _module(channels: int) -> nn.ModuleDict:
-        return nn.ModuleDict({
-            "one": nn.Conv2d(channels, 2, 1),
-            "three": nn.Sequential(nn.Conv2d(channels, 3, 1), nn.ReLU(), nn.Conv2d(3, 4, 3, padding=1)),
-            "five": nn.Sequential(nn.Conv2d(channels, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 5, padding=2)),
-            "pool": nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), nn.Conv2d(channels, 2, 1)),
-        })
+        return nn.ModuleDict(
+            {
+                "one": nn.Conv2d(channels, 2, 1),
+                "three": nn.Sequential(nn.Conv2d(channels, 3, 1), nn.ReLU(), nn.Conv2d(3, 4, 3, padding=1)),
+                "five": nn.Sequential(nn.Conv2d(channels, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 5, padding=2)),
+                "pool": nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), nn.Conv2d(channels, 2, 1)),
+            }
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.stem(x))
@@ -228,7 +230,7 @@ class SqueezeNet(nn.Module):
         self.features = nn.Sequential(
             nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, ceil_mode=True), Fire(6), Fire(8)
         )
-        self.classifier = nn.Sequential(nn.Dropout(0.5), nn.Conv2d(8, CLASSES, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        self.classifier = nn.Sequential(nn.Dropout(0.0), nn.Conv2d(8, CLASSES, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.flatten(self.classifier(self.features(x)), 1)
@@ -385,9 +387,9 @@ class ViT(nn.Module):
         self.norm1 = nn.ModuleList([nn.LayerNorm(WIDTH) for _ in range(2)])
         self.norm2 = nn.ModuleList([nn.LayerNorm(WIDTH) for _ in range(2)])
         self.attention = nn.ModuleList([Attention(WIDTH, 2) for _ in range(2)])
-        self.mlp = nn.ModuleList([
-            nn.Sequential(nn.Linear(WIDTH, 12), nn.GELU(), nn.Linear(12, WIDTH)) for _ in range(2)
-        ])
+        self.mlp = nn.ModuleList(
+            [nn.Sequential(nn.Linear(WIDTH, 12), nn.GELU(), nn.Linear(12, WIDTH)) for _ in range(2)]
+        )
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:

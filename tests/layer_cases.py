@@ -70,6 +70,8 @@ def norms() -> list[Case]:
         cases += [(made(nn.GroupNorm, 2, 4), shape), (made(nn.GroupNorm, 1, 4, affine=False), shape)]
         cases += [(made(nn.LayerNorm, shape), shape), (made(nn.LayerNorm, shape[-1:], bias=False), shape)]
         cases.append((made(Standardize), shape))
+        cases += [(made(nn.RMSNorm, shape), shape), (made(nn.RMSNorm, shape[-1:], eps=1e-3), shape)]
+    cases.append((made(nn.RMSNorm, 4, elementwise_affine=False), (3, 4)))
     return [*cases, (made(nn.LayerNorm, 4, elementwise_affine=False), (3, 4)), (made(nn.GroupNorm, 2, 4), (4,))]
 
 

@@ -378,13 +378,13 @@ def test_unsupported_layer_is_refused_by_name_and_block(layer: nn.Module) -> Non
     assert f"@targetprop.register({name})" in message
 
 
-def test_sequential_with_a_forward_of_its_own_is_refused_by_name_unless_it_has_a_rule_of_its_own() -> None:
+def test_sequential_with_a_forward_of_its_own_is_traced_unless_it_has_a_rule_of_its_own() -> None:
     class Skip(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
             return x + super().forward(x)
 
-    with pytest.raises(UserError, match=r"block 2 \(Skip\): layer Skip has no feedback.*@targetprop.register\(Skip\)"):
-        Learner(nn.Sequential(nn.Linear(5, 5), Skip(nn.Linear(5, 5))))
+    traced = Learner(nn.Sequential(nn.Linear(5, 5), Skip(nn.Linear(5, 5)))).network.pairs
+    assert [len(pair.maps) for pair in traced] == [0, 1]
 
     class KnownSkip(Skip):
         pass

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def target_propagation(
-    network: nn.Sequential,
+    network: nn.Module,
     hparams: Mapping[str, Any],
     *,
     seed: int,
@@ -105,7 +105,7 @@ def as_printed(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int)
         return AsPrinted(network, seed=seed)
 
 
-def backprop(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int) -> Backprop:
+def backprop(network: nn.Module, hparams: Mapping[str, Any], *, seed: int) -> Backprop:
     """The baseline, which draws no noise and so needs no seed.
 
     Raises:

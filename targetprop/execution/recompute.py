@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from targetprop.layers.lookup import rule_of
+from targetprop.layers.graph import title_of
+from targetprop.layers.lookup import layers_in, rule_of
 from targetprop.network.passes import Pass
 from targetprop.utils.errors import UserError
 
@@ -49,10 +50,10 @@ def recomputed(learner: Learner) -> Learner:
         UserError: a layer does not give the same activations twice.
     """
     for pair in learner.network.pairs:
-        for name, layer in pair.block.named_modules():
-            if not list(layer.children()) and rule_of(layer).facts(layer).varies:
+        for layer in layers_in(pair.block):
+            if rule_of(layer).facts(layer).varies:
                 raise UserError(
-                    f"{type(layer).__name__} ({name}) does not give the same activations twice.", key="network"
+                    f"block {pair.name}: {title_of(layer)} does not give the same activations twice.", key="network"
                 )
     learner.keep_pass = RecomputedPass
     return learner

@@ -188,7 +188,7 @@ def backprop_cost(network: PairedNetwork, x: Tensor) -> float:
 @contextmanager
 def evaluating(network: PairedNetwork) -> Iterator[None]:
     """The network in evaluation mode: a few samples may pass, and leave no trace in running statistics."""
-    modes = {module: module.training for module in network.modules()}
+    modes = {module: module.training for module in network.all_modules()}
     network.eval()
     try:
         yield

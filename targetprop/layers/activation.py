@@ -108,6 +108,11 @@ class ActivationFeedback(FeedbackLayer):
     """The same activation again."""
 
     is_activation = True
+    at_target = True
+
+    @property
+    def role(self) -> str:
+        return "the same activation again, at the target"
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -119,6 +124,8 @@ class ActivationFeedback(FeedbackLayer):
 
 class CarryingFeedback(FeedbackLayer):
     """Feedback of an activation that is evaluated at its output in the clean pass, and at that plus the difference."""
+
+    at_target = True
 
     def __init__(self, layer: nn.Module, rule: Elementwise | ActivationRule) -> None:
         super().__init__()
@@ -148,6 +155,10 @@ class CarryingFeedback(FeedbackLayer):
 class MatchedFeedback(CarryingFeedback):
     """The function of y whose derivative is the activation's slope: nonlinear, with the Jacobian's slope at y."""
 
+    @property
+    def role(self) -> str:
+        return "its matched function, at the target"
+
     def __init__(self, layer: nn.Module, rule: Elementwise, function: Matched) -> None:
         super().__init__(layer, rule)
         self._function = function
@@ -168,6 +179,10 @@ class TurningFeedback(CarryingFeedback):
     As a function of y alone, without a clean pass, it is that of the rising side.
     """
 
+    @property
+    def role(self) -> str:
+        return "its matched function on the side of the clean pass, at the target"
+
     def __init__(self, layer: nn.Module, rule: Elementwise) -> None:
         super().__init__(layer, rule)
         self._function = turning(layer.forward, lambda u: rule.slope(layer, torch.ones_like(u), u))
@@ -184,6 +199,10 @@ class TurningFeedback(CarryingFeedback):
 
 class AgainFeedback(CarryingFeedback):
     """The same activation again."""
+
+    @property
+    def role(self) -> str:
+        return "the same activation again, at the target"
 
     def decode(self, y: Tensor, context: Context) -> Tensor:
         return self._layer[0].forward(y)
@@ -203,6 +222,10 @@ class GainedFeedback(AgainFeedback):
 
     over the batch and the units that a difference reaches. Feedback weights that follow W^T are so decoded with g.
     """
+
+    @property
+    def role(self) -> str:
+        return "the same activation again with a gain for each channel, at the target"
 
     def __init__(self, layer: nn.Module, rule: Elementwise) -> None:
         super().__init__(layer, rule)

@@ -95,9 +95,17 @@ class FeedbackLayer(nn.Module, ABC):
 
     Attributes:
         is_activation: whether it is an activation again, which comes last in the style "lee".
+        at_target: whether it is a nonlinear function that is evaluated at the target, or at a target of its own along
+            the clean pass: what makes target propagation of it.
     """
 
     is_activation = False
+    at_target = False
+
+    @property
+    def role(self) -> str:
+        """In words, what it is."""
+        return "feedback of its own"
 
     @property
     def is_linear(self) -> bool:
@@ -208,6 +216,11 @@ class AdjointFeedback(FeedbackLayer):
         self._layer = (layer, rule)  # in a tuple, so that it is no submodule: the layer's parameters are the block's
 
     @property
+    def role(self) -> str:
+        layer, rule = self._layer
+        return "its transpose" if rule.facts(layer).linear else "its transposed Jacobian on the clean batch"
+
+    @property
     def is_linear(self) -> bool:
         return True
 
@@ -230,6 +243,10 @@ class UnweightedFeedback(FeedbackLayer):
         self._function = function
 
     @property
+    def role(self) -> str:
+        return "a linear function, not its transpose"
+
+    @property
     def is_linear(self) -> bool:
         return True
 
@@ -239,6 +256,10 @@ class UnweightedFeedback(FeedbackLayer):
 
 class IgnoredFeedback(FeedbackLayer):
     """Feedback of a layer that the feedback path leaves out."""
+
+    @property
+    def role(self) -> str:
+        return "left out"
 
     @property
     def is_linear(self) -> bool:

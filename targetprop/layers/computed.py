@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from targetprop.layers.base import RULES, Context, Facts, FeedbackLayer, LayerRule, Style, register
+from targetprop.layers.operation import Line, Program
 
 
 class _Computed(nn.Module):
@@ -20,8 +21,8 @@ class _Computed(nn.Module):
         weight_form, bias_form: they compute weight and bias; None without a bias.
     """
 
-    weight_form: fx.GraphModule
-    bias_form: fx.GraphModule | None
+    weight_form: Program
+    bias_form: Program | None
 
     @property
     def weight(self) -> Tensor:
@@ -35,19 +36,19 @@ class _Computed(nn.Module):
         return None if self.bias_form is None else self.bias_form()
 
 
-class ComputedLinear(_Computed, nn.Linear):
+class ComputedLinear(_Computed, nn.Linear):  # type: ignore[misc, override]
     """A Linear with a computed weight."""
 
 
-class ComputedConv1d(_Computed, nn.Conv1d):
+class ComputedConv1d(_Computed, nn.Conv1d):  # type: ignore[override]
     """A Conv1d with a computed kernel."""
 
 
-class ComputedConv2d(_Computed, nn.Conv2d):
+class ComputedConv2d(_Computed, nn.Conv2d):  # type: ignore[override]
     """A Conv2d with a computed kernel."""
 
 
-class ComputedConv3d(_Computed, nn.Conv3d):
+class ComputedConv3d(_Computed, nn.Conv3d):  # type: ignore[override]
     """A Conv3d with a computed kernel."""
 
 
@@ -76,7 +77,7 @@ def _ordinary(layer: nn.Module) -> LayerRule[Any]:
     return RULES[next(kind for kind in COMPUTED if isinstance(layer, kind))]
 
 
-def with_weights(layer: nn.Module, weight: nn.Parameter | fx.GraphModule, bias: Any) -> nn.Module:
+def with_weights(layer: nn.Module, weight: nn.Parameter | Program, bias: Any) -> nn.Module:
     """The layer, made on the meta device, with these in place of its own.
 
     Args:
@@ -93,13 +94,10 @@ def with_weights(layer: nn.Module, weight: nn.Parameter | fx.GraphModule, bias: 
     return layer
 
 
-def _form(value: nn.Parameter | fx.GraphModule) -> fx.GraphModule:
-    if isinstance(value, fx.GraphModule):
+def _form(value: nn.Parameter | Program) -> Program:
+    if isinstance(value, Program):
         return value
-    graph, root = fx.Graph(), nn.Module()
-    root.register_parameter("value", value)
-    graph.output(graph.get_attr("value"))
-    return fx.GraphModule(root, graph)
+    return Program([Line("tensor", "value")], {"value": value})
 
 
 def on_meta(kind: type[Any], *args: Any, **kwargs: Any) -> nn.Module:

@@ -19,4 +19,6 @@ class EmbeddingRule(LayerRule[nn.Embedding]):
         return y
 
     def feedback(self, layer: nn.Embedding, style: Style) -> FeedbackLayer:
-        raise UserError("an Embedding takes whole numbers, to which no target comes down: it belongs into the first block.")
+        raise UserError(
+            "an Embedding takes whole numbers, to which no target comes down: it belongs into the first block."
+        )

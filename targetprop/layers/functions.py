@@ -83,6 +83,21 @@ LINEAR = RESHAPING | {
     "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "neg", "clone", "index_select", "fold", "unfold",
 }  # fmt: skip
 """Names of functions of one tensor that are linear whatever their other arguments are."""
+VIEWING = RESHAPING | {
+    "getitem",
+    "narrow",
+    "select",
+    "expand",
+    "expand_as",
+    "view_as",
+    "chunk",
+    "split",
+    "unbind",
+    "detach",
+}
+"""Names of functions whose result may look at the memory of what they are given."""
+SUMS = {"add", "sub", "cat", "concat", "concatenate", "stack", "hstack", "vstack"}
+"""Names of functions of several tensors that are linear in all of them together."""
 STRICT = {"view", "view_as", "as_strided"}
 """Names of functions that refuse memory in another order."""
 SEVERAL = {
@@ -91,14 +106,16 @@ SEVERAL = {
 }  # fmt: skip
 """Names of functions with several outputs."""
 SIZES = {
-    "size", "shape", "dim", "ndim", "ndimension", "device", "dtype", "numel", "nelement", "is_cuda", "is_floating_point",
-    "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor",
+    "size", "shape", "dim", "ndim", "ndimension", "device", "dtype", "numel", "nelement", "is_cuda",
+    "is_floating_point", "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full",
+    "new_empty", "new_tensor",
 }  # fmt: skip
 """Names of what a tensor tells without its values, and of what is made by that alone."""
 CONTRACTIONS = {
-    "linear", "matmul", "mm", "bmm", "einsum", "tensordot", "addmm", "baddbmm", "bilinear", "mv", "addmv", "chain_matmul",
-    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "inner", "dot", "vdot",
-    "multi_head_attention_forward", "multi_dot", "kron", "outer", "rnn_tanh", "lstm", "gru", "scaled_dot_product_attention",
+    "linear", "matmul", "mm", "bmm", "einsum", "tensordot", "addmm", "baddbmm", "bilinear", "mv", "addmv",
+    "chain_matmul", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "inner",
+    "dot", "vdot", "multi_head_attention_forward", "multi_dot", "kron", "outer", "rnn_tanh", "lstm", "gru",
+    "scaled_dot_product_attention",
 }  # fmt: skip
 """Names of functions that sum products over several units: with parameters for factors they are linear maps."""
 
@@ -107,8 +124,9 @@ def name_of(function: Any) -> str:
     """What a function, or a tensor's method, is called."""
     if isinstance(function, str):
         return function
-    named = {torch.ops.aten: "", **{getattr(F, f"max_pool{dims}d"): f"max_pool{dims}d" for dims in (1, 2, 3)}}
-    return named.get(function) or getattr(function, "__name__", repr(function))
+    if function in BUILDERS:  # torch chooses between two functions of one name here, and knows neither by it
+        return next((f"max_pool{n}d" for n in (1, 2, 3) if function is getattr(F, f"max_pool{n}d")), function.__name__)
+    return str(getattr(function, "__name__", function))
 
 
 def layer_of(function: Any, training: tuple[Any, ...], evaluation: tuple[Any, ...]) -> nn.Module | None:

@@ -30,7 +30,7 @@ from targetprop.layers.base import (
 )
 from targetprop.layers.lookup import has_matrix, rule_of
 from targetprop.layers.maps import MapFeedback
-from targetprop.layers.operation import Given, Operation
+from targetprop.layers.operation import Carried, Given, Operation
 from targetprop.layers.sequence import BranchedFeedback, BranchedRule, InnerMap, feedback_of
 from targetprop.utils.errors import UserError
 
@@ -127,7 +127,7 @@ class GraphFeedback(BranchedFeedback):
     def decode(self, y: Tensor, context: GraphContext) -> Tensor:
         return self._down(y, lambda part, delta, number: part.decode(delta, context.layers[number]))
 
-    def _down(self, delta: Tensor, through: Callable[[FeedbackLayer, Tensor, int], Given]) -> Tensor:
+    def _down(self, delta: Tensor, through: Callable[[FeedbackLayer, Tensor, int], Carried]) -> Tensor:
         at: dict[int, Tensor] = {len(self.places): delta}
         for number, part in reversed(list(self)):
             if number + 1 not in at:
@@ -135,7 +135,8 @@ class GraphFeedback(BranchedFeedback):
             below = through(part, at.pop(number + 1), number)
             sources = self.places[number].sources
             for source, each in zip(sources, below if isinstance(below, tuple) else (below,), strict=True):
-                at[source] = at[source] + each if source in at else each
+                if each is not None:
+                    at[source] = at[source] + each if source in at else each
         return at[0]
 
     def weights(self, layer: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:

@@ -237,6 +237,15 @@ def has_matrix(layer: nn.Module) -> bool:
     return own or any(map(has_matrix, layer.children()))
 
 
+def layers_in(block: nn.Module) -> list[nn.Module]:
+    """The layers of a block that have none in them with rules of their own."""
+    rule = rule_of(block)
+    known = rule.known if isinstance(rule, Opaque) else rule
+    if isinstance(block, nn.ModuleList) or (known is not None and known.is_container):
+        return [each for child in block.children() for each in layers_in(child)]
+    return [block]
+
+
 def not_in_place(layer: nn.Module) -> None:
     """Have a layer write to memory of its own: in place it would write over activations that are still needed."""
     if getattr(layer, "inplace", False):

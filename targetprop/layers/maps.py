@@ -37,6 +37,10 @@ class MapFeedback(FeedbackLayer):
         return bias
 
     @property
+    def role(self) -> str:
+        return f"feedback weights {'x'.join(map(str, self.weight.shape))}"
+
+    @property
     def is_linear(self) -> bool:
         return self.bias is None
 

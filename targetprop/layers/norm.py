@@ -64,6 +64,10 @@ class BatchNormFeedback(FeedbackLayer):
     read by no training step, and are left out.
     """
 
+    @property
+    def role(self) -> str:
+        return "a norm of its own, which learns"
+
     def __init__(self, layer: BatchNorm) -> None:
         super().__init__()
         kind = next(each for each in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d) if isinstance(layer, each))

@@ -7,16 +7,22 @@ tensors on the way (constants, positional embeddings, masks, sizes) is computed 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.fx.node import map_aggregate
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from targetprop.layers.base import Context, Facts, LayerRule, register
 
 Given = Tensor | tuple[Tensor, ...]
 """What an operation is run on: one tensor, or as many as it has operands."""
+Carried = Tensor | tuple[Tensor | None, ...]
+"""What comes down to each of them."""
 NOTHING_KNOWN = Facts()
 
 
@@ -45,6 +51,74 @@ class Batch:
         return {}  # copies are run on batches of their own
 
 
+@dataclass(frozen=True)
+class Ref:
+    """In a line of a program: what came before by this number, operands first."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """One step of a program.
+
+    Attributes:
+        kind: whether the target is a function, the name of a tensor's method, or that of a module or a tensor that
+            the program holds.
+        args, kwargs: what it is called with, with a `Ref` for each value from before.
+    """
+
+    kind: Literal["function", "method", "module", "tensor"]
+    target: Any
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Program(nn.Module):
+    """Functions of tensors in turn; the last line gives the result.
+
+    Args:
+        lines: what is computed.
+        held: by name the modules, parameters and other tensors that it names; those of its owner, not copies.
+    """
+
+    def __init__(self, lines: Sequence[Line], held: Mapping[str, nn.Module | Tensor]) -> None:
+        super().__init__()
+        self.lines = tuple(lines)
+        for name, each in held.items():
+            if isinstance(each, nn.Module):
+                self.add_module(name, each)
+            elif isinstance(each, nn.Parameter):
+                self.register_parameter(name, each)
+            else:
+                self.register_buffer(name, each, persistent=False)
+
+    def forward(self, *operands: Tensor) -> Tensor:
+        values: list[Any] = list(operands)
+
+        def value(each: Any) -> Any:
+            return values[each.number] if isinstance(each, Ref) else each
+
+        for line in self.lines:
+            args, kwargs = map_aggregate((line.args, dict(line.kwargs)), value)
+            values.append(self._run(line, args, kwargs))
+        result: Tensor = values[-1]
+        return result
+
+    def _run(self, line: Line, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if line.kind == "function":
+            return line.target(*args, **kwargs)
+        if line.kind == "method":
+            return getattr(args[0], line.target)(*args[1:], **kwargs)
+        held = getattr(self, line.target)
+        return held(*args, **kwargs) if line.kind == "module" else held
+
+    @property
+    def targets(self) -> list[Any]:
+        """The functions, and names of methods, that it calls."""
+        return [line.target for line in self.lines if line.kind in ("function", "method")]
+
+
 class Operation(nn.Module):
     """A function of tensors.
 
@@ -60,8 +134,8 @@ class Operation(nn.Module):
     def __init__(
         self,
         title: str,
-        training: fx.GraphModule,
-        evaluation: fx.GraphModule | None = None,
+        training: Program,
+        evaluation: Program | None = None,
         *,
         operands: int = 1,
         facts: Facts = NOTHING_KNOWN,
@@ -89,12 +163,11 @@ class OperationContext(NamedTuple):
     operands: tuple[Tensor, ...]
     y: Tensor
 
-    def vjps(self, delta: Tensor) -> tuple[Tensor, ...]:
-        """J^T delta on this pass, for every operand; zeros for one that the output does not follow."""
+    def vjps(self, delta: Tensor) -> tuple[Tensor | None, ...]:
+        """J^T delta on this pass, for every operand; None for one of which the output only took the size."""
         wanted = [each for each in self.operands if each.requires_grad]
         found = iter(self._gradients(wanted, delta) if wanted and self.y.requires_grad else [None] * len(wanted))
-        below = [next(found) if each.requires_grad else None for each in self.operands]
-        return tuple(torch.zeros_like(each) if b is None else b for each, b in zip(self.operands, below, strict=True))
+        return tuple(next(found) if each.requires_grad else None for each in self.operands)
 
     def _gradients(self, wanted: Sequence[Tensor], delta: Tensor) -> Sequence[Tensor | None]:
         return torch.autograd.grad(
@@ -122,11 +195,11 @@ class OperationRule(LayerRule[Operation]):
     def facts(self, layer: Operation) -> Facts:
         return layer.known
 
-    def apply(self, layer: Operation, x: Given) -> Tensor:  # type: ignore[override]
+    def apply(self, layer: Operation, x: Given) -> Tensor:
         y: Tensor = layer(*self._ordered(x))
         return y
 
-    def run(self, layer: Operation, x: Given, clean: Context = None) -> tuple[Tensor, Context]:  # type: ignore[override]
+    def run(self, layer: Operation, x: Given, clean: Context = None) -> tuple[Tensor, Context]:
         given = self._ordered(x)
         if clean is not None:
             return layer(*given), clean
@@ -136,9 +209,13 @@ class OperationRule(LayerRule[Operation]):
         context = OperationContext(operands, y)
         return (y if torch.is_grad_enabled() else y.detach()), context
 
-    def vjp(self, layer: Operation, delta: Tensor, context: OperationContext) -> Given:  # type: ignore[override]
+    def vjp(self, layer: Operation, delta: Tensor, context: OperationContext) -> Carried:  # type: ignore[override]
+        if delta.requires_grad and not layer.known.varies:
+            context = _differentiable_twice(layer, context)
         below = context.vjps(delta)
-        return below[0] if layer.operands == 1 else below
+        if layer.operands > 1:
+            return below
+        return torch.zeros_like(context.operands[0]) if below[0] is None else below[0]
 
     @property
     def knows_its_gradients(self) -> bool:
@@ -156,7 +233,7 @@ class LookAtBatchRule(LayerRule[LookAtBatch]):
     any_memory_order = True
     has_gains_only = True
 
-    def apply(self, layer: LookAtBatch, x: Given) -> Tensor:  # type: ignore[override]
+    def apply(self, layer: LookAtBatch, x: Given) -> Tensor:
         y: Tensor = layer()
         return y
 
@@ -166,3 +243,15 @@ def _differentiable(x: Tensor) -> Tensor:
     if not x.is_floating_point():
         return x
     return x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
+
+
+def _differentiable_twice(layer: Operation, context: OperationContext) -> OperationContext:
+    """The same pass, where attention is fused, by a kernel whose way back can be differentiated.
+
+    Feedback weights that learn by autograd, further up, need that; they may not need it of dropout, whose kernel can.
+    """
+    if F.scaled_dot_product_attention not in layer.in_training.targets:
+        return context
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        operands = tuple(_differentiable(each.detach()) for each in context.operands)
+        return OperationContext(operands, layer(*operands))

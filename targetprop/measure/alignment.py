@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from targetprop.measure.probe import InapplicableError, Probe, by_block
@@ -93,14 +93,24 @@ def backprop_gradients(
     Parameters, their `.grad`, and buffers (running statistics) stay as they are.
     """
     leaves = {p: p.detach().requires_grad_() for p in network.parameters()}
-    parameters = {name: leaves[p] for name, p in network.named_parameters(remove_duplicate=False)}
+    instead = {name: leaves[p] for name, p in _places(network)}
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     with torch.enable_grad():
-        value = loss(functional_call(network, {**parameters, **buffers}, (x,)), y).mean()
-    names = block_parameters(network)
-    flat = [parameters[name] for block in names for name in block]
-    gradients = iter(torch.autograd.grad(value, flat, materialize_grads=True))
-    return [torch.cat([next(gradients).flatten() for _ in block]) for block in names]
+        output = functional_call(network, {**instead, **buffers}, (x,), tie_weights=False)
+        value = loss(output, y).mean()
+    blocks = [[leaves[p] for p in pair.block.parameters()] for pair in network.pairs]
+    gradients = iter(torch.autograd.grad(value, [p for block in blocks for p in block], materialize_grads=True))
+    return [torch.cat([next(gradients).flatten() for _ in block]) for block in blocks]
+
+
+def _places(network: PairedNetwork) -> Iterator[tuple[str, nn.Parameter]]:
+    """Every parameter by its name in each module that has it; of a module that stands in several places, the first.
+
+    In the same module `functional_call` must not put another tensor twice, or it would leave the first one there.
+    """
+    for prefix, module in network.named_modules():
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            yield name, parameter
 
 
 def feedback_angles(pair: Pair) -> list[Tensor]:

@@ -8,20 +8,19 @@ and whoever needs it looks at it (`LookAtBatch`).
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from targetprop.layers.base import Facts
-from targetprop.layers.functions import LINEAR, RANDOM, RESHAPING, SEVERAL, SIZES, STRICT, layer_of, name_of
+from targetprop.layers.functions import LINEAR, RANDOM, RESHAPING, SEVERAL, STRICT, SUMS, layer_of, name_of
 from targetprop.layers.graph import LayerGraph
 from targetprop.layers.operation import Batch, LookAtBatch, Operation
 from targetprop.network.function_maps import map_layer
-from targetprop.network.tracing import WAYS_OUT, Traced, own_name, trace
+from targetprop.network.tracing import WAYS_OUT, Traced, is_size, own_name, trace
 from targetprop.utils.errors import UserError, unknown
 
 
@@ -220,30 +219,19 @@ class _Layers:
         return layer_of(node.target, *arguments)
 
     def _operation(self, node: fx.Node) -> Operation:
-        operands, names = self._nodes.operands(node), set[str]()
+        operands, twin = self._nodes.operands(node), self._traced.twin(node)
         training = self._traced.program(node, operands)
-        twin = self._traced.twin(node)
         evaluation = self._traced.program(twin, [self._traced.twin(each) for each in operands])
-        for each in training.graph.nodes:
-            names.add(name_of(each.target))
-        random = any(each.target in RANDOM for each in training.graph.nodes)
+        differs = training.lines != evaluation.lines
         plain = len(operands) == 1 and not any(True for _ in training.parameters())
         name = name_of(node.target)
-        differs = training.code != evaluation.code
-        facts = Facts(plain and name in LINEAR, plain and name in RESHAPING, varies=random or differs)
+        random = any(each in RANDOM for each in training.targets)
+        linear = name in LINEAR if plain else len(operands) > 1 and name in LINEAR | SUMS
+        facts = Facts(linear, plain and name in RESHAPING, varies=random or differs)
         return Operation(
             name, training, evaluation if differs else None, operands=len(operands), facts=facts,
-            any_memory_order=not names & STRICT,
+            any_memory_order=not any(name_of(each) in STRICT for each in training.targets),
         )  # fmt: skip
-
-
-def is_size(node: fx.Node) -> bool:
-    """Whether it is what a tensor tells without its values."""
-    if node.op == "call_method":
-        return str(node.target) in SIZES
-    if node.target is getattr:
-        return str(node.args[1]) in SIZES
-    return node.op == "call_function" and (node.target is len or name_of(node.target) in SIZES)
 
 
 def where(node: fx.Node) -> str:

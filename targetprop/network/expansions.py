@@ -124,9 +124,7 @@ def gru_cell(layer: nn.GRUCell, x: Any, h: Any = None) -> Any:
     """Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", 2014, https://arxiv.org/abs/1406.1078."""
     size, h = layer.hidden_size, _zeros(layer, x) if h is None else h
     of_x, of_h = F.linear(x, layer.weight_ih, layer.bias_ih), F.linear(h, layer.weight_hh, layer.bias_hh)
-    (r, z, n), (hr, hz, hn) = (
-        [each[..., i * size : (i + 1) * size] for i in range(3)] for each in (of_x, of_h)
-    )
+    (r, z, n), (hr, hz, hn) = ([each[..., i * size : (i + 1) * size] for i in range(3)] for each in (of_x, of_h))
     z = torch.sigmoid(z + hz)
     return (1 - z) * torch.tanh(n + torch.sigmoid(r + hr) * hn) + z * h
 

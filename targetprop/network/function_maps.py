@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,7 @@ from targetprop.utils.errors import UserError
 if TYPE_CHECKING:
     from targetprop.network.tracing import Traced
 
-CONVOLUTIONS = {F.conv1d: nn.Conv1d, F.conv2d: nn.Conv2d, F.conv3d: nn.Conv3d}
+CONVOLUTIONS: Mapping[Any, type[nn.Module]] = {F.conv1d: nn.Conv1d, F.conv2d: nn.Conv2d, F.conv3d: nn.Conv3d}
 PRODUCTS = (torch.matmul, torch.mm, operator.matmul, "matmul", "mm", "__matmul__")
 
 
@@ -83,4 +83,3 @@ def _bound(node: fx.Node, *names: str | tuple[str, Any]) -> list[Any]:
     pairs = [each if isinstance(each, tuple) else (each, None) for each in names]
     given = list(node.args[1:])
     return given + [node.kwargs.get(name, default) for name, default in pairs[len(given) :]]
-

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import cast
 
 import torch
@@ -14,8 +15,8 @@ from targetprop.layers.base import FeedbackLayer, Style
 from targetprop.layers.conv import ConvolutionFeedback
 from targetprop.layers.graph import title_of
 from targetprop.layers.halves import HalvesFeedback
+from targetprop.layers.lookup import Opaque, is_hooked, layers_in, not_in_place, rule_of
 from targetprop.layers.operation import Batch
-from targetprop.layers.lookup import Opaque, is_hooked, not_in_place, rule_of
 from targetprop.layers.sequence import BranchedRule, FeedbackChain, feedback_to_below, leaves
 from targetprop.network.blocks import cut, grouped, is_sequence, opened, pool_first
 from targetprop.network.conversion import convert
@@ -69,6 +70,7 @@ class PairedNetwork(nn.Module):
         self._layers: list[list[nn.Module]] = []  # in the containers, as they were given
         self._given: tuple[nn.Sequential, ...] = ()  # blocks in the user's order, where pools were put first
         self._batch: Batch | None = None  # that layers look at
+        self.owners: tuple[nn.Module, ...] = ()
         self._to_channels_last()
         self._watch = self._new_watch()
         if not self.forward_parameters():
@@ -137,7 +139,7 @@ class PairedNetwork(nn.Module):
         branched = [each for each in model.modules() if isinstance(rule_of(each), BranchedRule)]
         branches = [each for layer in branched for each in layer.children()]
         own = opened(cast(nn.Sequential, model)) if containers is None else containers
-        network._containers = (*own, *branched, *branches)
+        network._containers, network.owners = (*own, *branched, *branches), (model,)
         network._layers = _children(network._containers)
         network._given = tuple(blocks)
         network._watch = network._new_watch()
@@ -166,7 +168,7 @@ class PairedNetwork(nn.Module):
         self.refresh()
         traces: list[Trace] = []
         wanted = x.requires_grad and torch.is_grad_enabled()
-        x = self.look_at(_in_order(x))
+        x = self._look_without_gradient(_in_order(x))
         for pair in self.pairs:
             traces.append(pair.trace(x.detach().requires_grad_(wanted and not traces)))
             x = traces[-1].y
@@ -175,23 +177,29 @@ class PairedNetwork(nn.Module):
     def trace_block(self, x: Tensor, number: int) -> Trace:
         """One block's part of a forward pass on x, its number counted from 0."""
         wanted = x.requires_grad and torch.is_grad_enabled() and number == 0
-        x = self.look_at(_in_order(x))
+        x = self._look_without_gradient(_in_order(x))
         with torch.no_grad():
             for pair in self.pairs[:number]:
                 x = pair.rule.apply(pair.block, x)
         return self.pairs[number].trace(x.detach().requires_grad_(wanted))
 
     def look_at(self, x: Tensor) -> Tensor:
-        """Have blocks look at this batch, where they look at what they are not run on; returns it.
-
-        Raises:
-            UserError: it asks for a gradient, which such blocks would not give.
-        """
+        """Have blocks look at this batch, where they look at what they are not run on; returns it."""
         if self._batch is not None:
-            if x.requires_grad and torch.is_grad_enabled() and self.training:
-                raise UserError("blocks look at the input beside the way, so that there is no gradient for it.", key="input")
-            self._batch.x = x.detach()
+            self._batch.x = x
         return x
+
+    def _look_without_gradient(self, x: Tensor) -> Tensor:
+        """The same in training, where no gradient leads from block to block."""
+        if self._batch is None:
+            return x
+        if x.requires_grad and torch.is_grad_enabled():
+            raise UserError(
+                "it asks for a gradient, and several blocks look at it, of which only the first would give one: give "
+                "x.detach().",
+                key="input",
+            )
+        return self.look_at(x)
 
     def refresh(self) -> None:
         """Analyse the pairs anew if hooks came or went, or a layer was exchanged, since the last time."""
@@ -223,7 +231,7 @@ class PairedNetwork(nn.Module):
         Beside a layer that may not forward kernels stay as they are: they set the memory order of what the
         network gives when its owner calls it, and that layer may use `view`. So do frozen ones: see `GroupNormRule`.
         """
-        foreign = any(not rule_of(each).any_memory_order for pair in self.pairs for each in _layers(pair.block))
+        foreign = any(not rule_of(each).any_memory_order for pair in self.pairs for each in layers_in(pair.block))
         for pair in self.pairs:
             for module in (None if foreign else pair.block, pair.feedback):
                 for parameter in () if module is None else module.parameters():
@@ -253,10 +261,14 @@ class PairedNetwork(nn.Module):
                 feedback.copy_(forward)
 
     def train(self, mode: bool = True) -> PairedNetwork:
-        """Set the mode of all layers, and of the modules whose forward they stand for."""
-        for each in self._containers:
-            each.training = mode
+        """Set the mode of all layers, and of the user's module whose forward they stand for."""
+        for each in self.owners:
+            each.train(mode)
         return super().train(mode)
+
+    def all_modules(self) -> Iterator[nn.Module]:
+        """Its own, and all of the user's module."""
+        return chain(self.modules(), *(each.modules() for each in self.owners))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PairedNetwork:
         """Buffers that the user's modules hold themselves go where all parameters go."""
@@ -297,10 +309,3 @@ def _children(containers: Iterable[nn.Module]) -> list[list[nn.Module]]:
 def _in_order(x: Tensor) -> Tensor:
     """x in the memory order in which convolution and pooling are fastest."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
-
-
-def _layers(block: nn.Module) -> list[nn.Module]:
-    """What has no layers in it that are run by rules of their own."""
-    if rule_of(block).is_container:
-        return [each for child in block.children() for each in _layers(child)]
-    return [block]

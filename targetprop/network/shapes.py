@@ -63,8 +63,7 @@ class Blocks(Sequence[nn.Sequential]):
 
     @cached_property
     def _output_shapes(self) -> list[torch.Size]:
-        first = next(layer for block in self for layer in block.modules() if layer._parameters)
-        dtype = torch.long if isinstance(first, nn.Embedding) else next(first.parameters()).dtype
+        dtype = input_type(nn.ModuleList(self))
         x = batch = torch.empty(2, *self._known_input_shape, dtype=dtype, device="meta")
         shapes = []
         for number, block in enumerate(self, 1):
@@ -96,6 +95,14 @@ class Blocks(Sequence[nn.Sequential]):
         )
 
 
+def input_type(network: nn.Module) -> torch.dtype:
+    """Of what a network takes: whole numbers where its first layer with parameters is an Embedding."""
+    first = next((layer for layer in network.modules() if layer._parameters), None)
+    if first is None:
+        return torch.get_default_dtype()
+    return torch.long if isinstance(first, nn.Embedding) else next(first.parameters()).dtype
+
+
 def _without_memory(block: nn.Sequential, x: Tensor, batch: Tensor) -> Tensor:
     """What a copy of the block, with weights and statistics on the meta device, puts out for a tensor there.
 
@@ -107,9 +114,9 @@ def _without_memory(block: nn.Sequential, x: Tensor, batch: Tensor) -> Tensor:
         empty = torch.empty_like(each, device="meta", requires_grad=False)
         made[id(each)] = nn.Parameter(empty, each.requires_grad) if isinstance(each, nn.Parameter) else empty
     copied = copy.deepcopy(block, made)
-    for each in copied.modules():
-        if isinstance(each, LookAtBatch):
-            each.batch.x = batch
+    for layer in copied.modules():
+        if isinstance(layer, LookAtBatch):
+            layer.batch.x = batch
     with torch.no_grad():
         y: Tensor = copied(x)
     return y

@@ -7,11 +7,12 @@ both must make the same graph, and only settings of functions may differ, such a
 from __future__ import annotations
 
 import dis
+import linecache
 import operator
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from types import FrameType
@@ -21,7 +22,9 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, fx, nn
 
+from targetprop.layers.functions import SIZES, VIEWING, name_of
 from targetprop.layers.lookup import Opaque, is_hooked, rule_of
+from targetprop.layers.operation import Line, Program, Ref
 from targetprop.layers.sequence import SequenceRule
 from targetprop.network.expansions import EXPANSIONS
 from targetprop.utils.errors import UserError
@@ -34,6 +37,9 @@ WRAPPERS = (torch.jit.ScriptModule, nn.DataParallel, nn.parallel.DistributedData
 """What hides its layers; the name of that of `torch.compile` is `OptimizedModule`."""
 FACTORIES = ("arange", "zeros", "ones", "full", "empty", "eye", "linspace", "rand", "randn", "tensor")
 """Functions of torch that make tensors of sizes that may be traced, which torch.fx does not notice by itself."""
+KINDS: Mapping[str, Any] = {
+    "call_function": "function", "call_method": "method", "call_module": "module", "get_attr": "tensor",
+}  # fmt: skip
 IN_PLACE: dict[Any, Any] = {
     getattr(operator, f"i{name}"): getattr(operator, name)
     for name in ("add", "sub", "mul", "truediv", "floordiv", "pow", "matmul", "and_", "or_")
@@ -70,29 +76,39 @@ class Traced:
         """What a `get_attr` node stands for."""
         return operator.attrgetter(str(node.target))(self.root)
 
-    def program(self, node: fx.Node, operands: Sequence[fx.Node], then: str = "") -> fx.GraphModule:
-        """What computes a node from these others, on the module's own parameters and buffers.
+    def program(self, node: fx.Node, operands: Sequence[fx.Node]) -> Program:
+        """What computes a node from these others, on the module's own parameters and buffers."""
+        number = {each: i for i, each in enumerate(operands)}
+        lines: list[Line] = []
+        held: dict[str, nn.Module | Tensor] = {}
 
-        Args:
-            then: a method to be called on the result.
-        """
-        graph = fx.Graph()
-        made = {each: graph.placeholder(f"x{i}") for i, each in enumerate(operands)}
+        def add(each: fx.Node) -> None:
+            for before in each.all_input_nodes:
+                if before not in number:
+                    add(before)
+            args, kwargs = cast(Any, fx.node.map_arg)((each.args, each.kwargs), lambda before: Ref(number[before]))
+            lines.append(Line(KINDS[each.op], self._target(each, held), args, dict(kwargs)))
+            number[each] = len(operands) + len(lines) - 1
 
-        def copy(each: fx.Node) -> fx.Node:
-            if each not in made:
-                made[each] = graph.node_copy(each, copy)
-            return made[each]
+        add(node)
+        return Program(lines, held)
 
-        result = copy(node)
-        graph.output(graph.call_method(then, (result,)) if then else result)
-        return fx.GraphModule(self.root, graph)
+    def _target(self, node: fx.Node, held: dict[str, nn.Module | Tensor]) -> Any:
+        """What a line names, which is held if it is a module or a tensor."""
+        if node.op not in ("call_module", "get_attr"):
+            return node.target
+        name = str(node.target).replace(".", "_")
+        held[name] = self.held(node)
+        return name
 
-    def form(self, node: fx.Node, *, transposed: bool = False) -> nn.Parameter | fx.GraphModule:
+    def form(self, node: fx.Node, *, transposed: bool = False) -> nn.Parameter | Program:
         """A parameter, or what computes a tensor from parameters."""
         if node.op == "get_attr" and isinstance(self.held(node), nn.Parameter) and not transposed:
             return cast(nn.Parameter, self.held(node))
-        return self.program(node, [], "t" if transposed else "")
+        made = self.program(node, [])
+        if transposed:
+            made.lines = (*made.lines, Line("method", "t", (Ref(len(made.lines) - 1),)))
+        return made
 
     @torch.no_grad()
     def shape(self, node: fx.Node) -> torch.Size:
@@ -112,7 +128,22 @@ class _OneInput(nn.Module):
         return self.model(x)
 
 
-class Held(fx.Proxy):
+class Traceable(fx.Proxy):
+    """What stands for a tensor while it is traced: `x += y` is told from `x = x + y`, which torch.fx does not."""
+
+
+def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
+    def write(self: fx.Proxy, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    return write
+
+
+for _function in IN_PLACE:
+    setattr(Traceable, f"__{_function.__name__}__", _in_place(_function))
+
+
+class Held(Traceable):
     """A parameter or buffer while it is traced: its shape and type are known."""
 
     def __init__(self, tracer: fx.Tracer, node: fx.Node, value: Tensor) -> None:
@@ -156,6 +187,9 @@ class _Tracer(fx.Tracer):
         self.outputs: dict[str, fx.Node] = {}
         self._within = [""]
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return Traceable(node, self)
+
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         node = super().create_node(*args, **kwargs)
         node.meta["within"] = own_name(self._within[-1])
@@ -196,9 +230,21 @@ class _Tracer(fx.Tracer):
                 return parameter_proxy_cache[name]
         return attr_val
 
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        count = _count(obj.node)
+        return super().iter(obj) if count is None else iter([cast(Any, obj)[i] for i in range(count)])
+
     def to_bool(self, obj: fx.Proxy) -> bool:
         passed = _passing(sys._getframe(2))
         return super().to_bool(obj) if passed is None else passed
+
+
+def _count(node: fx.Node) -> int | None:
+    """How many tensors a function gives, where its arguments tell."""
+    if name_of(node.target) not in ("chunk", "tensor_split"):
+        return None
+    count = node.args[1] if len(node.args) > 1 else node.kwargs.get("chunks", node.kwargs.get("sections"))
+    return count if isinstance(count, int) else None
 
 
 def _passing(frame: FrameType) -> bool | None:
@@ -209,7 +255,10 @@ def _passing(frame: FrameType) -> bool | None:
     target = code[jump].argval
     behind = [code[at] for at in offsets if at > jump]
     skipped = [each for each in behind if each.offset < target]
-    if any("ASSERTION_ERROR" in each.opname or each.argval is AssertionError for each in (behind[0], code[target])):
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+    if line.startswith("assert ") or any(
+        "ASSERTION_ERROR" in each.opname or each.argval is AssertionError for each in (behind[0], code[target])
+    ):
         return True
     only_raises = skipped and skipped[-1].opname == "RAISE_VARARGS" and not any("JUMP" in e.opname for e in skipped)
     return "TRUE" in code[jump].opname if only_raises else None
@@ -229,16 +278,15 @@ def trace(model: nn.Module) -> Traced:
             f"network that was {'compiled' if compiled else 'wrapped'}.",
             key="network",
         )
-    root, modes = _OneInput(model), {each: each.training for each in model.modules()}
+    modes = {each: each.training for each in model.modules()}
     try:
-        root.eval()
-        evaluation, _ = _graph(root)
-        root.train()
-        training, tracer = _graph(root)
+        evaluating, root = _OneInput(model).eval(), _OneInput(model)
+        evaluation, _ = _graph(evaluating)
+        training, tracer = _graph(root.train())
     finally:
         for each, mode in modes.items():
             each.training = mode
-    if not _alike(training, evaluation):
+    if not (_alike(training, evaluation) and _same_constants(root, evaluating)):
         raise UserError(
             f"{type(model).__name__}.forward takes other ways in training than in evaluation: {WAYS_OUT}.",
             key="network",
@@ -283,7 +331,9 @@ def _factories_traced() -> Iterator[None]:
 
         return call
 
-    with patch.multiple(torch, **{name: traced(getattr(torch, name)) for name in FACTORIES}):
+    with ExitStack() as stack:
+        for name in FACTORIES:
+            stack.enter_context(patch.object(torch, name, traced(getattr(torch, name))))
         yield
 
 
@@ -295,8 +345,7 @@ def own_name(name: str) -> str:
 def _refuse_hooks(module: nn.Module, name: str) -> None:
     if is_hooked(module, itself_alone=True):
         raise UserError(
-            f"{type(module).__name__} {own_name(name)}: a hook on it is not seen, hook "
-            "its layers instead.",
+            f"{type(module).__name__} {own_name(name)}: a hook on it is not seen, hook its layers instead.",
             key="network",
         )
 
@@ -321,6 +370,12 @@ def _alike(training: fx.Graph, evaluation: fx.Graph) -> bool:
     )
 
 
+def _same_constants(*roots: nn.Module) -> bool:
+    """Whether tensors that a forward made while it was traced are the same in either mode."""
+    made = [{name: each for name, each in vars(root).items() if isinstance(each, Tensor)} for root in roots]
+    return made[0].keys() == made[1].keys() and all(torch.equal(each, made[1][name]) for name, each in made[0].items())
+
+
 def _out_of_place(graph: fx.Graph, root: nn.Module) -> None:
     """Have functions that write over their input give a new tensor, which all that comes later looks at.
 
@@ -332,13 +387,18 @@ def _out_of_place(graph: fx.Graph, root: nn.Module) -> None:
         if not (node.args and isinstance(node.args[0], fx.Node)) or not _writes(node, root):
             continue
         given, later = node.args[0], [user for user in node.args[0].users if order[user] > order[node]]
-        if node.op == "call_module" and later:
+        if any(order[user] > order[node] for each in _views(given) for user in each.users):
             raise UserError(
-                f"{own_name(node.target)} writes over a tensor that is used again later: set "
-                "inplace=False.",
+                f"{name_of(node.target)} in {node.meta['within'] or 'its forward'} writes over memory that another "
+                "tensor looks at, too, which is used again later: let it make a new tensor.",
                 key="network",
             )
-        for user in later:
+        if node.op == "call_module" and later:
+            raise UserError(
+                f"{own_name(node.target)} writes over a tensor that is used again later: set inplace=False.",
+                key="network",
+            )
+        for user in [] if _is_number(given) else later:
             user.replace_input_with(given, node)
         if node.op == "call_method":
             node.target = node.target.removesuffix("_")
@@ -349,9 +409,37 @@ def _out_of_place(graph: fx.Graph, root: nn.Module) -> None:
             node.kwargs = {key: value for key, value in node.kwargs.items() if key != "inplace"}
 
 
-def _writes(node: fx.Node, root: nn.Module) -> bool:
-    if node.op == "call_module":
-        return bool(getattr(root.get_submodule(node.target), "inplace", False))
+def _views(node: fx.Node) -> list[fx.Node]:
+    """Other nodes that may look at the same memory: what it is a view of, and what are views of either."""
+    base = node
+    while name_of(base.target) in VIEWING and isinstance(base.args[0], fx.Node):
+        base = base.args[0]
+    found, waiting = [base], [base]
+    while waiting:
+        new = [user for user in waiting.pop().users if name_of(user.target) in VIEWING]
+        found, waiting = found + new, waiting + new
+    return [each for each in found if each is not node and not _is_number(each)]
+
+
+def _is_number(node: fx.Node) -> bool:
+    """Whether it is a size, or computed of sizes."""
+    inputs = node.all_input_nodes
+    return is_size(node) or (node.op == "call_function" and bool(inputs) and all(map(_is_number, inputs)))
+
+
+def is_size(node: fx.Node) -> bool:
+    """Whether it is what a tensor tells without its values."""
     if node.op == "call_method":
-        return node.target.endswith("_") and not node.target.startswith("__")
+        return str(node.target) in SIZES
+    if node.target is getattr:
+        return str(node.args[1]) in SIZES
+    return node.op == "call_function" and (node.target is len or name_of(node.target) in SIZES)
+
+
+def _writes(node: fx.Node, root: nn.Module) -> bool:
+    name = str(node.target)
+    if node.op == "call_module":
+        return bool(getattr(root.get_submodule(name), "inplace", False))
+    if node.op == "call_method":
+        return name.endswith("_") and not name.startswith("__")
     return node.op == "call_function" and (node.target in IN_PLACE or bool(node.kwargs.get("inplace")))

@@ -40,7 +40,7 @@ def rehearse(config: DictConfig) -> None:
     try:
         with torch.device("meta"):
             made = call("network.hparams", config.network, size.shape, size.classes, facts=size.facts)
-            network = cast(nn.Sequential, made)
+            network: nn.Module = made
             work = multiply_adds(network, size.shape, size.dtype)
             learner = _learner(config.model, network, size)
     except UserError:
@@ -80,7 +80,7 @@ def _refuse_other_blocks(callbacks: Mapping[str, Any], learner: Trainable) -> No
             require(found[0] in metrics, f"callbacks.{name!s}.monitor", " or ".join(metrics) or "a metric", found[0])
 
 
-def _learner(config: DictConfig, network: nn.Sequential, size: Size) -> Trainable:
+def _learner(config: DictConfig, network: nn.Module, size: Size) -> Trainable:
     model = {
         key: value for key, value in plain(config).items() if key not in ("loss", "label_smoothing", "feedback_epochs")
     }
