@@ -42,7 +42,7 @@ def load(
     generator = keyed_generator(seed, Stream.SEQUENCES, 0)
     drawn = torch.randint(1, symbols + 1, (train + test, copied), generator=generator)
     classes = ("blank", *(f"symbol {number}" for number in range(1, symbols + 1)), "sign")
-    return ExampleSplits(*(_sequences(part, wait, classes) for part in (drawn[:train], drawn[train:])))
+    return ExampleSplits(_sequences(drawn[:train], wait, classes), _sequences(drawn[train:], wait, classes))
 
 
 def _sequences(drawn: Tensor, wait: int, classes: tuple[str, ...]) -> Examples:

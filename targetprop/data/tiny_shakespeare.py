@@ -54,8 +54,8 @@ def load(data_dir: Path | str, download: bool = True, *, length: int = 128) -> E
     first = round((1 - TEST_SHARE) * len(tokens))
     most = len(tokens) - first - 1
     require(length <= most, "length", f"at most {most}, since the test set has {most + 1} characters", length)
-    parts = (_sequences(part, length, tuple(letters)) for part in (tokens[:first], tokens[first:]))
-    return files.noted(ExampleSplits(*parts))
+    train, test = (_sequences(part, length, tuple(letters)) for part in (tokens[:first], tokens[first:]))
+    return files.noted(ExampleSplits(train, test))
 
 
 def _sequences(tokens: Tensor, length: int, letters: tuple[str, ...]) -> Examples:

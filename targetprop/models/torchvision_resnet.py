@@ -71,6 +71,11 @@ BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "
 class ResNet(nn.Module):
     """A stem, four stages of residual blocks, the mean over all places, and a linear layer."""
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(
         self,
         channels: int,
