@@ -38,7 +38,7 @@ SMALL: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...], dict[str, Any]
 CLASSES = 5
 
 
-def made(name: str) -> tuple[nn.Module, Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]:
+def made(name: str) -> tuple[Any, Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]:
     """A small network, a batch, and the loss."""
     torch.manual_seed(0)
     make, shape, sizes = SMALL[name]
@@ -99,7 +99,7 @@ def test_a_resnet_computes_what_its_definition_says() -> None:
     y = F.max_pool2d(F.relu(net.bn1(F.conv2d(x, net.conv1.weight, stride=2, padding=3))), 3, 2, 1)
     assert y.shape == (2, 4, 8, 8)
     y = net.layer1(y)
-    block = net.layer2[0]
+    block: Any = net.layer2[0]
     inner = F.relu(block.bn1(F.conv2d(y, block.conv1.weight, stride=2, padding=1)))
     skip = block.downsample[1](F.conv2d(y, block.downsample[0].weight, stride=2))
     first = F.relu(block.bn2(F.conv2d(inner, block.conv2.weight, padding=1)) + skip)
@@ -110,7 +110,8 @@ def test_a_resnet_computes_what_its_definition_says() -> None:
 
 def test_bottlenecks_stride_in_their_middle() -> None:
     net = torchvision_resnet((3, 32, 32), CLASSES, width=4, block="bottleneck", layers=[1, 1, 1, 1])
-    strides = [getattr(net.layer2[0], f"conv{number}").stride for number in (1, 2, 3)]
+    block: Any = net.layer2[0]
+    strides = [getattr(block, f"conv{number}").stride for number in (1, 2, 3)]
     assert strides == [(1, 1), (2, 2), (1, 1)]
 
 
@@ -118,7 +119,8 @@ def test_bottlenecks_stride_in_their_middle() -> None:
 def test_recurrent_layers_are_torchs(cell: str, kind: type[nn.RNN] | type[nn.GRU]) -> None:
     torch.manual_seed(0)
     net = rnn((7, 3), 2, width=4, cell=cell, places=7)
-    layer, theirs = net[0], kind(3, 4, batch_first=True)
+    layer: Any = net[0]
+    theirs = kind(3, 4, batch_first=True)
     with torch.no_grad():
         layer.input.bias.normal_()
         theirs.weight_ih_l0.copy_(layer.input.weight)

@@ -79,7 +79,8 @@ class TPTTLearner(ThroughTimeLearner):
         super().__init__(network, rule.step)
         self.rule, self.noise, self.steps = rule, GaussianNoise(seed), 0
         weight = self.layer.recurrent.weight
-        self.inverse = nn.Linear(*weight.shape, device=weight.device, dtype=weight.dtype)
+        width = len(weight)
+        self.inverse = nn.Linear(width, width, device=weight.device, dtype=weight.dtype)
         nn.init.orthogonal_(self.inverse.weight)
         nn.init.zeros_(self.inverse.bias)
         self.optimizer = rule.b_optim.build(self.inverse.parameters())

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from targetprop import OptimizerSpec, UserError
 from targetprop.learners import named
 from targetprop.learners.through_time import ThroughTimeLearner
+from targetprop.learners.tpri import TPRILearner
 from targetprop.learners.tptt import TPTTLearner
 from targetprop.models import rnn
 from targetprop.noise import GaussianNoise, NoiseKey
@@ -55,7 +56,8 @@ def by_the_papers(
     name: str, learner: ThroughTimeLearner, net: nn.Sequential, x: Tensor, y: Tensor, step: float, places: int | None
 ) -> dict[str, Tensor]:
     """The gradients of all local losses, one step of time after the other, by the inverse as it is now."""
-    layer, head = copy.deepcopy(net)
+    copied: Any = copy.deepcopy(net)
+    layer, head = copied
     read = layer.read(x)
 
     def forward(t: int, state: Tensor) -> Tensor:
@@ -71,16 +73,17 @@ def by_the_papers(
     errors = torch.autograd.grad(BATCH * loss, states[1:], allow_unused=True, retain_graph=True)
     head.zero_grad()
     loss.backward()
-    whole = {f"head.{key}": p.grad for key, p in head.named_parameters()}
+    whole: dict[str, Tensor] = {f"head.{key}": p.grad for key, p in head.named_parameters()}
 
     def inverse(t: int, state: Tensor) -> Tensor:
         if name == "tptt":
             assert isinstance(learner, TPTTLearner)
             return torch.tanh(F.linear(read[:, t], layer.input.weight) + learner.inverse(state))
         u = layer.recurrent.weight
-        most = 1 - learner.rule.margin  # type: ignore[union-attr,operator]
+        assert isinstance(learner, TPRILearner)
+        most = 1 - learner.rule.margin
         before = torch.atanh(state.clamp(-most, most)) - F.linear(read[:, t], layer.input.weight, layer.input.bias)
-        normal = u.T @ u + learner.rule.regularization * torch.eye(WIDTH).double()  # type: ignore[union-attr,operator]
+        normal = u.T @ u + learner.rule.regularization * torch.eye(WIDTH).double()
         return torch.linalg.solve(normal, u.T @ before.T).T
 
     targets: list[Tensor] = []
@@ -90,7 +93,7 @@ def by_the_papers(
         if targets:
             above = states[t + 1].detach()
             if name == "tpri_linearized":
-                _, down = torch.func.jvp(lambda s, t=t: inverse(t, s), (above,), (targets[0] - above,))
+                down = torch.func.jvp(lambda s, t=t: inverse(t, s), (above,), (targets[0] - above,))[1]
                 target = target + down
             else:
                 target = target + inverse(t, targets[0]) - inverse(t, above)
@@ -124,7 +127,8 @@ def test_the_inverse_follows_its_loss_at_states_with_noise() -> None:
     learner = started("tptt", net, noise=0.2, b_optim=OptimizerSpec(lr=1e-3))
     assert isinstance(learner, TPTTLearner)
     before = {key: p.detach().clone() for key, p in learner.inverse.named_parameters()}
-    layer, states = net[0], [torch.zeros(BATCH, WIDTH).double()]
+    layer: Any = net[0]
+    states = [torch.zeros(BATCH, WIDTH).double()]
     driven = layer.input(x).detach()
     for t in range(TIME):
         states.append(torch.tanh(driven[:, t] + layer.recurrent(states[-1])).detach())
@@ -146,7 +150,8 @@ def test_a_target_is_hit_by_the_one_below_where_the_inverse_is_exact() -> None:
     net, (x, y) = network(), batch()
     learner = started("tpri", net, regularization=0.0, step=1e-3, margin=1e-9)
     step = learner.backward(F.mse_loss(learner(x), y), keep=True)
-    targets, layer = step.targets[0], net[0]
+    targets = step.targets[0]
+    layer: Any = net[0]
     hit = torch.tanh(layer.input(x)[:, 1:] + layer.recurrent(targets[:, :-1]))
     torch.testing.assert_close(hit, targets[:, 1:], rtol=1e-6, atol=1e-8)
     assert (targets - step.outputs[0]).abs().max() > 1e-4
