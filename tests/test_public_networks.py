@@ -120,7 +120,7 @@ def test_recurrent_layers_are_torchs(cell: str, kind: type[nn.RNN] | type[nn.GRU
     torch.manual_seed(0)
     net = rnn((7, 3), 2, width=4, cell=cell, places=7)
     layer: Any = net[0]
-    theirs = kind(3, 4, batch_first=True)
+    theirs: Any = kind(3, 4, batch_first=True)
     with torch.no_grad():
         layer.input.bias.normal_()
         theirs.weight_ih_l0.copy_(layer.input.weight)
@@ -136,7 +136,8 @@ def test_recurrent_layers_are_torchs(cell: str, kind: type[nn.RNN] | type[nn.GRU
 
 def test_attention_is_torchs_and_sees_no_future() -> None:
     torch.manual_seed(0)
-    ours, theirs = SelfAttention(8, 2, causal=True), nn.MultiheadAttention(8, 2, batch_first=True)
+    ours: Any = SelfAttention(8, 2, causal=True)
+    theirs = nn.MultiheadAttention(8, 2, batch_first=True)
     with torch.no_grad():
         theirs.in_proj_weight.copy_(torch.cat([each.weight for each in (ours.query, ours.key, ours.value)]))
         theirs.in_proj_bias.copy_(torch.cat([each.bias for each in (ours.query, ours.key, ours.value)]))

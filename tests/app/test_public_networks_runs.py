@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Compose
+from omegaconf import DictConfig
 
 from targetprop.app.run import train
 from targetprop.utils.errors import UserError
 
+Compose = Callable[..., DictConfig]
 DIGITS = ["datamodule.batch_size=16", "trainer.limit_val_batches=1"]
 SMALL = {
     "cifar_resnet18": DIGITS,

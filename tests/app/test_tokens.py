@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Compose
+from omegaconf import DictConfig
 from rich.console import Console
 from torch import nn
 
@@ -27,6 +27,7 @@ from targetprop.app.tokens import Tokens
 from targetprop.utils.errors import UserError
 from targetprop.utils.losses import token_cross_entropy
 
+Compose = Callable[..., DictConfig]
 COPYING = ["model=backprop", "datamodule=copying", "datamodule.load.wait=3", "datamodule.load.copied=2",
            "datamodule.load.train=300", "datamodule.load.test=100", "datamodule.batch_size=20"]  # fmt: skip
 
@@ -161,4 +162,4 @@ def test_outputs_that_no_target_is_for_are_refused() -> None:
     norm = nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 4))
     refuse_misfit(norm, torch.ones(2, 5), (4,))
     assert norm.training
-    assert not norm[0].running_mean.any()  # type: ignore[union-attr,operator]
+    assert not norm[0].running_mean.any()  # type: ignore[operator]
