@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from targetprop.learners.dense import Activity, DenseBlock, bare_feedback, dense_blocks, run
-from targetprop.network.network import PairedNetwork
 from targetprop.step import Step, refuse_lost_gradient, sample_gradients
 from targetprop.utils.errors import UserError, no_such
 from targetprop.utils.inputs import Unchanged, check_batch, refuse_replicas
@@ -21,6 +19,8 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
     from targetprop.learner import Trainable
+    from targetprop.learners.dense import Activity
+    from targetprop.network.network import PairedNetwork
     from targetprop.properties import Needs, Source
 
 R = TypeVar("R", bound="LearnerRule")
@@ -178,38 +178,6 @@ class LocalLearner(nn.Module, ABC):
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: they wait for no `backward`, whose graph belongs to the original."""
         return {**vars(self), "_call": None}
-
-
-class DenseLearner(LocalLearner):
-    """A learner of fully connected blocks: its forward pass has no graph from block to block.
-
-    Args:
-        network: a Sequential, cut into blocks as `PairedNetwork.of` says.
-        first_fed: number of the first block, from 0, that has feedback weights.
-
-    Raises:
-        UserError: a block is not fully connected.
-
-    Attributes:
-        network: with feedback weights of each block that the rule needs some of.
-    """
-
-    def __init__(self, network: nn.Sequential, first_fed: int) -> None:
-        if not isinstance(network, nn.Sequential):
-            raise UserError(f"expected an nn.Sequential, got {type(network).__name__}.", key="network")
-        super().__init__(PairedNetwork.of(network, "map", bare_feedback(first_fed)))
-        dense_blocks(self.network.pairs)
-
-    def see(self, x: Tensor) -> tuple[list[Activity], Tensor]:
-        """What every block did; there is a graph within each."""
-        seen = run(self.blocks, x)
-        return seen, seen[-1].h
-
-    @property
-    def blocks(self) -> list[DenseBlock]:
-        """The blocks in forward order."""
-        self.network.refresh()
-        return dense_blocks(self.network.pairs)
 
 
 def add(parameter: Tensor | None, gradient: Tensor) -> None:

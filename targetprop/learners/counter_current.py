@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from targetprop.feedback.base import OptimizerSpec
 from targetprop.feedback.following import fits
-from targetprop.learners.base import DenseLearner, LearnerRule, add, mean_outputs
-from targetprop.learners.dense import feedback_weight
+from targetprop.learners.base import LearnerRule, add, mean_outputs
+from targetprop.learners.dense import DenseLearner, feedback_weight
 from targetprop.local import local_loss
 from targetprop.properties import Needs, Source
 from targetprop.step import Step

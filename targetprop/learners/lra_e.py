@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from targetprop.learners.base import DenseLearner, LearnerRule, add, mean_outputs
-from targetprop.learners.dense import feedback_weight
+from targetprop.learners.base import LearnerRule, add, mean_outputs
+from targetprop.learners.dense import DenseLearner, feedback_weight
 from targetprop.local import local_loss
 from targetprop.properties import Needs, Source
 from targetprop.step import Step

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from targetprop import Trainable, UserError
 from targetprop.learners import LEARNERS, named
-from targetprop.learners.base import DenseLearner
+from targetprop.learners.dense import DenseLearner
 
 DENSE = ("counter_current", "lra_e")
 """Rules of fully connected blocks; those of recurrent layers have tests of their own."""
