@@ -380,6 +380,7 @@ def _paired(
 ) -> PairedNetwork:
     rule, targets = algorithm.feedback, algorithm.targets
     if isinstance(network, PairedNetwork):
+        require(blocks is None, "blocks", "none of a PairedNetwork, which is cut already", blocks)
         needed = [n for n in range(len(network.pairs)) if targets.needs_feedback(n, len(network.pairs))]
         if network.style not in ("own", rule.style) or network.fed_numbers != needed:
             raise UserError(

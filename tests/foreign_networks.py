@@ -406,6 +406,8 @@ class ViT(nn.Module):
 class Swin(nn.Module):
     """Liu et al. 2021: attention within shifted windows, with a bias by relative position."""
 
+    index: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, WIDTH, 4, 4)
@@ -489,7 +491,7 @@ class GPT(nn.Module):
             "h": nn.ModuleList([CausalBlock() for _ in range(2)]), "ln_f": nn.LayerNorm(WIDTH),
         })  # fmt: skip
         self.lm_head = nn.Linear(WIDTH, TOKENS, bias=False)
-        self.lm_head.weight = self.transformer["wte"].weight  # type: ignore[assignment, union-attr]
+        self.lm_head.weight = self.transformer["wte"].weight  # type: ignore[assignment]
 
     def forward(self, idx: Tensor, targets: Tensor | None = None) -> Tensor:
         _, t = idx.size()
@@ -507,6 +509,9 @@ class GPT(nn.Module):
 
 class LLaMA(nn.Module):
     """Touvron et al. 2023: RMSNorm, rotary positions, grouped queries, SwiGLU; a mask made once for all layers."""
+
+    cos: Tensor
+    sin: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -719,6 +724,8 @@ class GRU(nn.Module):
 
 class GCN(nn.Module):
     """Kipf and Welling 2017: nodes of a fixed graph."""
+
+    adjacency: Tensor
 
     def __init__(self) -> None:
         super().__init__()

@@ -173,6 +173,10 @@ def test_what_is_no_place_to_cut_is_refused_by_name() -> None:
     assert_says(caught.value, "blocks", "'layer1.0.up' is no place to cut, the output of 'embed' leads past it")
     with pytest.raises(UserError, match=r"^blocks: unknown value 'layer3'. Did you mean 'layer2'"):
         Learner(Deep(), blocks=["layer3"])
+    with pytest.raises(UserError, match=r"^blocks: expected a list of names of modules in the network, got 'layer1'"):
+        Learner(Deep(), blocks="layer1")
+    with pytest.raises(UserError, match=r"^blocks: expected none of a PairedNetwork"):
+        Learner(PairedNetwork.of(Deep()), DTP.with_numbers(style="published"), blocks=["layer1"])
 
 
 # Refusals
@@ -255,6 +259,20 @@ class Loops(Branch):
         return x
 
 
+class Recurrent(Branch):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(4, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.rnn(x)[0][:, -1])
+
+
+class Random(Branch):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x) + torch.rand(4))
+
+
 class Constant(Branch):
     def forward(self, x: Tensor) -> Tensor:
         return self.b(self.a(torch.ones(3, 4)))
@@ -280,10 +298,17 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
     "a layer of two tensors": (Bilinear, ["'both' (Bilinear) is called on more than one tensor"]),
     "a tensor that is written over": (ReadsInPlace, ["relu writes over a tensor that is used again"]),
     "a loop over a size": (Loops, ["Loops cannot be traced", "`for _ in range(x.size(1)):`"]),
+    "a loop over time": (Recurrent, ["'rnn' (LSTM) has its loop over time inside", "nn.LSTMCell"]),
+    "random numbers": (Random, ["Random.forward makes tensors that differ every time"]),
     "no way from the input": (Constant, ["the output does not follow from the input"]),
     "a module that is not registered": (Hidden, ["Hidden cannot be traced"]),
 }
-ANYWHERE = {"a map of an unknown kind", "a tensor that is written over", "a view that is written over"}
+ANYWHERE = {
+    "a loop over time",
+    "a map of an unknown kind",
+    "a tensor that is written over",
+    "a view that is written over",
+}
 """Where the way out is another than to give a module with a rule."""
 
 
@@ -370,7 +395,20 @@ class Shared(Branch):
         return F.linear(torch.tanh(self.b(x)), self.b.weight.t())
 
 
-@pytest.mark.parametrize("kind", [Checked, InPlace, ModeInFunctions, Shared])
+class Blind(Branch):
+    """No error comes back through comparisons, and none through what is detached."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen = torch.where(self.a(x) > 0, self.b(torch.tanh(self.a(x))), F.normalize(x, dim=-1))
+        return self.b(F.elu(chosen) * self.a(chosen).detach())
+
+
+class Complex(Branch):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(torch.fft.fft(torch.tanh(self.a(x))).abs())
+
+
+@pytest.mark.parametrize("kind", [Checked, InPlace, ModeInFunctions, Shared, Blind, Complex])
 def test_what_forwards_do_besides(kind: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
     network, x = kind().double(), torch.randn(6, 4, dtype=torch.float64)
@@ -431,6 +469,58 @@ def test_the_batch_may_be_looked_at_by_any_block_and_gets_no_gradient() -> None:
     learner(asking).sum().backward()
     expected = torch.autograd.grad(network(asking).sum(), asking)[0]
     torch.testing.assert_close(asking.grad, expected)
+
+
+def test_whole_numbers_are_a_batch_for_an_embedding_in_the_first_block() -> None:
+    model = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(12, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    learner, ids = Learner(model, EXACT), torch.randint(7, (5, 3))
+    expected = torch.autograd.grad(model(ids).square().sum(1).mean(), list(model.parameters()))
+    learner.backward(learner(ids).square().sum(1).mean())
+    for parameter, wanted in zip(model.parameters(), expected, strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, wanted / 2)
+    with pytest.raises(UserError, match=r"block 2 \(Embedding\): an Embedding takes whole numbers"):
+        Learner(nn.Sequential(nn.Linear(4, 4), nn.Embedding(7, 4)))
+
+
+def test_an_input_of_another_shape_than_the_first_convolution_takes_is_a_batch() -> None:
+    class Net(Branch):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(2, 3, 3), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(F.elu(self.conv(torch.stack([x, -x], 1))).mean((2, 3)))
+
+    assert Learner(Net(), AMORTISED_DTP)(torch.randn(5, 8, 8)).shape == (5, 2)
+
+
+def test_a_hook_on_a_layer_in_a_graph_is_part_of_it() -> None:
+    network, x = Deep().double(), torch.randn(6, 4, dtype=torch.float64)
+    learner = Learner(network, EXACT)
+    learner(x)
+    network.layer1[0].norm.register_forward_hook(lambda layer, given, y: y * y)  # type: ignore[union-attr]
+    expected = torch.autograd.grad(network(x).square().sum(1).mean(), list(network.parameters()))
+    learner.backward(learner(x).square().sum(1).mean())
+    for parameter, wanted in zip(network.parameters(), expected, strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, wanted / 2)
+
+
+def test_under_autocast_updates_are_those_without_it_but_for_rounding() -> None:
+    x = torch.randn(32, 4)
+    updates = []
+    for narrow in (False, True):
+        torch.manual_seed(0)
+        network = Deep()
+        learner = Learner(network, AMORTISED_DTP)
+        learner.backward(learner(x).square().sum(1).mean())
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            output = learner(x)
+        learner.backward(output.square().sum(1).mean())
+        updates.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
+    assert float((updates[1] - updates[0]).norm() / updates[0].norm()) < 0.03
 
 
 # Words

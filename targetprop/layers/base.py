@@ -142,12 +142,14 @@ class LayerRule(Generic[L]):
         any_memory_order: whether the layer takes 4-d tensors with channels last, too. One that does not is given
             contiguous ones.
         has_gains_only: whether its parameters, of whatever shape, are one for each unit: no matrix, no kernel.
+        keeps_dims: whether its output has as many dimensions as its input, unless its facts say that it reshapes.
         is_container: whether all it does is to run layers with rules of their own, and its own context is theirs; hooks
             on all modules run with those.
     """
 
     any_memory_order = False
     has_gains_only = False
+    keeps_dims = True
     is_container = False
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -13,6 +13,7 @@ class EmbeddingRule(LayerRule[nn.Embedding]):
     """Where a network begins: no difference goes down to whole numbers, so there is no feedback."""
 
     any_memory_order = True
+    keeps_dims = False
 
     def apply(self, layer: nn.Embedding, x: Tensor) -> Tensor:
         y: Tensor = layer(x)

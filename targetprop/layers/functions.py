@@ -96,6 +96,13 @@ VIEWING = RESHAPING | {
     "detach",
 }
 """Names of functions whose result may look at the memory of what they are given."""
+BLIND = {
+    "gt", "lt", "ge", "le", "eq", "ne", "isclose", "isnan", "isinf", "isfinite", "logical_not", "logical_and",
+    "logical_or", "invert", "argmax", "argmin", "argsort", "nonzero", "bucketize", "searchsorted", "one_hot", "sign",
+    "floor", "ceil", "round", "trunc", "detach", "bool", "long", "int", "any", "all", "multinomial", "bincount", "histc",
+    "equal",
+}  # fmt: skip
+"""Names of functions that no error comes back through."""
 SUMS = {"add", "sub", "cat", "concat", "concatenate", "stack", "hstack", "vstack"}
 """Names of functions of several tensors that are linear in all of them together."""
 STRICT = {"view", "view_as", "as_strided"}

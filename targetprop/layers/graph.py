@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 
 from targetprop.layers.activation import SoftmaxRule
@@ -87,10 +88,12 @@ class GraphContext(NamedTuple):
     Attributes:
         layers: the context of each layer.
         inputs: the input of each layer with a matrix or kernel, None of the others; detached.
+        x: the input of the whole, detached.
     """
 
     layers: tuple[Context, ...]
     inputs: tuple[Tensor | None, ...]
+    x: Tensor
 
 
 class GraphFeedback(BranchedFeedback):
@@ -122,22 +125,24 @@ class GraphFeedback(BranchedFeedback):
         return all(part.carries for _, part in self)
 
     def carry(self, difference: Tensor, context: GraphContext) -> Tensor:
-        return self._down(difference, lambda part, delta, number: part.carry(delta, context.layers[number]))
+        return self._down(context, difference, lambda part, delta, number: part.carry(delta, context.layers[number]))
 
     def decode(self, y: Tensor, context: GraphContext) -> Tensor:
-        return self._down(y, lambda part, delta, number: part.decode(delta, context.layers[number]))
+        return self._down(context, y, lambda part, delta, number: part.decode(delta, context.layers[number]))
 
-    def _down(self, delta: Tensor, through: Callable[[FeedbackLayer, Tensor, int], Carried]) -> Tensor:
+    def _down(
+        self, context: GraphContext, delta: Tensor, through: Callable[[FeedbackLayer, Tensor, int], Carried]
+    ) -> Tensor:
         at: dict[int, Tensor] = {len(self.places): delta}
         for number, part in reversed(list(self)):
             if number + 1 not in at:
-                continue  # only its size was looked at
+                continue  # nothing comes back there: only its size was looked at
             below = through(part, at.pop(number + 1), number)
             sources = self.places[number].sources
             for source, each in zip(sources, below if isinstance(below, tuple) else (below,), strict=True):
                 if each is not None:
                     at[source] = at[source] + each if source in at else each
-        return at[0]
+        return at[0] if 0 in at else torch.zeros_like(context.x)
 
     def weights(self, layer: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
         assert isinstance(layer, LayerGraph)
@@ -152,6 +157,8 @@ class GraphRule(BranchedRule[LayerGraph]):
     Attributes:
         rules: of each layer; empty until the rule is bound.
     """
+
+    keeps_dims = False
 
     def __init__(self, rules: Sequence[LayerRule[Any]] = ()) -> None:
         self.rules = tuple(rules)
@@ -183,7 +190,7 @@ class GraphRule(BranchedRule[LayerGraph]):
                 context = y.detach()
             values.append(y)
             contexts.append(context)
-        return values[-1], GraphContext(tuple(contexts), tuple(inputs))
+        return values[-1], GraphContext(tuple(contexts), tuple(inputs), x.detach())
 
     def feedback(self, layer: LayerGraph, style: Style) -> GraphFeedback:
         style = "linear" if style in ("lee", "range", "map") else style

@@ -184,6 +184,7 @@ class OperationRule(LayerRule[Operation]):
     """
 
     has_gains_only = True  # parameters within it are added, or multiply unit by unit
+    keeps_dims = False
 
     def __init__(self, any_memory_order: bool = True, knows_its_gradients: bool = False) -> None:
         self.any_memory_order = any_memory_order
@@ -240,7 +241,7 @@ class LookAtBatchRule(LayerRule[LookAtBatch]):
 
 def _differentiable(x: Tensor) -> Tensor:
     """x within the graph of its block, or as the beginning of one; a view, since other operands may follow from x."""
-    if not x.is_floating_point():
+    if not (x.is_floating_point() or x.is_complex()):
         return x
     return x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
 

@@ -96,7 +96,7 @@ class SequenceRule(LayerRule[nn.Sequential]):
         for each, rule in zip(facts, self.rules, strict=True):
             dims = each.dims
             unknown = isinstance(rule, Opaque) and rule.known is None
-            if dims is not None or each.reshapes or unknown:
+            if dims is not None or each.reshapes or unknown or not rule.keeps_dims:
                 break
         return Facts(varies=any(each.varies for each in facts), dims=dims)
 

@@ -93,7 +93,7 @@ def backprop_gradients(
     Parameters, their `.grad`, and buffers (running statistics) stay as they are.
     """
     leaves = {p: p.detach().requires_grad_() for p in network.parameters()}
-    instead = {name: leaves[p] for name, p in _places(network)}
+    instead = {name: leaves[p] for name, p in places(network)}
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     with torch.enable_grad():
         output = functional_call(network, {**instead, **buffers}, (x,), tie_weights=False)
@@ -103,14 +103,13 @@ def backprop_gradients(
     return [torch.cat([next(gradients).flatten() for _ in block]) for block in blocks]
 
 
-def _places(network: PairedNetwork) -> Iterator[tuple[str, nn.Parameter]]:
+def places(network: PairedNetwork) -> Iterator[tuple[str, nn.Parameter]]:
     """Every parameter by its name in each module that has it; of a module that stands in several places, the first.
 
     In the same module `functional_call` must not put another tensor twice, or it would leave the first one there.
     """
     for prefix, module in network.named_modules():
-        for name, parameter in module.named_parameters(prefix, recurse=False):
-            yield name, parameter
+        yield from module.named_parameters(prefix, recurse=False)
 
 
 def feedback_angles(pair: Pair) -> list[Tensor]:

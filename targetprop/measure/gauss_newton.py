@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, jvp, vjp
 
 from targetprop import local
-from targetprop.measure.alignment import block_gradients, block_parameters, compared
+from targetprop.measure.alignment import block_gradients, block_parameters, compared, places
 from targetprop.measure.probe import Clean, InapplicableError, Probe, by_block, check_numbers, in_float64
 from targetprop.measure.solve import conjugate_gradients
 
@@ -138,17 +138,18 @@ class _System(NamedTuple):
 
 def _system(probe: Probe, names: list[str], damping: float) -> _System:
     """Of the parameters of these names, flattened into one vector."""
-    own = {name: p.detach() for name, p in probe.network.named_parameters(remove_duplicate=False)}
-    shapes = [own[name].shape for name in names]
+    own = [probe.network.get_parameter(name) for name in names]
+    others = {name: p.detach() for name, p in places(probe.network) if not any(p is each for each in own)}
+    shapes = [each.shape for each in own]
     x = in_float64(probe.x)
 
     def output_of(flat: Tensor) -> Tensor:
         parts = flat.split([shape.numel() for shape in shapes])
         values = {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
         with probe.random.again():
-            return functional_call(probe.network, {**own, **values}, (x,), tie_weights=False)
+            return functional_call(probe.network, {**others, **values}, (x,), tie_weights=False)
 
-    at = torch.cat([own[name].flatten() for name in names])
+    at = torch.cat([each.detach().flatten() for each in own])
     output, back = vjp(output_of, at)[:2]
 
     def product(v: Tensor) -> Tensor:

@@ -16,12 +16,12 @@ from typing import Any, cast
 from torch import fx, nn
 
 from targetprop.layers.base import Facts
-from targetprop.layers.functions import LINEAR, RANDOM, RESHAPING, SEVERAL, STRICT, SUMS, layer_of, name_of
+from targetprop.layers.functions import BLIND, LINEAR, RANDOM, RESHAPING, SEVERAL, STRICT, SUMS, layer_of, name_of
 from targetprop.layers.graph import LayerGraph
 from targetprop.layers.operation import Batch, LookAtBatch, Operation
 from targetprop.network.function_maps import map_layer
 from targetprop.network.tracing import WAYS_OUT, Traced, is_size, own_name, trace
-from targetprop.utils.errors import UserError, unknown
+from targetprop.utils.errors import UserError, require, unknown
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ def convert(model: nn.Module, blocks: Sequence[str] | None = None) -> Converted:
     Raises:
         UserError: it cannot be traced, or not be cut there.
     """
+    listed = blocks is None or (isinstance(blocks, Sequence) and not isinstance(blocks, str))
+    require(listed, "blocks", "a list of names of modules in the network", blocks)
     traced = trace(model)
     nodes = Nodes(traced)
     articulations = nodes.articulations
@@ -64,8 +66,8 @@ def convert(model: nn.Module, blocks: Sequence[str] | None = None) -> Converted:
 class Nodes:
     """The nodes of a traced graph that are tensors on the way from the input to the output, and how they depend.
 
-    All other nodes are computed within those that need them: sizes, constants, what parameters alone make, and
-    functions with several outputs.
+    All other nodes are computed within those that need them: sizes, constants, what parameters alone make, functions
+    with several outputs, and those that no error comes back through.
     """
 
     def __init__(self, traced: Traced) -> None:
@@ -98,10 +100,10 @@ class Nodes:
 
     def is_on_the_way(self, node: fx.Node) -> bool:
         """Whether it is a tensor that follows from the input."""
-        several = node.op in ("call_function", "call_method") and (
-            name_of(node.target) in SEVERAL or (name_of(node.target) in ("max", "min") and _has_dim(node))
-        )
-        return self._of_batch[node] is not None and not several
+        if self._of_batch[node] is None or node.op not in ("call_function", "call_method"):
+            return self._of_batch[node] is not None
+        name = name_of(node.target)
+        return not (name in SEVERAL | BLIND or (name in ("max", "min") and _has_dim(node)))
 
     def operands(self, node: fx.Node) -> list[fx.Node]:
         """The tensors on the way that it is computed from, each once."""
@@ -203,6 +205,13 @@ class _Layers:
 
     def _module(self, node: fx.Node) -> nn.Module:
         module = self._traced.root.get_submodule(str(node.target))
+        if isinstance(module, nn.RNNBase):
+            kind = type(module).__name__
+            raise UserError(
+                f"{where(node)} ({kind}) has its loop over time inside, and what comes down it is not known: use "
+                f"nn.{kind}Cell in a loop over a known number of steps.",
+                key="network",
+            )
         if len(node.args) != 1 or node.kwargs or not self._nodes.is_on_the_way(cast(fx.Node, node.args[0])):
             raise UserError(
                 f"{where(node)} ({type(module).__name__}) is called on more than one tensor, and what it computes is "

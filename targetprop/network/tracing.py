@@ -286,7 +286,13 @@ def trace(model: nn.Module) -> Traced:
     finally:
         for each, mode in modes.items():
             each.training = mode
-    if not (_alike(training, evaluation) and _same_constants(root, evaluating)):
+    if not _same_constants(root, evaluating):
+        raise UserError(
+            f"{type(model).__name__}.forward makes tensors that differ every time, as of random numbers, "
+            f"which would be constants: {WAYS_OUT}.",
+            key="network",
+        )
+    if not _alike(training, evaluation):
         raise UserError(
             f"{type(model).__name__}.forward takes other ways in training than in evaluation: {WAYS_OUT}.",
             key="network",
@@ -310,8 +316,9 @@ def _graph(root: _OneInput) -> tuple[fx.Graph, _Tracer]:
     _out_of_place(graph, root)
     (output,) = (node for node in graph.nodes if node.op == "output")
     if not isinstance(output.args[0], fx.Node):
+        kind = type(output.args[0]).__name__
         raise UserError(
-            f"{name}.forward gives a {type(output.args[0]).__name__}, a learner needs one tensor: {WAYS_OUT}.",
+            f"{name}.forward gives a {kind.removeprefix('immutable_')}, a learner needs one tensor: {WAYS_OUT}.",
             key="network",
         )
     return graph, tracer
