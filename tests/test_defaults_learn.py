@@ -20,7 +20,7 @@ from targetprop.models import simple_vgg
 LEAST = {"tp": 0.7, "fixed_dtp": 0.7, "parallel_dtp": 0.85, "ddtp_rhl": 0.9, "drl": 0.9, "meulemans_dfa": 0.85}
 LEAST |= {"counter_current": 0.9, "direct_feedback_alignment": 0.85, "drtp": 0.4}
 LEAST |= {"fw_dtp": 0.9, "itp": 0.8, "shibuya_tp": 0.8, "shibuya_dtp": 0.9, "shibuya_drl": 0.85, "shibuya_l_drl": 0.8}
-LEAST |= {"analytic_dtp": 0.9}
+LEAST |= {"analytic_dtp": 0.9, "tptt": 0.9, "tpri": 0.5, "tpri_linearized": 0.5}
 """Test accuracy that is asked for, where it is not .95; chance is .1."""
 RATES = {"tp": 0.01, "drtp": 0.001, "shibuya_tp": 3e-3}
 """Forward rates, where it is not .04."""
