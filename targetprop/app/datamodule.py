@@ -236,10 +236,11 @@ class FileDataModule(HeldDataModule):
         load: Callable[[Path | str, bool], Splits | ExampleSplits],
         *,
         data_dir: Path | str,
+        batch_size: int,
         download: bool = True,
         **others: Any,
     ) -> None:
-        super().__init__(**others)
+        super().__init__(batch_size=batch_size, **others)
         self.load = load
         self.data_dir = data_dir
         self.download = download
@@ -270,12 +271,14 @@ class ImageDataModule(FileDataModule):
         self,
         load: Callable[[Path | str, bool], Splits],
         *,
+        data_dir: Path | str,
+        batch_size: int,
         mean: Sequence[float],
         std: Sequence[float],
         augmentation: Augmentation | None = None,
         **others: Any,
     ) -> None:
-        super().__init__(load, **others)
+        super().__init__(load, data_dir=data_dir, batch_size=batch_size, **others)
         require(all(map(is_number, mean)), "mean", "numbers", list(mean))
         require(all(is_number(s) and s > 0 for s in std), "std", "numbers above 0", list(std))
         self.mean = tuple(mean)
@@ -301,8 +304,8 @@ class ExampleDataModule(HeldDataModule):
         others: as of every `HeldDataModule`.
     """
 
-    def __init__(self, load: Callable[[], ExampleSplits], **others: Any) -> None:
-        super().__init__(**others)
+    def __init__(self, load: Callable[[], ExampleSplits], *, batch_size: int, **others: Any) -> None:
+        super().__init__(batch_size=batch_size, **others)
         self.load = load
 
     def read(self) -> Parts:
@@ -326,11 +329,12 @@ class OwnDataModule(HeldDataModule):
         self,
         dataset: str,
         *,
+        batch_size: int,
         arguments: Mapping[str, Any] | None = None,
         classes: int | Sequence[str] | None = None,
         **others: Any,
     ) -> None:
-        super().__init__(**others)
+        super().__init__(batch_size=batch_size, **others)
         named = isinstance(dataset, str) and "." in dataset
         require(named, "dataset", "the import path of a function that returns it, package.module.FUNCTION", dataset)
         self.dataset = dataset
