@@ -99,8 +99,8 @@ VIEWING = RESHAPING | {
 BLIND = {
     "gt", "lt", "ge", "le", "eq", "ne", "isclose", "isnan", "isinf", "isfinite", "logical_not", "logical_and",
     "logical_or", "invert", "argmax", "argmin", "argsort", "nonzero", "bucketize", "searchsorted", "one_hot", "sign",
-    "floor", "ceil", "round", "trunc", "detach", "bool", "long", "int", "any", "all", "multinomial", "bincount", "histc",
-    "equal",
+    "floor", "ceil", "round", "trunc", "detach", "bool", "long", "int", "any", "all", "multinomial", "bincount",
+    "histc", "equal",
 }  # fmt: skip
 """Names of functions that no error comes back through."""
 SUMS = {"add", "sub", "cat", "concat", "concatenate", "stack", "hstack", "vstack"}
