@@ -37,7 +37,7 @@ from typing import Any
 
 import torch
 
-from targetprop.compare.machine import machine
+from targetprop.app.machine import machine
 from targetprop.data import cifar10
 from targetprop.data.locate import locate
 from targetprop.utils.files import whole_file, write_text

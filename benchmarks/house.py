@@ -40,6 +40,7 @@ ORDER = (
     {"execution", "baselines", "learners", "measure", "public"},
     {"app"},
     {"compare"},
+    {"published"},
     {"__init__", "__main__"},
 )
 """Rooms, from the ground up."""
@@ -49,7 +50,7 @@ ONLY: Mapping[str, tuple[str, ...]] = {
 }
 """Rooms that may import nothing else, whatever stands below them."""
 WORDS = re.compile(r"\bhparams|\b(?:trainer|datamodule)\.\w")
-KNOWING = ("app", "compare")
+KNOWING = ("app", "compare", "published")
 """Rooms that know the configuration."""
 Kind = Literal["top", "function", "typing"]
 """Where an import stands: at a module's top, in a function, or under `if TYPE_CHECKING`."""

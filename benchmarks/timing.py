@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from targetprop.compare.machine import machine
+from targetprop.app.machine import machine
 from targetprop.execution.memory import keep_freed_memory
 
 Step = Callable[[], object]

@@ -9,13 +9,19 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from targetprop.app.saved.load import load as load
     from targetprop.public import *  # noqa: F403
+
+OF_THE_APPLICATION = {"load": "targetprop.app.saved.load"}
+"""Public names that need Lightning and Hydra, which nothing else here imports, and where they stand."""
 
 
 def __getattr__(name: str) -> Any:
     """A module or folder of the package, or a public name."""
     if name.startswith("__") and name not in ("__all__", "__version__"):  # tools ask any module for those
         raise AttributeError(name)
+    if name in OF_THE_APPLICATION:
+        return vars(import_module(OF_THE_APPLICATION[name]))[name]
     if find_spec(f"{__name__}.{name}"):
         return import_module(f"{__name__}.{name}")
     try:
@@ -25,4 +31,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *import_module("targetprop.public").__all__]
+    return [*globals(), *OF_THE_APPLICATION, *import_module("targetprop.public").__all__]

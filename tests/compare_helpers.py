@@ -60,6 +60,7 @@ def made_probe(plan: Plan, task: Task, *_: Any) -> Probe:
         "title": "A <b>rule</b> & more",
         "year": 2020,
         "url": "https://example.org/a?b=c",
+        "remark": "",
     }
     rules = {}
     for rule in plan.rules:

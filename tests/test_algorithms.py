@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import pickle
 from collections.abc import Callable
@@ -163,6 +164,72 @@ def test_nesterov_is_for_sgd_with_momentum() -> None:
     with pytest.raises(UserError) as refusal:
         OptimizerSpec(momentum=0.9, nesterov=1)  # type: ignore[arg-type]
     assert_refused(refusal, "nesterov", 1)
+
+
+OPTIONS: dict[str, list[tuple[str, Any]]] = {
+    "sgd": [("dampening", 0.5), ("nesterov", True), ("fused", True), ("foreach", False)],
+    "adam": [("betas", (0.8, 0.9)), ("eps", 1e-6), ("amsgrad", True), ("fused", True), ("foreach", True)],
+    "adamw": [("betas", (0.8, 0.9)), ("eps", 1e-6), ("amsgrad", True), ("fused", False), ("foreach", True)],
+    "rmsprop": [("alpha", 0.9), ("eps", 1e-6), ("centered", True), ("foreach", True)],
+}
+NOT_OURS = {"params", "maximize", "differentiable", "capturable", "decoupled_weight_decay"}
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_an_optimizer_takes_every_option_of_torchs(kind: str) -> None:
+    momentum = 0.9 if kind in ("sgd", "rmsprop") else 0.0
+    known = set(inspect.signature(OPTIMIZERS[kind]).parameters) - NOT_OURS
+    assert known == {"lr", "weight_decay", *(name for name, _ in OPTIONS[kind]), *(["momentum"] if momentum else [])}
+    for name, value in OPTIONS[kind]:
+        spec = OptimizerSpec(kind, lr=[0.1, 0.2], momentum=momentum, **{name: value})
+        built = spec.build_by_block({"1": [torch.zeros(2)], "2": [torch.zeros(2)]})
+        assert [group[name] for group in built.param_groups] == [value, value]
+        other = OptimizerSpec(kind).build([torch.zeros(2)])
+        OptimizerSpec(kind, momentum=momentum, **{name: value}).set_numbers(other)
+        assert other.param_groups[0][name] == value
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_an_option_is_refused_where_torch_has_none(kind: str) -> None:
+    own = {name for name, _ in OPTIONS[kind]}
+    for name, value in {pair for pairs in OPTIONS.values() for pair in pairs if pair[0] not in own and pair[1]}:
+        with pytest.raises(UserError, match=rf"^{name}: {'only sgd' if name == 'nesterov' else kind}"):
+            OptimizerSpec(kind, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers"),
+    [
+        ("sgd", {"momentum": 0.9, "dampening": 1.5}),
+        ("sgd", {"momentum": 0.9, "dampening": "0"}),
+        ("rmsprop", {"alpha": 1.0}),
+        ("rmsprop", {"centered": 1}),
+        ("adam", {"amsgrad": "yes"}),
+        ("adam", {"foreach": 1}),
+        ("adam", {"fused": "null"}),
+        ("adam", {"betas": [0.9]}),
+        ("adam", {"eps": 0.0}),
+    ],
+)
+def test_an_option_of_another_kind_is_refused(kind: str, numbers: dict[str, Any]) -> None:
+    key, value = list(numbers.items())[-1]
+    with pytest.raises(UserError) as refusal:
+        OptimizerSpec(kind, **numbers)
+    assert_refused(refusal, key, value)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "key"),
+    [({"dampening": 0.5}, "dampening"), ({"momentum": 0.9, "nesterov": True, "dampening": 0.5}, "dampening"),
+     ({"foreach": True, "fused": True}, "fused")],
+)  # fmt: skip
+def test_options_that_do_not_go_together_are_refused(numbers: dict[str, Any], key: str) -> None:
+    with pytest.raises(UserError, match=f"^{key}: "):
+        OptimizerSpec(**numbers)
+
+
+def test_an_optimizer_says_what_is_not_usual() -> None:
+    assert repr(OptimizerSpec("adam", 1e-3, amsgrad=True)) == "OptimizerSpec(type='adam', lr=0.001, amsgrad=True)"
 
 
 @pytest.mark.parametrize("key", ["output_follows_loss", "divide_by_beta"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import targetprop
 
 PACKAGE = Path(targetprop.__file__).parent
-KNOWING = ("app", "compare")
+KNOWING = ("app", "compare", "published")
 """What stands on the command line is about it."""
 
 

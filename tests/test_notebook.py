@@ -17,9 +17,15 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SOURCE = (EXAMPLES / "notebook_dtp_cifar10.py").read_text()
 
 
+def cells() -> list[tuple[str, str]]:
+    """The kind and the text of every cell, as examples/build_notebook.py reads them, which needs more packages."""
+    found = re.findall(r"^# %%( \[markdown\])?\n(.*?)(?=^# %%|\Z)", SOURCE, flags=re.MULTILINE | re.DOTALL)
+    bare = [re.sub(r"^# ?", "", text, flags=re.MULTILINE) if mark else text for mark, text in found]
+    return [("markdown" if mark else "code", text.strip()) for (mark, _), text in zip(found, bare, strict=True)]
+
+
 def code_cells() -> list[str]:
-    cells = re.split(r"^# %%", SOURCE, flags=re.MULTILINE)[1:]
-    return [cell.strip() for cell in cells if not cell.startswith(" [markdown]")]
+    return [text for kind, text in cells() if kind == "code"]
 
 
 def random_images(count: int) -> Images:
@@ -30,10 +36,11 @@ def random_images(count: int) -> Images:
 
 def test_the_notebook_is_built_from_its_source_and_ran() -> None:
     text = (EXAMPLES / "notebook_dtp_cifar10.ipynb").read_text()
-    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
-    assert ["".join(cell["source"]) for cell in cells] == code_cells()
-    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
-    assert not any(output["output_type"] == "error" for cell in cells for output in cell["outputs"])
+    made = json.loads(text)["cells"]
+    assert [(cell["cell_type"], "".join(cell["source"])) for cell in made] == cells()
+    code = [cell for cell in made if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    assert not any(output["output_type"] == "error" for cell in code for output in cell["outputs"])
     assert len(text) < 1_000_000
 
 
@@ -43,9 +50,9 @@ def test_every_cell_runs_and_shows_what_the_text_says(
     """On random images: hidden layers stand still as printed, and move with targets held fixed."""
     plt.switch_backend("agg")
     monkeypatch.setattr(cifar10, "load", lambda *_: Splits(random_images(1290), random_images(50)))
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"__name__": "__main__"}
     for cell in code_cells():
-        exec(re.sub(r"EPOCHS = \d+", "EPOCHS = 1", cell), names)
+        exec(re.sub(r"^(EPOCHS|WIDTH) = \d+", r"\1 = 1 if '\1' == 'EPOCHS' else 30", cell, flags=re.MULTILINE), names)
         plt.close("all")
     shown = capsys.readouterr().out
     assert re.findall(r"block \d, hidden: +([\d.]+) +([\d.]+)", shown) == [("0.0000", "0.000000")] * 3
@@ -53,3 +60,31 @@ def test_every_cell_runs_and_shows_what_the_text_says(
     moved = re.findall(r"moved by ([\d.]+), from", shown)
     assert len(moved) == 4
     assert all(float(each) > 0 for each in moved)
+    degrees = [float(each) for each in re.findall(r"block \d: +([\d.]+) degrees from backprop", shown)]
+    assert degrees[2:] == [0, 0]  # the output block, and the one with the first target
+    assert min(degrees[:2]) > 1
+
+
+def test_dtp_takes_thirty_lines() -> None:
+    """What the text says of the cell with the algorithm, without empty lines, comments and docstrings."""
+    (cell,) = (cell for cell in code_cells() if "def forward_gradients" in cell)
+    lines = [line.strip() for line in cell.splitlines()]
+    code = [line for line in lines if line and not line.startswith(("#", '"""'))]
+    assert len(code) <= 30
+
+
+def test_the_comparison_is_of_equals() -> None:
+    """Every run that is compared sees the same images for the same number of epochs."""
+    text = "\n".join(code_cells())
+    assert len(re.findall(r"^EPOCHS = ", text, flags=re.MULTILINE)) == 1
+    loaders = re.findall(r"BatchLoader\((\w+), .*shuffle=True", text)
+    assert set(loaders) == {"few_images", "images"}  # `images` are those of batches_of, which is given few_images
+    assert set(re.findall(r"batches_of\((\w+)\)", text)) == {"few_images"}
+
+
+def test_the_page_of_results_has_the_numbers_of_the_notebook() -> None:
+    text = (EXAMPLES / "notebook_dtp_cifar10.ipynb").read_text()
+    (overall,) = re.findall(r"overall +([\d.]+)% +([\d.]+)% +([\d.]+)% +([\d.]+)%", text)
+    page = (EXAMPLES.parent / "docs" / "results.md").read_text()
+    section = page.split("## A small comparison on a part of CIFAR-10")[1].split("\n## ")[0]
+    assert re.findall(r"\| (\d\d\.\d\d) \|", section) == list(overall)

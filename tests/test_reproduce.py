@@ -119,7 +119,82 @@ def test_reproduce_has_the_published_network_and_trainer(name: str) -> None:
 
 def test_every_complete_setting_is_tested() -> None:
     ours = {"cifar10_mlp_as_printed", "cifar10_mlp_dtp"}  # tested beside what they choose
-    assert {path.stem for path in (CONF / "reproduce").glob("*.yaml")} == {*PUBLISHED, *ours}
+    of_papers = {f"{data}_mlp_meulemans_{rule}" for data, rules in MEULEMANS.items() for rule in rules}
+    of_papers |= {f"{data}_mlp_{rule}" for data in MEULEMANS for rule in ("fw_dtp", "shibuya_dtp")}
+    assert {path.stem for path in (CONF / "reproduce").glob("*.yaml")} == {*PUBLISHED, *ours, *of_papers}
+
+
+# Of Meulemans et al. 2020 as their table has them, to three digits: rate (which they divide by the step size of the
+# target), that step size; rate, noise and decay of the feedback, its epochs before training and after each epoch.
+MEULEMANS: dict[str, dict[str, tuple[float, ...]]] = {
+    "mnist": {
+        "backprop": (2.97e-4,),
+        "dfa": (3.81e-4, 1.0),
+        "dtp": (6.19e-5, 0.220, 1.96e-3, 0.0837, 0, 0, 0),
+        "drl": (2.97e-5, 0.0686, 2.01e-5, 0.0569, 5.4e-6, 6, 1),
+        "ddtp_linear": (2.04e-5, 0.0610, 1.64e-4, 0.0908, 5.8e-7, 6, 1),
+        "ddtp_rhl": (2.80e-5, 0.0435, 3.02e-4, 0.0416, 1.6e-3, 6, 1),
+    },
+    "fashion_mnist": {
+        "backprop": (2.88e-4,),
+        "dfa": (9.40e-4, 1.0),
+        "dtp": (6.26e-5, 0.241, 3.66e-4, 0.267, 0, 0, 0),
+        "drl": (7.10e-5, 0.0866, 9.70e-5, 0.0843, 2.1e-5, 6, 1),
+        "ddtp_linear": (8.70e-6, 0.0173, 7.96e-4, 0.0986, 5.8e-6, 6, 1),
+        "ddtp_rhl": (3.38e-5, 0.0262, 1.16e-5, 0.0439, 8.5e-4, 6, 1),
+    },
+    "cifar10": {
+        "backprop": (3.89e-4,),
+        "dfa": (3.81e-4, 1.0),
+        "dtp": (8.08e-6, 0.0727, 2.13e-3, 0.241, 0, 0, 0),
+        "drl": (1.41e-5, 0.0262, 1.52e-4, 0.0992, 1.3e-5, 10, 2),
+        "ddtp_linear": (5.85e-5, 0.0669, 4.78e-5, 0.0063, 5.4e-5, 10, 2),
+        "ddtp_rhl": (2.26e-6, 0.0162, 9.10e-4, 0.0274, 1.3e-7, 10, 2),
+    },
+}
+
+
+@pytest.mark.parametrize("rule", MEULEMANS["mnist"])
+@pytest.mark.parametrize("data", MEULEMANS)
+def test_numbers_of_meulemans(data: str, rule: str) -> None:
+    config = check_overrides([f"reproduce={data}_mlp_meulemans_{rule}", "output_dir=out"])
+    hparams, (rate, *others) = config.model.hparams, MEULEMANS[data][rule]
+    step = others[0] if others else 1.0
+    assert hparams.f_optim.type == "adam"
+    assert hparams.f_optim.lr == pytest.approx(rate / step, rel=0.01)
+    assert (hparams.f_optim.weight_decay, hparams.f_optim.momentum) == (0, 0)
+    if others:
+        assert hparams.beta == pytest.approx(step / 128, rel=0.01)
+    if others[1:]:
+        lr, noise, decay, before, after = others[1:]
+        assert (hparams.b_optim.lr, hparams.noise) == pytest.approx((lr, noise), rel=0.01)
+        assert hparams.b_optim.weight_decay == pytest.approx(decay, rel=0.05)  # of two digits
+        assert (config.model.feedback_epochs.before, config.model.feedback_epochs.after_each) == (before, after)
+    assert (config.datamodule.batch_size, config.trainer.max_epochs) == (128, 100)
+    assert not config.scheduler
+    assert list(config.network.hparams.hidden) == ([1024] * 3 if data == "cifar10" else [256] * 5)
+    assert hparams.get("hidden_units") == ({"cifar10": 2048}.get(data, 1024) if rule == "ddtp_rhl" else None)
+    held = round(config.datamodule.val_fraction * (50_000 if data == "cifar10" else 60_000))
+    assert held == 5000
+    assert config.datamodule.get("augmentation") is None
+
+
+@pytest.mark.parametrize("data", MEULEMANS)
+def test_numbers_of_shibuya(data: str) -> None:
+    fixed, learning = (
+        check_overrides([f"reproduce={data}_mlp_{rule}", "output_dir=out"]) for rule in ("fw_dtp", "shibuya_dtp")
+    )
+    for config in (fixed, learning):
+        hparams = config.model.hparams
+        assert (hparams.f_optim.lr, hparams.f_optim.momentum, hparams.f_optim.weight_decay) == (2e-3, 0, 0)
+        assert (hparams.beta, config.datamodule.batch_size, config.trainer.max_epochs) == (1e-2, 256, 100)
+        assert list(config.network.hparams.hidden) == [256] * 5
+        assert set(config.datamodule.mean) == {0.1307}
+        assert set(config.datamodule.std) == {0.3081}
+    assert fixed.model.hparams.init == "uniform-3"
+    numbers = learning.model.hparams
+    assert (numbers.init, numbers.noise, numbers.feedback_training_iterations) == ("uniform-2", 1e-2, 5)
+    assert (numbers.b_optim.lr, learning.model.feedback_epochs.before) == (1e-3, 5)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

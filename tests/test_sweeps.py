@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -82,16 +83,35 @@ def test_a_search_over_numbers_that_a_model_does_not_have_is_refused(model: str,
 
 
 @optuna
-def test_a_search_tries_numbers_and_keeps_its_study(tmp_path: Path) -> None:
-    study = ["hydra.sweeper.storage=sqlite:///study.db", "hydra.sweeper.study_name=mine", "hydra.sweeper.n_trials=2"]
-    ended = command("hparams_search=dtp", *study, "hydra.sweep.dir=sweep", cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    assert (tmp_path / "study.db").is_file()
+def test_every_command_of_the_page_of_searches_is_one() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "searches.md").read_text()
+    commands = [shlex.split(line)[2:] for line in re.findall(r"^python main\.py .*$", page, flags=re.MULTILINE)]
+    assert len(commands) == 2
+    for each in commands:
+        assert check_overrides(each).callbacks.prune.monitor == "val/accuracy"
+
+
+@optuna
+def test_what_is_typed_to_be_varied_is_looked_at() -> None:
+    with pytest.raises(UserError, match=r"^hparams_search: this search varies model\.hparams\.betta, which the model"):
+        check_overrides(["hparams_search=dtp", "model.hparams.betta=interval(0, 1)"])
+    with pytest.raises(UserError, match=r"^model\.hparams\.beta: Several values are for a sweep"):
+        check_overrides(["model.hparams.beta=interval(0, 1)"])
+
+
+@optuna
+def test_a_search_tries_numbers_keeps_its_study_and_goes_on(tmp_path: Path) -> None:
+    arguments = ["hparams_search=dtp", "hydra.sweep.dir=sweep", "seed=5"]
+    for trials in (1, 2):
+        ended = command(*arguments, f"hydra.sweeper.n_trials={trials}", cwd=tmp_path)
+        assert ended.returncode == 0, ended.stderr
+    assert "Going on with 1 trials of sweep." in " ".join(ended.stdout.split())
     best = OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml")
     assert set(best.best_params) == {"model.hparams.beta", "model.hparams.f_optim.lr", "model.hparams.b_optim.lr"}
     results = [json.loads((tmp_path / "sweep" / each / "results.json").read_text()) for each in ("0", "1")]
     assert best.best_value == max(each["validation"]["accuracy"] for each in results)
     assert all("test" not in each for each in results)
+    assert (tmp_path / "sweep" / "search.png").is_file()
 
 
 @submitit

@@ -1,4 +1,4 @@
-"""The command that goes on with a run."""
+"""The command that a run is started by, and the one that goes on with it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from pathlib import Path
 from targetprop.app.quoting import quoted
 
 
+def program() -> str:
+    """How this program was called, as a shell takes it, without its arguments."""
+    called = sys.argv[0]
+    if called.endswith("__main__.py"):
+        return "python -m targetprop"
+    return f"python {shlex.quote(called)}" if called.endswith(".py") else Path(called).name
+
+
 def command(folder: str) -> str:
     """What goes on with the run in this directory, as a shell takes it."""
-    program = sys.argv[0]
-    start = f"python {program}" if program.endswith(".py") else Path(program).name
-    if program.endswith("__main__.py"):
-        start = "python -m targetprop"
-    return f"{start} {quoted('hydra.run.dir', folder) or shlex.quote(f'hydra.run.dir={folder}')} ckpt_path=last"
+    place = quoted("hydra.run.dir", folder) or shlex.quote(f"hydra.run.dir={folder}")
+    return f"{program()} {place} ckpt_path=last"

@@ -6,13 +6,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import lightning as L
 import torch
 from hydra.utils import get_object
 from torch import Tensor
 
+from targetprop.app.schema.roles import is_a, made_by, path_of
 from targetprop.data import Augmentation, BatchLoader, ExampleSplits, Held, Selection, Splits, normalize, own
 from targetprop.data.keyed import Stream, keyed_generator
 from targetprop.data.split import random_split, stratified_split
@@ -118,11 +119,10 @@ class HeldDataModule(L.LightningDataModule):
         return None if self.classes is None or self.targets.ndim == 1 else self.targets.shape[1]
 
     @property
-    def facts(self) -> dict[str, int | None]:
-        """What a network may ask for by name: how many different tokens inputs have, None of others; and `places`."""
+    def vocabulary(self) -> int | None:
+        """How many different tokens inputs have; None of other inputs."""
         inputs = [held.inputs for held in self._published.values()]
-        tokens = inputs[0].dtype == torch.int64
-        return {"vocabulary": max(int(each.max()) for each in inputs) + 1 if tokens else None, "places": self.places}
+        return max(int(each.max()) for each in inputs) + 1 if inputs[0].dtype == torch.int64 else None
 
     @property
     def has_test(self) -> bool:
@@ -144,10 +144,6 @@ class HeldDataModule(L.LightningDataModule):
             return inputs
         mean, std = (torch.tensor(each, device=held.device) for each in (self.mean, self.std))
         return normalize(inputs, mean, std)
-
-    def blank(self, count: int) -> Tensor:
-        """So many inputs of zeros, of shape and type as batches have them."""
-        return BatchLoader(self._held("train"), count, self.mean, self.std).blank(count)
 
     def prepare_data(self) -> None:
         """Load the data, downloading it if need be: Lightning has one process do this before all others."""
@@ -231,6 +227,9 @@ class FileDataModule(HeldDataModule):
         others: as of every `HeldDataModule`.
     """
 
+    kinds: ClassVar[tuple[type, ...]] = (ExampleSplits, Splits)
+    """What `load` may give."""
+
     def __init__(
         self,
         load: Callable[[Path | str, bool], Splits | ExampleSplits],
@@ -247,11 +246,17 @@ class FileDataModule(HeldDataModule):
 
     def read(self) -> Parts:
         """The examples and what is to be said of their files."""
+        what = f"a data set ({' or '.join(kind.__name__ for kind in self.kinds)})"
+        splits: Splits | ExampleSplits = made_by(
+            "load._target_", self._loaded, path_of(self.load), is_a(*self.kinds), what
+        )
+        return Parts(splits.train, splits.test, splits.note)
+
+    def _loaded(self) -> Splits | ExampleSplits:
         try:
-            splits = self.load(self.data_dir, self.download)
+            return self.load(self.data_dir, self.download)
         except UserError as error:
             raise (error.under("load") if error.key else error) from error.__cause__
-        return Parts(splits.train, splits.test, splits.note)
 
 
 class ImageDataModule(FileDataModule):
@@ -267,6 +272,8 @@ class ImageDataModule(FileDataModule):
         UserError: a value does not fit. Values that must fit the data are checked when the data is first needed.
     """
 
+    kinds = (Splits,)
+
     def __init__(
         self,
         load: Callable[[Path | str, bool], Splits],
@@ -281,6 +288,8 @@ class ImageDataModule(FileDataModule):
         super().__init__(load, data_dir=data_dir, batch_size=batch_size, **others)
         require(all(map(is_number, mean)), "mean", "numbers", list(mean))
         require(all(is_number(s) and s > 0 for s in std), "std", "numbers above 0", list(std))
+        varies = augmentation is None or isinstance(augmentation, Augmentation)
+        require(varies, "augmentation", "an Augmentation, or null", augmentation)
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.augmentation = augmentation
@@ -311,7 +320,8 @@ class ExampleDataModule(HeldDataModule):
     def read(self) -> Parts:
         """The examples."""
         with prefixed("load"):
-            splits = self.load()
+            kind, what = is_a(ExampleSplits), "a data set (ExampleSplits)"
+            splits: ExampleSplits = made_by("_target_", self.load, path_of(self.load), kind, what)
         return Parts(splits.train, splits.test, splits.note)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,12 +19,15 @@ from targetprop.app.checkpoint.position import between_batches, position_of, sav
 from targetprop.app.checkpoint.record import KEY as RECORD
 from targetprop.app.checkpoint.resume import Start
 from targetprop.app.checkpoint.running import running, take_over
+from targetprop.app.checkpoint.settings import WHOLE_EPOCHS
 from targetprop.app.checkpoint.stopping import ended, keep_own_patience
 from targetprop.app.errors import DivergenceError
 from targetprop.app.finite import ADVICE, Outputs, block_not_finite
 from targetprop.app.optimizers import build_forward
 from targetprop.app.places import NUMBERS
-from targetprop.app.schedule import advance, counts_steps, has_ended, refuse_plateau, refuse_short, with_length
+from targetprop.app.provenance import hyper_parameters
+from targetprop.app.schedule import Schedule, advance, has_ended, refuse_plateau, refuse_short
+from targetprop.app.schedules import Plateau
 from targetprop.app.single import refuse_single_images
 from targetprop.app.task import Loss, Result, Task
 from targetprop.data.loader import BatchLoader
@@ -55,7 +58,7 @@ class TaskModule(L.LightningModule):
         task: what for.
         outputs: how many numbers the network gives for an example.
         loss: what is minimised: (outputs, targets) -> mean over the batch. Evaluation reports the task's own.
-        scheduler: makes a learning-rate scheduler from the forward optimiser.
+        scheduler: the learning-rate schedule of the forward optimiser.
         graphed: the learner's training step as CUDA graphs; None trains step by step.
 
     Attributes:
@@ -73,7 +76,7 @@ class TaskModule(L.LightningModule):
         task: Task,
         outputs: int,
         loss: Loss,
-        scheduler: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
+        scheduler: Schedule | None = None,
         graphed: GraphedStep | None = None,
     ) -> None:
         super().__init__()
@@ -146,6 +149,7 @@ class TaskModule(L.LightningModule):
         position = position_of(self.trainer)
         under_way = running(self.trainer, position, self._epoch_metrics)
         checkpoint[RECORD] = {**self.record, "position": position._asdict(), "running": under_way}
+        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = hyper_parameters(self.record)  # where others look for them
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Set Lightning's counters to where the run goes on, and believe no path outside the folders of checkpoints."""
@@ -194,15 +198,32 @@ class TaskModule(L.LightningModule):
         keys = [each.key for each in start.changed]
         if any(key.startswith(f"{NUMBERS}.b_optim.") for key in keys):
             self.learner.use_own_numbers()
-        if any(key.startswith((f"{NUMBERS}.f_optim.", "scheduler", "trainer.max_")) for key in keys):
+        lengths = WHOLE_EPOCHS if any(each.interval == "step" for each in self.trainer.lr_scheduler_configs) else ()
+        if any(key.startswith((f"{NUMBERS}.f_optim.", "scheduler", "trainer.max_", *lengths)) for key in keys):
             (optimizer,) = self.trainer.optimizers
             self.f_optim.set_numbers(optimizer)
-            epochs = start.position.epoch + self._epoch_was_over
             for each in self.trainer.lr_scheduler_configs:
-                each.scheduler = self._schedule(optimizer)
-                advance(each.scheduler, start.position.step if counts_steps(each.scheduler) else epochs)
+                each.scheduler = self._caught_up(each.scheduler, optimizer, keys)
             rate = optimizer.param_groups[0]["lr"]
             log.info("Rates go on as they would be had these settings been the run's from its start: now %.4g.", rate)
+
+    def _caught_up(self, so_far: LRScheduler, optimizer: torch.optim.Optimizer, changed: list[str]) -> LRScheduler:
+        """The schedule of the settings of now, where it would be had they been the run's from its start."""
+        scheduler = self._schedule(optimizer)
+        if isinstance(scheduler, Plateau):
+            if {"scheduler._target_", "scheduler.monitor"} & {*changed}:
+                message = "the run so far has not been waiting for this metric; start one without ckpt_path"
+                raise UserError(f"{message}, got {scheduler.monitor!r}", key="scheduler.monitor")
+            assert isinstance(so_far, Plateau)
+            scheduler.replay(so_far.seen, so_far.latest)
+            return scheduler
+        position = self.start.position
+        epochs, steps = position.epoch + self._epoch_was_over, position.step
+        if any(key.startswith(WHOLE_EPOCHS) for key in changed):
+            steps = epochs * round(self.trainer.estimated_stepping_batches / (self.trainer.max_epochs or 1))
+        assert self.scheduler is not None
+        advance(scheduler, steps if self.scheduler.counts_steps(scheduler) else epochs)
+        return scheduler
 
     @property
     def _epoch_metrics(self) -> list[Metric]:
@@ -222,9 +243,20 @@ class TaskModule(L.LightningModule):
                 metric._is_synced = False  # else the first reader of several would undo it
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's means."""
+        """Log the epoch's means, and show a schedule that waits for a metric what has come of the epoch."""
         for name, metric in self.train_metrics.items():
             self.log(f"train/{name}", metric)
+        for plateau in self._plateaus:
+            if (name := plateau.monitor.removeprefix("train/")) in self.train_metrics and name != plateau.monitor:
+                plateau.latest = float(self.train_metrics[name].compute())
+            plateau.end_epoch()
+
+    @property
+    def _plateaus(self) -> list[Plateau]:
+        """The schedules of a run in training that wait for a metric."""
+        if self.trainer.state.fn != "fit" or self.trainer.sanity_checking:
+            return []
+        return [each.scheduler for each in self.trainer.lr_scheduler_configs if isinstance(each.scheduler, Plateau)]
 
     def on_train_end(self) -> None:
         """Refuse to end well with a network that is not one of finite numbers."""
@@ -266,6 +298,9 @@ class TaskModule(L.LightningModule):
         self.results[part] = self.task.result(values, metrics)
         metrics.reset()
         self.log_dict({f"{part}/{name}": values[name] for name in self.task.evaluated})
+        for plateau in self._plateaus:
+            if (found := values.get(plateau.monitor.removeprefix(f"{part}/"))) is not None:
+                plateau.latest = float(found)
 
     def configure_optimizers(self) -> Any:
         """The forward optimiser and its schedule, which is stepped once an epoch unless it counts steps."""
@@ -273,8 +308,9 @@ class TaskModule(L.LightningModule):
         if self.scheduler is None:
             return optimizer
         scheduler = self._schedule(optimizer)
-        interval = "step" if counts_steps(scheduler) else "epoch"
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+        interval = "step" if self.scheduler.counts_steps(scheduler) else "epoch"
+        own = {"scheduler": scheduler, "interval": interval, "reduce_on_plateau": False}
+        return {"optimizer": optimizer, "lr_scheduler": own}
 
     def _schedule(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
         """The schedule of the whole run, at its start.
@@ -283,17 +319,18 @@ class TaskModule(L.LightningModule):
             UserError: it does not fit.
         """
         assert self.scheduler is not None
-        make = with_length(self.scheduler, self.trainer.estimated_stepping_batches, self.trainer.max_epochs)
+        steps = self.trainer.estimated_stepping_batches
+        schedule = self.scheduler.with_length(steps, self.trainer.max_epochs)
         try:
-            scheduler = make(optimizer)
+            scheduler = schedule.make(optimizer)
         except (TypeError, ValueError, ArithmeticError) as error:
             raise UserError(str(error), key="scheduler") from error
         refuse_plateau(scheduler)
-        if counts_steps(scheduler):
-            refuse_short(scheduler, self.trainer.estimated_stepping_batches)
+        if schedule.counts_steps(scheduler):
+            refuse_short(scheduler, steps)
         return scheduler
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step the schedule, unless it has come to its end."""
-        if not has_ended(scheduler):
+        """Step the schedule, unless it has come to its end, or waits for a metric."""
+        if not (has_ended(scheduler) or isinstance(scheduler, Plateau)):
             super().lr_scheduler_step(scheduler, metric)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,8 +18,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
+from rich import get_console
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
 from targetprop.app import unwritten
 from targetprop.app.callbacks.checkpoint import BestCheckpoint
@@ -35,8 +35,10 @@ from targetprop.app.checkpoint.names import FOLDER, LAST
 from targetprop.app.checkpoint.record import Place, record_of, with_place
 from targetprop.app.checkpoint.running import go_on_logging
 from targetprop.app.command import command
+from targetprop.app.described import Described, describe
+from targetprop.app.evaluation import evaluate, evaluated_checkpoint
 from targetprop.app.fitting import refuse_misfit
-from targetprop.app.folder import RESULTS, claim, free_name, make_folders
+from targetprop.app.folder import claim, make_folders
 from targetprop.app.lock import owned
 from targetprop.app.loggers.journal import Journal
 from targetprop.app.models import check_hparams
@@ -53,23 +55,25 @@ from targetprop.app.processes import (
     usable_gpus,
     world_size,
 )
+from targetprop.app.provenance import provenance, tell
+from targetprop.app.report.summary import show, summary
 from targetprop.app.report.table import times_line
 from targetprop.app.report.tree import config_tree
 from targetprop.app.rewind import rewinding
+from targetprop.app.schedule import INTERVAL, Schedule, scheduler_of
 from targetprop.app.schema.check import check
 from targetprop.app.schema.rehearsal import rehearse
+from targetprop.app.schema.roles import is_a, made_by
 from targetprop.app.signals import Signals, StoppedError, requeue
-from targetprop.app.task import Loss, Result, Task
+from targetprop.app.task import Loss, Task
 from targetprop.app.threads import cpu_threads, multiply_adds
-from targetprop.app.unwritten import or_told
 from targetprop.app.workers.launch import launch
-from targetprop.data.views import VIEWS
+from targetprop.app.written import keep_config, keep_results
 from targetprop.execution.graph import GraphedStep
 from targetprop.execution.memory import keep_freed_memory
 from targetprop.layers.fixed import Whitening
 from targetprop.learner import Learner, Trainable
 from targetprop.utils.errors import UserError, is_number, prefixed, refuse_unknown, require, require_whole
-from targetprop.utils.files import write_text
 
 if TYPE_CHECKING:
     from targetprop.app.datamodule import HeldDataModule
@@ -225,39 +229,73 @@ def _run(config: DictConfig, module: TaskModule, datamodule: HeldDataModule, aro
     trainer: L.Trainer = build(config.trainer, callbacks=callbacks, logger=_loggers(config))
     folder, start = Path(config.output_dir), resume.start(plain(config), module)
     places = _places(config, trainer, start)
-    module.record, module.start = record_of(plain(config), places, around.overrides), start
-    console = Console(quiet=rank() > 0)
-    console.print(config_tree(config, GROUPS))
+    made_with, data = provenance(trainer.strategy.root_device, around.overrides), describe(datamodule).plain
+    module.record = record_of(plain(config), places, around.overrides, made_with=made_with, data=data)
+    module.start = start
+    console = get_console() if rank() == 0 else Console(quiet=True)
+    _show(console, config)
     if config.train:
         if rank() == 0:
             claim(folder, start, overwrite=config.overwrite)
             make_folders(config.callbacks or {})
-            _keep_config(config)
+            keep_config(config)
+            _begin_logging(config, trainer)
         log.info("Training into %s, CPU threads: %d", config.output_dir, around.threads)
         _fit(trainer, module, datamodule, folder)
+    else:
+        tell(trainer.loggers, module.record)
     # Read before evaluation, which restores the callbacks of the best checkpoint.
     history = find_callback(trainer, History)
     seconds = [row["seconds"] for row in history.epochs] if history else []
     facts: dict[str, Any] = {"epoch_seconds": seconds, "threads": around.threads, "places": places}
-    facts |= {"nonlinearity": [], "measures": {}, "overrides": around.overrides}
+    facts |= {"nonlinearity": [], "measures": {}, "overrides": around.overrides, "made_with": made_with}
     for measured in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(measured, Measurements):
             facts |= measured.facts
             facts["measures"] |= measured.last
     facts |= {"note": datamodule.note} if datamodule.note else {}
-    results = evaluate(trainer, module, datamodule, _evaluated(config, trainer), config.views) if config.test else {}
+    results = (
+        evaluate(trainer, module, datamodule, evaluated_checkpoint(config, trainer), config.views)
+        if config.test
+        else {}
+    )
     if results:
         console.print(module.task.table(results, datamodule.classes or (), datamodule.note))
     if seconds:
-        console.print(times_line(seconds))
-    _keep_results(folder, results, facts, trained=config.train)
+        console.print(times_line(seconds), soft_wrap=True)
+    keep_results(folder, results, facts, trained=config.train)
     return {f"{part}/{name}": number for part, result in results.items() for name, number in result.numbers.items()}
+
+
+def _show(console: Console, config: DictConfig) -> None:
+    """Say what the run is, in a few lines or all of it."""
+    if config.print_config:
+        console.print(config_tree(config, GROUPS))
+    else:
+        show(console, summary(plain(config)))
 
 
 def _loggers(config: DictConfig) -> list[Logger]:
     """The loggers; of an evaluation without those whose files belong to the training."""
     made = build_members(config, "logger")
     return [each for each in made if config.train or not isinstance(each, Journal)]
+
+
+def _begin_logging(config: DictConfig, trainer: L.Trainer) -> None:
+    """Have the loggers of others, which may want an account or a server, begin before there is anything to lose.
+
+    Raises:
+        UserError: one cannot.
+    """
+    names = [str(name) for name, each in (config.get("logger") or {}).items() if each is not None]
+    for name, each in zip(names, trainer.loggers, strict=False):  # of a fast_dev_run there is another one
+        if isinstance(each, Journal):
+            continue
+        try:
+            _ = each.experiment  # type: ignore[attr-defined]
+        except Exception as error:  # whatever its package raises
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise UserError(f"it cannot begin: {reason}", key=f"logger.{name}") from error
 
 
 def _fit(trainer: L.Trainer, module: TaskModule, datamodule: HeldDataModule, folder: Path) -> None:
@@ -267,6 +305,7 @@ def _fit(trainer: L.Trainer, module: TaskModule, datamodule: HeldDataModule, fol
     try:
         if start.running and start.run and rank() == 0 and not go_on_logging(trainer, start.running, start.run, folder):
             log.warning("Metrics logged so far are not beside %s: their files begin here.", start.path)
+        tell(trainer.loggers, module.record)
         trainer.fit(module, datamodule=datamodule, ckpt_path=path and str(path), weights_only=True)
     except MisconfigurationException as error:  # of a callback's setting, which shows while it works
         raise UserError(str(error)) from error
@@ -279,53 +318,11 @@ def _fit(trainer: L.Trainer, module: TaskModule, datamodule: HeldDataModule, fol
         history.draw(trainer)  # also where there was nothing left to train
 
 
-def _evaluated(config: DictConfig, trainer: L.Trainer) -> str | None:
-    """The checkpoint that is evaluated at the end: that of the best validation; None for the weights as they are."""
-    kept = find_callback(trainer, BestCheckpoint) if config.train else None
-    if kept is None or not kept.best_model_path:
-        return None
-    if Path(kept.best_model_path).is_file():
-        return kept.best_model_path
-    log.warning("The best checkpoint %s is gone: the last weights are evaluated.", kept.best_model_path)
-    return None
-
-
 def _places(config: DictConfig, trainer: L.Trainer, start: resume.Start) -> list[Place]:
     """Where the run has been, and is from now on."""
     device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     return with_place(start.places, start.position.epoch, name, cuda_graph=bool(config.trainer.get("cuda_graph")))
-
-
-def _keep_config(config: DictConfig) -> None:
-    """Write config.yaml; one of other settings, with which the run began, stays beside it."""
-    path = Path(config.output_dir, "config.yaml")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = OmegaConf.to_yaml(config, resolve=True)
-        if path.is_file() and _settings(path.read_text()) != _settings(text):
-            path.replace(path.with_name(free_name(path.parent, "config", ".yaml")))
-        write_text(path, text)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}.", key="output_dir") from None
-
-
-def _settings(text: str) -> dict[str, Any]:
-    """Of a config.yaml, without what only says where the run went on from."""
-    return {key: value for key, value in plain(OmegaConf.create(text)).items() if key not in ("ckpt_path", "overwrite")}
-
-
-def _keep_results(folder: Path, results: dict[str, Result], facts: dict[str, Any], *, trained: bool) -> None:
-    """Write results.json; beside that of a run which trained, an evaluation has a file of its own."""
-    if rank() > 0:
-        return
-    path = folder / RESULTS
-    if not trained and path.exists():
-        path = folder / free_name(folder, "results", ".json")
-    parts = {part: vars(result) for part, result in results.items()}
-    with or_told(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps({**parts, **facts}, indent=2) + "\n")
 
 
 def build_module(config: DictConfig, datamodule: HeldDataModule) -> TaskModule:
@@ -335,7 +332,27 @@ def build_module(config: DictConfig, datamodule: HeldDataModule) -> TaskModule:
         UserError: a value of the configuration that does not fit, named by its full key.
     """
     with prefixed("datamodule"):
-        shape, outputs = datamodule.shape, datamodule.outputs
+        data = describe(datamodule)
+    network = build_network(config, data)
+    _show_images(network, datamodule)
+    return assemble(config, data, network)
+
+
+def build_network(config: DictConfig, data: Described) -> nn.Sequential:
+    """The network for such data, as its author wrote it, with new weights."""
+    make = partial(call, "network.hparams", config.network, data.shape, data.outputs, facts=data.facts)
+    network: nn.Sequential = made_by(
+        "network._target_", make, config.network._target_, is_a(nn.Sequential), "a network (Sequential)"
+    )
+    return network
+
+
+def assemble(config: DictConfig, data: Described, network: nn.Sequential) -> TaskModule:
+    """The learner of a network for such data, and its forward optimiser.
+
+    Raises:
+        UserError: a value of the configuration that does not fit, named by its full key.
+    """
     task: Task = build(config.task)
     model = plain(config.model)
     with prefixed("model"):
@@ -343,33 +360,27 @@ def build_module(config: DictConfig, datamodule: HeldDataModule) -> TaskModule:
         own = [name for name in taken if name not in ("network", "seed", INPUT_SHAPE)]
         refuse_unknown(model, ["_target_", "loss", "label_smoothing", EPOCHS, *own])
         model.pop(EPOCHS, None)
-        loss = _loss(model.pop("loss", task.loss), model.pop("label_smoothing", 0.0))
-    task.check(datamodule, loss)
-    network = call("network.hparams", config.network, shape, outputs, facts=datamodule.facts)
-    _show_images(network, datamodule)
-    blank = datamodule.blank(2)
-    refuse_misfit(network, blank, task.output_shape(datamodule))
-    work = multiply_adds(network, shape, blank.dtype)  # before there is a learner, which minds who runs its network
+        path = model.pop("loss", task.loss)
+        loss = _loss(path, model.pop("label_smoothing", 0.0))
+    task.check(data, loss)
+    _check_loss(loss, path, task.output_shape(data), data)
+    refuse_misfit(network, data.blank(2), task.output_shape(data))
+    work = multiply_adds(network, data.shape, data.dtype)  # before there is a learner, which minds who runs its network
     hparams = model.pop("hparams")
     f_optim = forward_optimizer(hparams)
-    model |= {INPUT_SHAPE: shape} if INPUT_SHAPE in taken else {}
-    learner: Trainable = get_method(model.pop("_target_"))(network, hparams, seed=config.seed, **model)
+    model |= {INPUT_SHAPE: data.shape} if INPUT_SHAPE in taken else {}
+    make = partial(get_method(model.pop("_target_")), network, hparams, seed=config.seed, **model)
+    learner: Trainable = made_by("model._target_", make, config.model._target_, _trains, "a learner")
     scheduler = _scheduler(config)
     graphed = None
     if config.trainer.get("cuda_graph") is True:
         with placed():
             graphed = GraphedStep(cast(Learner, learner), loss)  # which refuses what is none
-    made = TaskModule(learner, f_optim, task, outputs, loss, scheduler, graphed)
+    made = TaskModule(learner, f_optim, task, data.outputs, loss, scheduler, graphed)
     made.multiply_adds = work
     if config.trainer.get("precision") == "64-true":
         made.double()  # as the trainer will, but only after it has loaded a checkpoint, whose digits would be lost
     return made
-
-
-def _feedback_epochs(model: DictConfig) -> list[L.Callback]:
-    with prefixed(f"model.{EPOCHS}"):
-        made = feedback_epochs(plain(model).get(EPOCHS))
-    return [] if made is None else [made]
 
 
 def _loss(path: str, label_smoothing: float) -> Loss:
@@ -384,6 +395,31 @@ def _loss(path: str, label_smoothing: float) -> Loss:
     return partial(loss, label_smoothing=label_smoothing)
 
 
+def _check_loss(loss: Loss, path: str, outputs: tuple[int, ...], data: Described) -> None:
+    """Refuse a loss that gives no mean over a batch, which two examples show.
+
+    Args:
+        outputs: shape of the network's, of one example.
+
+    Raises:
+        UserError: says what it gives.
+    """
+    given = torch.zeros(2, *outputs, requires_grad=True)
+    labelled = () if data.places is None else (data.places,)
+    wanted = torch.zeros(2, *outputs) if data.classes is None else torch.zeros(2, *labelled, dtype=torch.long)
+    what = "a mean loss, one number with a gradient"
+    made_by("model.loss", partial(loss, given, wanted), path, _is_mean, what)
+
+
+def _is_mean(made: object) -> bool:
+    return isinstance(made, Tensor) and made.dim() == 0 and made.requires_grad
+
+
+def _trains(made: object) -> bool:
+    """Whether it is a `Trainable`."""
+    return callable(made) and all(hasattr(made, name) for name in ("network", "backward", "optimizer_parameters"))
+
+
 def _show_images(network: nn.Module, datamodule: HeldDataModule) -> None:
     """Give layers that are made from statistics of training images some of them."""
     for layer in network.modules():
@@ -391,36 +427,16 @@ def _show_images(network: nn.Module, datamodule: HeldDataModule) -> None:
             layer.fit(datamodule.sample(SAMPLE))
 
 
-def _scheduler(config: DictConfig) -> Any:
-    """What makes a scheduler from the forward optimiser; None if there is none."""
+def _scheduler(config: DictConfig) -> Schedule | None:
+    """The schedule of the forward optimiser; None if there is none."""
     chosen = config.get("scheduler")
-    if not chosen:
-        return None
-    return build(chosen)
+    return Schedule(build(scheduler_of(chosen)), chosen.get(INTERVAL)) if chosen else None
 
 
-def evaluate(
-    trainer: L.Trainer, module: TaskModule, datamodule: HeldDataModule, checkpoint: str | None, views: str | None
-) -> dict[str, Result]:
-    """Results of a checkpoint, or of the last weights, on validation and test set, where there are any.
-
-    With views there are those of the mean over them as well, as "validation_mirror" beside "validation".
-    """
-    if views is not None and len(datamodule.shape) != 3:
-        raise UserError(f"expected null, since inputs of {datamodule.shape} are no images, got {views!r}", key="views")
-    module.views = None if views is None else VIEWS[views]
-    if checkpoint:
-        log.info("Evaluating %s", checkpoint)
-    results = {}
-    for part, key, run in (("validation", "val", trainer.validate), ("test", "test", trainer.test)):
-        if not (datamodule.val_fraction if key == "val" else datamodule.has_test):
-            continue
-        module.results.clear()
-        run(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
-        for name, place in {part: key, f"{part}_{views}": f"{key}_views"}.items():
-            if place in module.results:  # not where the number of batches is limited to 0
-                results[name] = module.results[place]
-    return results
+def _feedback_epochs(model: DictConfig) -> list[L.Callback]:
+    with prefixed(f"model.{EPOCHS}"):
+        made = feedback_epochs(plain(model).get(EPOCHS))
+    return [] if made is None else [made]
 
 
 def _callbacks(config: DictConfig) -> list[L.Callback]:

@@ -15,6 +15,8 @@ ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP",
 """What asks a run to end: batch systems, Ctrl-C, a closed terminal, preemption."""
 AGAIN = 1.0
 """Seconds after which a signal counts as a second one: `timeout` sends it to the process and to its group."""
+CLEARED = "\r\x1b[K"
+"""Takes the line of a terminal away that the cursor is on: that of the progress bar, with ^C in it."""
 
 
 class StoppedError(Exception):
@@ -76,8 +78,9 @@ class Signals:
             os.kill(os.getpid(), number)
             return
         self.heard, self._heard_at = number, time.monotonic()
-        said = f"\n{self.name(number)}: this step is finished, then the run ends; once more ends it at once.\n"
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, said.encode())
+        said = f"{self.name(number)}: this step is finished, then the run ends; once more ends it at once.\n"
+        where = sys.__stderr__.fileno() if sys.__stderr__ else 2
+        os.write(where, f"{CLEARED if os.isatty(where) else chr(10)}{said}".encode())
 
 
 def requeue(number: int) -> str | None:

@@ -7,6 +7,7 @@ and the score by which runs are compared. Whoever trains, logs, reports or compa
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,6 +28,7 @@ from targetprop.utils.errors import UserError
 
 if TYPE_CHECKING:
     from targetprop.app.datamodule import HeldDataModule
+    from targetprop.app.described import Described
 
 Result = Accuracies | Errors | Surprises
 Row = Mapping[str, float]
@@ -34,8 +36,11 @@ Row = Mapping[str, float]
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets) -> mean over the batch."""
 
-WORST = -1e6
-"""Minus a score that no run is as bad as."""
+IN_FULL = re.compile("^val(?=[/_])")
+"""What `validation` is called in short, at the head of a metric's name."""
+PARTS = {"val": "validation", "train": "training"}
+"""Words for the parts of the data that metrics are named by."""
+
 ALONE: dict[str, Any] = {"sync_on_compute": False, "compute_with_cache": False}
 """Metrics are read by one process at a time: of layer-parallel ones, all of a group see the same batches."""
 
@@ -55,8 +60,12 @@ class Task(ABC):
     """Names of the metrics of training, behind "train/"."""
     evaluated: ClassVar[tuple[str, ...]]
     """Names of the metrics of evaluation, behind "val/" and "test/"."""
+    reported: ClassVar[tuple[str, ...]]
+    """Names of the numbers of a result."""
     searched: ClassVar[str]
-    """The member of a result that a search maximises; where less of the score is better, minus that."""
+    """The one of them that a search looks at where nothing else is said."""
+    fewer: ClassVar[frozenset[str]] = frozenset()
+    """Those of them of which less is better."""
     curves: tuple[Curve, ...]
     """What is drawn over the epochs."""
 
@@ -73,12 +82,12 @@ class Task(ABC):
     def guess(self, data: HeldDataModule) -> float:
         """The score of an answer that is the same for all examples, which a run that diverges counts as."""
 
-    def output_shape(self, data: HeldDataModule) -> tuple[int, ...]:
+    def output_shape(self, data: Described) -> tuple[int, ...]:
         """Of the network's output for an example."""
         return (data.outputs,)
 
     @abstractmethod
-    def check(self, data: HeldDataModule, loss: Loss) -> None:
+    def check(self, data: Described, loss: Loss) -> None:
         """Refuse data, or a loss, that are of another task.
 
         Raises:
@@ -118,6 +127,24 @@ class Task(ABC):
     def line(self, row: Row) -> str:
         """What is told of an epoch."""
 
+    def best(self, rows: Sequence[Row]) -> str:
+        """The best of the metric by which checkpoints are compared, as text; without validation, the last of training.
+
+        Args:
+            rows: of the epochs.
+        """
+        part, _, name = self.monitor.partition("/")
+        values = [row[self.monitor] for row in rows if self.monitor in row]
+        if values:
+            value = max(values) if self.mode == "max" else min(values)
+            return f"best {PARTS.get(part, part)} {self._as_text(name, value)}"
+        known = [name for name in reversed(self.trained) if rows and f"train/{name}" in rows[-1]]
+        return f"training {self._as_text(known[0], rows[-1][f'train/{known[0]}'])}" if known else ""
+
+    def _as_text(self, name: str, value: float) -> str:
+        percent = any(curve.name == name and curve.scale == 100 for curve in self.curves)
+        return f"{name} {100 * value:.2f} %" if percent else f"{name} {value:.4g}"
+
     @abstractmethod
     def shown(self, row: Row) -> dict[str, str]:
         """What stands beside a progress bar, by what is known so far."""
@@ -130,6 +157,7 @@ class Classification(Task):
     loss = "torch.nn.functional.cross_entropy"
     trained = ("loss", "accuracy")
     evaluated = ("accuracy", "loss", "top5")
+    reported = ("accuracy",)
     searched = "accuracy"
     curves = (Curve("loss", "cross-entropy"), Curve("accuracy", "accuracy (%)", scale=100.0))
     score = ACCURACY
@@ -138,7 +166,7 @@ class Classification(Task):
         """The accuracy of chance."""
         return 1 / data.outputs
 
-    def check(self, data: HeldDataModule, loss: Loss) -> None:
+    def check(self, data: Described, loss: Loss) -> None:
         if data.classes is None:
             raise UserError(
                 "classification needs labels, whole numbers, and the targets of this data are numbers to be met; "
@@ -195,7 +223,9 @@ class Regression(Task):
     loss = "torch.nn.functional.mse_loss"
     trained = ("loss",)
     evaluated = ("loss", "r2")
+    reported = ("mse", "r2")
     searched = "r2"
+    fewer = frozenset({"mse"})
     curves = (
         Curve("loss", "mean squared error", logarithmic=True),
         Curve("r2", "share of variance explained, R$^2$"),
@@ -206,7 +236,7 @@ class Regression(Task):
         """The mean squared error of the training targets' mean, on these."""
         return float(data.targets.double().var(0, correction=0).mean())
 
-    def check(self, data: HeldDataModule, loss: Loss) -> None:
+    def check(self, data: Described, loss: Loss) -> None:
         if data.classes is not None:
             raise UserError(
                 "regression needs numbers to be met, and the targets of this data are labels; "
@@ -256,24 +286,27 @@ def score_of(config: Mapping[str, Any]) -> Score:
     return task.score
 
 
-def searched(metrics: Mapping[str, float], task: Task) -> float | None:
-    """What a search maximises of a run's metrics: in validation, without validation the test's.
+def searched(metrics: Mapping[str, float], wanted: str | None, task: Task) -> float | None:
+    """What a search looks at of a run's metrics.
 
-    Of a task whose results have less where they are better, that is minus the number.
+    Args:
+        wanted: its name; None for the task's, in validation, and without validation the test's.
     """
-    keys = (f"{part}/{task.searched}" for part in ("validation", "test"))
-    found = next((metrics[key] for key in keys if key in metrics), None)
-    return found if found is None else _sign(task) * found
+    parts = ("validation", "test")
+    keys = (
+        [f"{part}/{task.searched}" for part in parts] if wanted is None else [wanted, IN_FULL.sub("validation", wanted)]
+    )
+    return next((metrics[key] for key in keys if key in metrics), None)
 
 
-def worst(task: Task) -> float:
-    """What a search is told of a run that failed."""
-    return 0.0 if _sign(task) > 0 else WORST
+def less_is_better(wanted: str | None, task: Task) -> bool:
+    """Whether a search that looks at this has to minimise it."""
+    return (wanted or task.searched).rpartition("/")[2] in task.fewer
 
 
-def _sign(task: Task) -> int:
-    """-1 where what is searched is a score of which less is better."""
-    return task.score.sign if task.searched == task.score.name else 1
+def worst(wanted: str | None, task: Task) -> float:
+    """What a search is told of a run that failed: the worst value of the metric that it looks at."""
+    return math.inf if less_is_better(wanted, task) else 0.0
 
 
 class MeanCrossEntropy(MeanMetric):

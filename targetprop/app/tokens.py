@@ -20,6 +20,7 @@ from targetprop.utils.losses import token_cross_entropy
 
 if TYPE_CHECKING:
     from targetprop.app.datamodule import HeldDataModule
+    from targetprop.app.described import Described
 
 
 class Tokens(Task):
@@ -33,7 +34,9 @@ class Tokens(Task):
     loss = "targetprop.utils.losses.token_cross_entropy"
     trained = ("loss", "bits")
     evaluated = ("bits", "perplexity", "loss")
+    reported = ("bits", "perplexity")
     searched = "bits"
+    fewer = frozenset(reported)
 
     def __init__(self, monitor: str, mode: str, unit: str = "token") -> None:
         super().__init__(monitor, mode)
@@ -54,7 +57,7 @@ class Tokens(Task):
         """Bits of a uniform answer."""
         return math.log2(data.outputs)
 
-    def check(self, data: HeldDataModule, loss: Loss) -> None:
+    def check(self, data: Described, loss: Loss) -> None:
         if data.places is None:
             kind = "numbers to be met" if data.classes is None else "one label for each example"
             other = "regression" if data.classes is None else "classification"
@@ -69,7 +72,7 @@ class Tokens(Task):
             message = f"expected a loss of outputs (batch, time, classes) and labels (batch, time), such as {self.loss}"
             raise UserError(message, key="model.loss")
 
-    def output_shape(self, data: HeldDataModule) -> tuple[int, ...]:
+    def output_shape(self, data: Described) -> tuple[int, ...]:
         """(time, classes)."""
         return (data.places or 0, data.outputs)
 

@@ -64,7 +64,10 @@ class AsPrinted(nn.Module):
         self.network = PairedNetwork.of(network, FEEDBACK.style, TARGETS.feedback_layer)
         for pair in self.network.trained:
             if not isinstance(_linear(pair.block), nn.Linear):
-                raise UserError(f"the notebook's network is an MLP; block {pair.name} is not linear.", key="network")
+                raise UserError(
+                    f"the notebook's network is an MLP; block {pair.name} is not linear: use network=mlp.",
+                    key="network",
+                )
         self.learning = FEEDBACK.start(self.network)
         self.noise = noise or GaussianNoise(seed)
         self.steps = 0

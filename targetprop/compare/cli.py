@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from targetprop.app.lock import owned
+from targetprop.app.user_conf import offer_user_conf
 from targetprop.app.waiting import set_wait_policy
 from targetprop.compare import leaderboard, needed, page, plan_file, results, table
 from targetprop.compare.comparison import Comparison, Means
@@ -41,6 +42,7 @@ WIDTH = 160
 def main(arguments: Sequence[str]) -> None:
     """Do what the command says."""
     set_wait_policy(os.environ)  # of the runs
+    offer_user_conf()
     options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # which leaves as good a state as Ctrl-C
     try:

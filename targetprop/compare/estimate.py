@@ -47,9 +47,10 @@ class Estimate:
 
 
 def seconds_of_a_run(probe: Probe, contest: Contest, rule: str) -> float:
-    """Processor's seconds of a run: start, steps, validations, test."""
-    step = probe.rules[rule].processor + PER_STEP
-    return AROUND + probe.startup + probe.epochs * (contest.steps * step + probe.evaluation) + probe.test
+    """Processor's seconds of a run: start, steps, epochs of the feedback alone, validations, test."""
+    facts = probe.rules[rule]
+    steps = contest.steps * (probe.epochs * (facts.processor + PER_STEP) + facts.feedback)
+    return AROUND + probe.startup + steps + probe.epochs * probe.evaluation + probe.test
 
 
 def estimates(plan: Plan, contests: list[Contest], probes: Mapping[str, Probe]) -> list[Estimate]:

@@ -38,6 +38,8 @@ class RuleFacts:
             what else the machine does; else they are on the clock.
         processor: the processor's seconds of a step, of all threads; on a GPU those on the clock.
         reference: `step` of the reference in the same measurement.
+        feedback: the processor's seconds that a batch takes in all those epochs of a run in which the feedback alone
+            learns, as `processor` counts them.
     """
 
     overrides: list[str]
@@ -47,6 +49,7 @@ class RuleFacts:
     step: float
     processor: float
     reference: float
+    feedback: float = 0.0
 
     @property
     def ratio(self) -> float:

@@ -14,18 +14,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from targetprop.app.callbacks.feedback_epochs import feedback_epochs
 from targetprop.app.datamodule import HeldDataModule
+from targetprop.app.machine import machine
 from targetprop.app.module import TaskModule
-from targetprop.app.objects import build
+from targetprop.app.objects import build, plain
 from targetprop.app.overrides import check_overrides, one_line
 from targetprop.app.processes import usable_gpus
 from targetprop.app.quiet import quiet_warnings
-from targetprop.app.run import build_module, check_configuration
+from targetprop.app.run import EPOCHS, build_module, check_configuration
 from targetprop.app.task import Task
-from targetprop.compare.machine import machine
 from targetprop.compare.probe import Probe, RuleFacts
 from targetprop.data.loader import BatchLoader
 from targetprop.execution.memory import keep_freed_memory
+from targetprop.learner import Learner
 from targetprop.utils.errors import UserError
 
 REPEATS, LEAST = 20, 3
@@ -38,10 +40,15 @@ Step = Callable[[], object]
 
 
 class Built(NamedTuple):
-    """A rule that can train."""
+    """A rule that can train.
+
+    Attributes:
+        epochs: in a run, of the feedback alone.
+    """
 
     module: TaskModule
     step: Step
+    epochs: int
 
 
 def main() -> None:
@@ -67,11 +74,13 @@ def measured(rules: Mapping[str, Sequence[str]], reference: str) -> Probe:
     batches = datamodule.train_dataloader()
     x, y = (each.to(device) for each in next(iter(batches)))
     built: dict[str, Built] = {}
+    alone: dict[str, float] = {}
     failed: dict[str, str] = {}
     for name, overrides in rules.items():
         try:
             built[name] = _built(overrides, datamodule, x, y)
             built[name].step()  # warms up
+            alone[name] = _feedback(built[name], x, device)
         except Exception as error:  # whatever a rule of the user's own raises
             built.pop(name, None)
             failed[name] = one_line(error) or type(error).__name__
@@ -80,7 +89,9 @@ def measured(rules: Mapping[str, Sequence[str]], reference: str) -> Probe:
     middle = {name: [statistics.median(each) for each in zip(*taken, strict=True)] for name, taken in times.items()}
     steps = {name: seconds[device.type == "cpu" and torch.get_num_threads() == 1] for name, seconds in middle.items()}
     facts = {
-        name: _facts(list(rules[name]), each.module, steps[name], middle[name][1], steps.get(reference, steps[name]))
+        name: _facts(
+            list(rules[name]), each.module, steps[name], middle[name][1], steps.get(reference, steps[name]), alone[name]
+        )
         for name, each in built.items()
     }
     module = next(iter(built.values())).module if built else None
@@ -114,7 +125,19 @@ def _built(overrides: Sequence[str], datamodule: HeldDataModule, x: Tensor, y: T
         optimizer.step()
         optimizer.zero_grad()
 
-    return Built(module, step)
+    alone = feedback_epochs(plain(config.model).get(EPOCHS))
+    return Built(module, step, alone.before + alone.after_each * config.trainer.max_epochs if alone else 0)
+
+
+def _feedback(built: Built, x: Tensor, device: torch.device) -> float:
+    """Seconds that a batch takes in all epochs of the feedback alone, of the processor or, on a GPU, on the clock."""
+    if not built.epochs:
+        return 0.0
+    learner = built.module.learner
+    assert isinstance(learner, Learner)
+    return built.epochs * statistics.median(
+        _seconds_of(lambda: learner.learn_feedback(x), device)[1] for _ in range(LEAST)
+    )
 
 
 def _times(steps: Mapping[str, Step], device: torch.device) -> dict[str, list[tuple[float, float]]]:
@@ -142,7 +165,9 @@ def _wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _facts(overrides: list[str], module: TaskModule, step: float, processor: float, reference: float) -> RuleFacts:
+def _facts(
+    overrides: list[str], module: TaskModule, step: float, processor: float, reference: float, feedback: float
+) -> RuleFacts:
     learner = module.learner
     needs = {**vars(learner.needs), "transports": sorted(learner.needs.transports)}
     source = getattr(getattr(learner, "algorithm", learner), "source", None)
@@ -155,6 +180,7 @@ def _facts(overrides: list[str], module: TaskModule, step: float, processor: flo
         step,
         processor,
         reference,
+        feedback,
     )
 
 

@@ -22,7 +22,10 @@ from targetprop.utils.errors import UserError
 from targetprop.utils.files import write_text
 
 Record = dict[str, Any]
-PLACES = ("data_dir", "output_dir", "ckpt_path", "overwrite", "logger", "seed")
+PLACES = (
+    "data_dir", "output_dir", "ckpt_path", "overwrite", "logger", "seed", "task_name", "tags", "optimized_metric",
+    "print_config",
+)  # fmt: skip
 """Keys that decide no result, and the seed, which a record has beside its configuration."""
 OF_MACHINE = {
     "trainer": ("threads", "gpus", "enable_progress_bar", "default_root_dir", "log_every_n_steps"),

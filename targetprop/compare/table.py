@@ -150,10 +150,6 @@ def _kilojoules(row: Row) -> str:
     return f"{row.cost.joules / 1000:.2f}" if row.cost.joules else ""
 
 
-def _global_error(row: Row) -> str:
-    return _yes(row, "global_error")
-
-
 def _rate(row: Row) -> str:
     return "" if row.rate is None else f"{row.rate:g}{'*' if row.at_an_edge else ''}"
 

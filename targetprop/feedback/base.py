@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -182,9 +182,23 @@ OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
 }
 
 
-@dataclass(frozen=True)
+ADAPTIVE = ("adam", "adamw", "rmsprop")
+TAKEN_BY: Mapping[str, Sequence[str]] = {
+    "dampening": ("sgd",),
+    "betas": ("adam", "adamw"),
+    "eps": ADAPTIVE,
+    "amsgrad": ("adam", "adamw"),
+    "alpha": ("rmsprop",),
+    "centered": ("rmsprop",),
+    "fused": ("sgd", "adam", "adamw"),
+}
+"""Types that have an option of which the others know nothing."""
+
+
+@dataclass(frozen=True, repr=False)
 class OptimizerSpec:
-    """An optimiser as a value.
+    """An optimiser as a value, with the options of torch's but for those that would have it do something else: to
+    maximise, to be differentiated, or to be part of a graph.
 
     Args:
         type: one of `OPTIMIZERS`.
@@ -195,6 +209,12 @@ class OptimizerSpec:
         betas: for adam and adamw, the two rates at which their means forget; None for torch's.
         eps: for all but sgd, what is added to the root of the mean square; one number, or one for each block as of
             `lr`; None for torch's.
+        dampening: for sgd with momentum, the share of a new gradient that its momentum leaves out.
+        amsgrad: for adam and adamw, whether the largest mean square so far counts.
+        alpha: for rmsprop, the rate at which its mean square forgets; None for torch's.
+        centered: for rmsprop, whether the variance of a gradient counts in place of its mean square.
+        foreach: whether all weights are updated at once; None for torch's choice.
+        fused: for all but rmsprop, whether an update is one kernel; None for torch's choice.
 
     Raises:
         UserError: a value that is no such number.
@@ -207,6 +227,19 @@ class OptimizerSpec:
     nesterov: bool = False
     betas: Sequence[float] | None = None
     eps: float | Sequence[float] | None = None
+    dampening: float = 0.0
+    amsgrad: bool = False
+    alpha: float | None = None
+    centered: bool = False
+    foreach: bool | None = None
+    fused: bool | None = None
+
+    def __repr__(self) -> str:
+        """Type, rate, and whatever else is not as it is by itself."""
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        usual = {each.name: each.default for each in fields(self) if each.name not in ("type", "lr")}
+        kept = [f"{name}={value!r}" for name, value in given.items() if name not in usual or value != usual[name]]
+        return f"OptimizerSpec({', '.join(kept)})"
 
     def __post_init__(self) -> None:
         if not isinstance(self.type, str) or self.type not in OPTIMIZERS:
@@ -222,25 +255,35 @@ class OptimizerSpec:
         require(isinstance(self.nesterov, bool), "nesterov", "true or false", self.nesterov)
         if self.nesterov and not (self.type == "sgd" and self.momentum):
             raise UserError("only sgd with momentum looks ahead; set it to false.", key="nesterov")
-        self._check_betas()
-        self._check_eps()
+        for key, types in TAKEN_BY.items():
+            value = getattr(self, key)
+            if self.type not in types and value is not None and value is not False and value != 0:
+                raise UserError(f"{self.type} has none, leave it out; got {value}.", key=key)
+        self._check_numbers()
+        self._check_switches()
 
-    def _check_betas(self) -> None:
-        if self.betas is None:
-            return
-        if self.type not in ("adam", "adamw"):
-            raise UserError(f"{self.type} has none, leave them out; got {self.betas}.", key="betas")
-        fit = isinstance(self.betas, Sequence) and len(self.betas) == 2
-        fit = fit and all(is_number(each) and 0 <= each < 1 for each in self.betas)
-        require(fit, "betas", "two numbers in [0, 1)", self.betas)
-
-    def _check_eps(self) -> None:
-        if self.eps is None:
-            return
-        if self.type == "sgd":
-            raise UserError(f"{self.type} has none, leave it out; got {self.eps}.", key="eps")
-        for each in each_of(self.eps):
+    def _check_numbers(self) -> None:
+        if self.betas is not None:
+            fit = isinstance(self.betas, Sequence) and len(self.betas) == 2
+            fit = fit and all(is_number(each) and 0 <= each < 1 for each in self.betas)
+            require(fit, "betas", "two numbers in [0, 1)", self.betas)
+        for each in [] if self.eps is None else each_of(self.eps):
             require(is_number(each) and each > 0, "eps", "numbers above 0", self.eps)
+        fit = is_number(self.dampening) and 0 <= self.dampening <= 1
+        require(fit, "dampening", "a number in [0, 1]", self.dampening)
+        if self.dampening and (self.nesterov or not self.momentum):
+            raise UserError("only momentum that does not look ahead is damped; set it to 0.", key="dampening")
+        fit = self.alpha is None or (is_number(self.alpha) and 0 <= self.alpha < 1)
+        require(fit, "alpha", "a number in [0, 1), or null", self.alpha)
+
+    def _check_switches(self) -> None:
+        for key in ("amsgrad", "centered"):
+            require(isinstance(getattr(self, key), bool), key, "true or false", getattr(self, key))
+        for key in ("foreach", "fused"):
+            value = getattr(self, key)
+            require(value is None or isinstance(value, bool), key, "true, false or null", value)
+        if self.foreach and self.fused:
+            raise UserError("an update is fused or for each weight alike, not both; set it to null.", key="fused")
 
     def of_each(self, blocks: Sequence[str], which: str = TRAINED) -> list[OptimizerSpec]:
         """This one for each of the named blocks, with its own of the numbers that are per block.
@@ -278,13 +321,11 @@ class OptimizerSpec:
         options: dict[str, Any] = {"lr": self.lr if lr is None else lr, "weight_decay": self.weight_decay}
         if self.type in ("sgd", "rmsprop"):
             options["momentum"] = self.momentum
-        if self.nesterov:
-            options["nesterov"] = True
-        if self.betas is not None:
-            options["betas"] = tuple(self.betas)
-        if self.eps is not None:
-            options["eps"] = self.eps
-        return options
+        options |= {key: True for key in ("nesterov", "amsgrad", "centered") if getattr(self, key)}
+        options |= {"dampening": self.dampening} if self.dampening else {}
+        options |= {} if self.betas is None else {"betas": tuple(self.betas)}
+        own = {key: getattr(self, key) for key in ("eps", "alpha", "foreach", "fused")}
+        return options | {key: value for key, value in own.items() if value is not None}
 
     def set_numbers(self, optimizer: torch.optim.Optimizer, lr: float | None = None) -> None:
         """Give an optimiser of this type, whose numbers came with a state, those of this one; the state stays.

@@ -11,10 +11,10 @@ _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = LONGEST
 
 
-def printable(value: object) -> str:
-    """`value` as text, with what is not printable written as in Python's source, and cut if it is long."""
+def printable(value: object, longest: int = LONGEST) -> str:
+    """`value` as text, with what is not printable written as in Python's source, and cut if it is longer."""
     text = str(value)
-    cut = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    cut = text if len(text) <= longest else f"{text[:longest]}..."
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in cut)
 
 

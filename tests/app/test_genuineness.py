@@ -33,7 +33,7 @@ def test_runs_keep_the_number_that_tells_target_propagation_from_mirrors(
     assert "How far targets are from linear" in caplog.text
     mirror, _ = run(tmp_path / "mirror", "model=delta_mirror", channels)
     assert max(mirror) < 1e-10
-    assert "no target propagation" in caplog.text
+    assert "no activation is evaluated at a target" in caplog.text
     backprop, _ = run(tmp_path / "backprop", "model=backprop")
     assert backprop == []
 
@@ -47,5 +47,5 @@ def test_activations_that_do_not_suit_are_said_once(tmp_path: Path, caplog: pyte
 
 
 def test_the_verdict_names_every_block() -> None:
-    assert verdict([0.0, 0.0]).endswith("no target propagation.")
+    assert verdict([0.0, 0.0]).endswith("for the learning rate.")
     assert verdict([0.0211, 0.0]).endswith("0.021, 0.000.")

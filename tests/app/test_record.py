@@ -24,7 +24,13 @@ RULES = ["amortised_dtp", "delta_mirror", "backprop"]
 
 def settings(model: str) -> DictConfig:
     return check_overrides(
-        [f"model={model}", "experiment=cifar10_record", "network.hparams.channels=[4,6]", "output_dir=out"]
+        [
+            f"model={model}",
+            "experiment=cifar10_record",
+            "network.hparams.channels=[4,6]",
+            "output_dir=out",
+            "task_name=record",
+        ]
     )
 
 

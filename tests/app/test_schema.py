@@ -72,7 +72,7 @@ def objects(section: Any) -> list[tuple[str, DictConfig]]:
     """Every described object within a section, by its key."""
     found = []
     if isinstance(section, DictConfig) and not section._is_none():
-        if "_target_" in section:
+        if section.get("_target_"):  # null where the user says what it is
             found.append((str(section._get_full_key(None)), section))
         for name in section:
             found += objects(section._get_node(name))
@@ -98,6 +98,8 @@ def test_every_choice_of_every_group_is_right(choice: str) -> None:
         overrides += [f"datamodule={OWN_DATA.get(choice.removeprefix('network='), 'cifar10')}"]
     if choice == "model=own":
         overrides += ["model.algorithm=targetprop.algorithms.DTP"]
+    if choice == "network=own":
+        overrides += ["network._target_=targetprop.models.simple_vgg"]
     if choice in ("model=as_printed", "model=notebook_dtp"):
         overrides += ["network=mlp"]
     if choice.startswith("model=") and (network := OWN_NETWORK.get(choice.removeprefix("model="))):

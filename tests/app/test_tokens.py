@@ -7,8 +7,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from rich.console import Console
 from torch import nn
 
 from targetprop.app.checkpoint import files
-from targetprop.app.datamodule import HeldDataModule
+from targetprop.app.described import Described, describe
 from targetprop.app.fitting import refuse_misfit
 from targetprop.app.objects import build
 from targetprop.app.run import train
@@ -77,8 +76,8 @@ def test_evaluation_is_that_of_all_tokens() -> None:
     assert [curve.name for curve in task.curves] == ["bits", "loss"]
 
 
-def described(**facts: Any) -> HeldDataModule:
-    return cast(HeldDataModule, SimpleNamespace(**{"outputs": 4, "places": None, "classes": None, **facts}))
+def described(**facts: Any) -> Described:
+    return Described((3,), 4)._replace(**facts)
 
 
 LABELLED = {"classes": tuple("abcd")}
@@ -111,10 +110,9 @@ def test_the_score_of_a_task_says_what_is_better() -> None:
     assert (accuracy.shown(0.5), accuracy.difference(0.01, 0.002)) == ("50.00 %", "+1.00 ± 0.20")
     assert accuracy.reaches(0.9, 0.8)
     task = Tokens("val/bits", "min")
-    assert searched({"validation/bits": 2.0, "test/bits": 1.0}, task) == -2.0
-    assert worst(task) < -100
-    assert (searched({"test/accuracy": 0.5}, Classification("", "max")), worst(Classification("", "max"))) == (0.5, 0)
-    assert (searched({"test/r2": 0.5}, Regression("", "min")), worst(Regression("", "min"))) == (0.5, 0)
+    metrics = {"validation/bits": 2.0, "test/bits": 1.0, "test/perplexity": 2.0}
+    assert [searched(metrics, each, task) for each in (None, "test/bits", "val/bits")] == [2.0, 1.0, 2.0]
+    assert [worst(each, task) for each in (None, "test/perplexity")] == [math.inf, math.inf]
 
 
 def test_the_checkpoint_of_the_fewest_bits_is_kept_and_others_are_no_metrics(compose: Compose, tmp_path: Path) -> None:
@@ -129,9 +127,10 @@ def test_the_checkpoint_of_the_fewest_bits_is_kept_and_others_are_no_metrics(com
 
 
 def test_what_networks_are_told_of_data(compose: Compose) -> None:
-    copying = build(compose(*COPYING).datamodule)
+    copying = describe(build(compose(*COPYING).datamodule))
     assert (copying.facts, copying.outputs, copying.shape) == ({"vocabulary": 10, "places": 7}, 10, (7,))
-    adding = build(compose("datamodule=adding", "datamodule.load.train=20", "datamodule.load.test=5").datamodule)
+    small = compose("datamodule=adding", "datamodule.load.train=20", "datamodule.load.test=5")
+    adding = describe(build(small.datamodule))
     assert adding.facts == {"vocabulary": None, "places": None}
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from targetprop.compare import comparison, frozen, plan_file, results
 from targetprop.compare.comparison import Comparison, Means, cores
 from targetprop.compare.contest import contests
-from targetprop.compare.estimate import estimates
+from targetprop.compare.estimate import estimates, seconds_of_a_run
 from targetprop.compare.gather import reached
 from targetprop.compare.plan import Plan, Task
 from targetprop.compare.probe import Probe
@@ -89,6 +89,15 @@ def test_estimate_counts_every_run(plan: Plan) -> None:
     assert mirror.hours == pytest.approx(20 * mirror.seconds / 3600)
     assert mirror.seconds > 5 + 2 * 10 * 0.01 * RATIOS["delta_mirror"]
     assert made["digits, tiny_vgg, a tenth of the steps", "dtp"].seconds < 10 * 0.14 * 2 + 10
+
+
+def test_epochs_of_the_feedback_alone_are_estimated_too(plan: Plan) -> None:
+    probe = made_probe(plan, plan.tasks[0])
+    (whole, tenth) = contests(plan, {plan.tasks[0].name: probe}, {})
+    slow = {rule: replace(facts, feedback=0.5) for rule, facts in probe.rules.items()}
+    for contest, rule in ((whole, "delta_mirror"), (tenth, "dtp")):
+        longer = seconds_of_a_run(replace(probe, rules=slow), contest, rule) - seconds_of_a_run(probe, contest, rule)
+        assert longer == pytest.approx(0.5 * contest.steps)
 
 
 def test_estimate_runs_nothing(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from algorithm_cases import OWN_NETWORK
 from compare_helpers import made_plan
 
 from targetprop.algorithms import ALGORITHMS
@@ -14,6 +15,7 @@ from targetprop.compare import plan_file
 from targetprop.compare.contest import Contest
 from targetprop.compare.plan import Task
 from targetprop.compare.rates import Optimiser
+from targetprop.learners import LEARNERS
 from targetprop.utils.errors import UserError
 
 PLANS = Path(__file__).parents[2] / "plans"
@@ -144,5 +146,8 @@ def test_committed_plans_compose(path: Path) -> None:
         plan_file.check_composes(plan_file.load(path))
 
 
-def test_the_plan_for_the_digits_has_every_algorithm() -> None:
-    assert set(ALGORITHMS) <= set(plan_file.load(PLANS / "digits.yaml").rules)
+def test_plans_have_every_rule_that_their_network_can_train() -> None:
+    on_images, on_vectors = (set(plan_file.load(PLANS / f"{name}.yaml").rules) for name in ("digits", "mlp"))
+    assert {rule for rule in ALGORITHMS if rule not in OWN_NETWORK} <= on_images
+    assert not set(OWN_NETWORK) & on_images
+    assert set(LEARNERS) <= on_vectors

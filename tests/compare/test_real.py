@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from targetprop.compare import plan_file, results
+from targetprop.compare import plan_file, probe_worker, results
 from targetprop.compare.contest import Contest
 from targetprop.compare.plan import Task
 from targetprop.compare.probe import probe
@@ -153,3 +153,14 @@ def test_a_rule_that_cannot_be_built_is_left_out_with_its_reason(path: Path, tmp
     assert made.rules["backprop"].ratio == 1
     assert "a.B cannot be imported" in made.failed["mine"]
     assert (made.steps, made.epochs, made.chance) == (10, 2, 0.1)
+
+
+def test_what_the_feedback_alone_takes_is_timed() -> None:
+    common = ["datamodule=digits", "trainer.max_epochs=2", "trainer.gpus=0", "network=mlp"]
+    common += ["network.hparams.hidden=[8]", "model.hparams.f_optim.lr=0.01"]
+    epochs = ["model.feedback_epochs.before=3", "model.feedback_epochs.after_each=1"]
+    rules = {"backprop": ["model=backprop"], "drl": ["model=drl"], "longer": ["model=drl", *epochs]}
+    made = probe_worker.measured({rule: [*own, *common] for rule, own in rules.items()}, "backprop")
+    assert not made.failed
+    assert made.rules["backprop"].feedback == made.rules["drl"].feedback == 0.0
+    assert made.rules["longer"].feedback > 0.0

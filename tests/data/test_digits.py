@@ -1,5 +1,6 @@
+import numpy as np
+import pytest
 import torch
-from sklearn.datasets import load_digits
 
 from targetprop.data import digits
 
@@ -20,4 +21,18 @@ def test_pixels_are_the_published_ones_scaled_to_bytes() -> None:
     levels = torch.linspace(0, 255, 17).round().long()
     assert torch.equal(pixels.unique().long(), levels)
     ours = torch.bucketize(pixels.long(), levels).flatten(1).tolist()
-    assert sorted(ours) == sorted(load_digits().data.astype(int).tolist())
+    with np.load(digits.FILE) as file:
+        assert sorted(ours) == sorted(file["images"].reshape(-1, 64).tolist())
+
+
+def test_values_and_order_are_those_of_scikit_learn() -> None:
+    published = pytest.importorskip("sklearn.datasets").load_digits()
+    with np.load(digits.FILE) as file:
+        assert np.array_equal(file["images"], published.images)
+        assert np.array_equal(file["labels"], published.target)
+
+
+def test_the_file_says_whose_it_is() -> None:
+    note = digits.FILE.with_suffix(".txt").read_text()
+    assert "UCI" in note
+    assert "Creative Commons Attribution 4.0" in note

@@ -29,7 +29,7 @@ from .triggers import Trigger, arm
 EARLY = (
     "torch", "torch.utils.tensorboard", "torch.distributed.launcher.api", "lightning", "lightning.pytorch.loggers",
     "hydra.main", "hydra._internal.hydra", "hydra.core.plugins", "matplotlib.pyplot", "matplotlib.backends.backend_agg",
-    "PIL.PngImagePlugin", "sklearn.datasets", "torchmetrics.classification", "rich.logging", "rich.table", "yaml",
+    "PIL.PngImagePlugin", "torchmetrics.classification", "rich.logging", "rich.table", "yaml",
 )  # fmt: skip
 """Beside the whole of the project."""
 

@@ -45,6 +45,9 @@ class Genuineness(Measuring):
 def verdict(numbers: list[float]) -> str:
     """In words, what the numbers of all blocks say."""
     if max(numbers) < NOTHING:
-        return "Targets are linear in the output's error: backprop with other weights, no target propagation."
+        return (
+            "Targets are linear in the output's error, as in backprop with other weights: no activation is evaluated "
+            "at a target, and beta is a second name for the learning rate."
+        )
     shown = ", ".join(f"{each:.3f}" for each in numbers)
     return f"How far targets are from linear in the output's error, block by block: {shown}."

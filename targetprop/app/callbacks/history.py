@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 
+from targetprop.app.callbacks.epoch import epoch_of
 from targetprop.app.callbacks.find import find_callback
 from targetprop.app.callbacks.measurements import Measurements
 from targetprop.app.callbacks.picture import Picture
@@ -23,11 +24,13 @@ log = logging.getLogger(__name__)
 class History(Picture):
     """Keeps every epoch's metrics and training time, through resumes too, and draws `curves.png` from them.
 
-    The picture is drawn at the end, also of a run that fails, and in between at most once in `redraw_seconds`.
+    The picture is drawn at the end, also of a run that fails, and in between at most once in `redraw_seconds`. Above it
+    stand `title` and the best of the metric by which the task compares checkpoints.
     """
 
-    def __init__(self, path: str | Path, redraw_seconds: float = 60.0) -> None:
+    def __init__(self, path: str | Path, redraw_seconds: float = 60.0, title: str | None = None) -> None:
         self.path = Path(path)
+        self.title = title
         self.redraw_seconds = redraw_seconds
         self.epochs: list[dict[str, float]] = []
         self.start_clock()
@@ -66,8 +69,7 @@ class History(Picture):
         metrics["epoch"] = trainer.current_epoch + 1
         metrics["seconds"] = time.monotonic() - self._epoch_start - self._validation_seconds
         self.epochs.append(metrics)
-        epoch = f"Epoch {metrics['epoch']:.0f}/{trainer.max_epochs}"
-        log.info("%s: %s, %.1f s", epoch, module.task.line(metrics), metrics["seconds"])
+        log.info("%s: %s, %.1f s", epoch_of(trainer), module.task.line(metrics), metrics["seconds"])
         self.redraw(trainer)
 
     def paint(self, trainer: L.Trainer) -> None:
@@ -75,7 +77,8 @@ class History(Picture):
         if self.epochs:
             measured = find_callback(trainer, Measurements)
             task = cast("TaskModule", trainer.lightning_module).task
-            draw_curves(self.path, self.epochs, measured.rows if measured else [], task.curves)
+            title = ": ".join(each for each in (self.title, task.best(self.epochs)) if each)
+            draw_curves(self.path, self.epochs, measured.rows if measured else [], task.curves, title)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, and what is known of the running epoch."""

@@ -18,14 +18,22 @@ SEALED = "sealed"
 
 
 def record_of(
-    config: Mapping[str, Any], places: Sequence[Place] = (), overrides: Sequence[str] | None = None
+    config: Mapping[str, Any],
+    places: Sequence[Place] = (),
+    overrides: Sequence[str] | None = None,
+    *,
+    made_with: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The record of a run with this plain configuration, which has been in these places.
 
     Args:
         overrides: the command line that gave the configuration, if one did.
+        made_with: what it was made with (see `provenance`).
+        data: what a network must know of its data (see `described.Described`), so that it can be made without them.
     """
     record = {"version": __version__, SEALED: True, "config": dict(config), "places": list(places)}
+    record |= {"made_with": dict(made_with or {}), "data": dict(data or {})}
     return record if overrides is None else {**record, "overrides": list(overrides)}
 
 

@@ -20,6 +20,7 @@ from targetprop.version import __version__
 
 log = logging.getLogger(__name__)
 
+KEY_OF_PATH = "ckpt_path"
 STATE = {"callbacks": Mapping, "loops": Mapping, "optimizer_states": list, "lr_schedulers": list}
 """What a run needs to go on, beside the weights."""
 
@@ -64,9 +65,9 @@ def start(config: Mapping[str, Any], module: L.LightningModule) -> Start:
     path, saved = found
     if config["train"]:
         went_on = _went_on(path, saved, config)
-        _check_state(path, saved["state_dict"], module)
+        check_state(path, saved["state_dict"], module)
         return went_on
-    _check_state(path, saved["state_dict"], module)
+    check_state(path, saved["state_dict"], module)
     log.info("Evaluating %s", path)
     try:
         module.load_state_dict(saved["state_dict"])
@@ -75,11 +76,15 @@ def start(config: Mapping[str, Any], module: L.LightningModule) -> Start:
     return Start()
 
 
-def unusable(path: Path, error: Exception) -> UserError:
-    """The error of a checkpoint whose content cannot be taken over, as this error shows."""
+def unusable(path: Path, error: Exception, key: str = KEY_OF_PATH) -> UserError:
+    """The error of a checkpoint whose content cannot be taken over, as this error shows.
+
+    Args:
+        key: what names the checkpoint.
+    """
     kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
     reason = " ".join(f"{kind}{error}".split())[:200]
-    return UserError(f"what {path} holds cannot be taken over: {reason}", key="ckpt_path")
+    return UserError(f"what {path} holds cannot be taken over: {reason}", key=key)
 
 
 def _went_on(path: Path, saved: Mapping[str, Any], config: Mapping[str, Any]) -> Start:
@@ -120,16 +125,24 @@ def _check_length(path: Path, position: Position, max_epochs: int | None) -> Non
         raise UserError(message, key="trainer.max_epochs")
 
 
-def _check_state(path: Path, saved: Mapping[str, Any], module: L.LightningModule) -> None:
+def check_state(path: Path, saved: Mapping[str, Any], module: L.LightningModule, key: str = KEY_OF_PATH) -> None:
+    """Refuse a state that was written by another edition, or for another network.
+
+    Args:
+        key: what names the checkpoint.
+
+    Raises:
+        UserError: says what differs.
+    """
     state = module.state_dict()
     if _edition(saved) not in (None, _edition(state)):
         message = f"{path} was written by another edition of targetprop or for another model, and cannot be read."
-        raise UserError(message, key="ckpt_path")
+        raise UserError(message, key=key)
     here, there = _shapes(state), _shapes(saved)
     differing = [name for name in {**here, **there} if here.get(name) != there.get(name)]
     if differing:
         message = f"{path} was made with other settings of model or network: {differing[0]} differs."
-        raise UserError(message, key="ckpt_path")
+        raise UserError(message, key=key)
 
 
 def _edition(state: Mapping[str, Any]) -> tuple[str, ...] | None:

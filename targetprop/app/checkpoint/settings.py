@@ -12,7 +12,10 @@ PLACES = (
     "output_dir", "data_dir", "datamodule.data_dir", "datamodule.load.cache_dir", "ckpt_path", "hydra",
     "trainer.default_root_dir",
 )  # fmt: skip
-PARTS = ("train", "test", "views", "on_divergence", "logger", "task.monitor", "task.mode")
+PARTS = (
+    "train", "test", "views", "on_divergence", "logger", "task.monitor", "task.mode", "task_name", "tags",
+    "optimized_metric", "print_config",
+)  # fmt: skip
 DEVICES = (
     "trainer._target_", "trainer.gpus", "trainer.cuda_graph", "trainer.threads", "trainer.processes",
     "trainer.worker_timeout", "datamodule.num_workers",
@@ -33,8 +36,9 @@ GROUPED = ("model.hparams.f_optim.lr", "model.hparams.f_optim.eps")
 """What makes a group of the forward optimiser for each block where it is a list."""
 START = ("model.hparams.init_symmetric_weights", "model.hparams.error_std")
 """What only the first step of a run looks at."""
-KINDS = ("model.hparams.style", "model.hparams.f_optim.type", "model.hparams.b_optim.type",
-         "model.hparams.hidden_units", "model.hparams.recurrent", "model.hparams.feedback_bias")  # fmt: skip
+OPTIMIZERS = ("model.hparams.f_optim", "model.hparams.b_optim")
+KINDS = ("model.hparams.style", "model.hparams.hidden_units", "model.hparams.recurrent", "model.hparams.feedback_bias",
+         *(f"{each}.{name}" for each in OPTIMIZERS for name in ("type", "amsgrad", "centered")))  # fmt: skip
 """Numbers' neighbours that are none: with another one the states of a checkpoint would be those of something else."""
 NUMBERS = ("model.hparams", "model.label_smoothing", "scheduler", "trainer.gradient_clip_val",
            "trainer.gradient_clip_algorithm", "trainer.matmul_precision")  # fmt: skip
@@ -43,8 +47,12 @@ WHOLE_EPOCHS = ("datamodule.batch_size", "datamodule.augmentation", "datamodule.
                 "trainer.limit_train_batches", "trainer.accumulate_grad_batches")  # fmt: skip
 """What takes effect, too, but not within an epoch, whose images would come twice or never."""
 
-UNSAID: dict[str, Any] = {"trainer.accumulate_grad_batches": 1, "trainer.data_parallel": 1,
-                          "task._target_": "targetprop.app.task.Classification"}  # fmt: skip
+UNSAID: dict[str, Any] = {
+    "trainer.accumulate_grad_batches": 1, "trainer.data_parallel": 1,
+    "task._target_": "targetprop.app.task.Classification",
+    **{f"{each}.{name}": False for each in OPTIMIZERS for name in ("amsgrad", "centered", "nesterov")},
+    **{f"{each}.dampening": 0.0 for each in OPTIMIZERS},
+}  # fmt: skip
 """What settings are that are not there, unless they are null."""
 
 
@@ -80,11 +88,20 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any], *, within_epoch: bo
     for each in found:
         if each.key in GROUPED and isinstance(each.then, list) != isinstance(each.now, list):
             raise _refused(each, "one number has one state for all blocks, a list has one for each.")
+        if _lacks_state(each, now):
+            raise _refused(each, "rmsprop without momentum has kept none to go on with.")
         if _below(each.key, START):
             raise _refused(each, "that matters where a run starts only.")
         if within_epoch and _below(each.key, WHOLE_EPOCHS):
             raise _refused(each, "it can change at the end of an epoch only, and this is within one.")
     return found
+
+
+def _lacks_state(change: Change, now: Mapping[str, Any]) -> bool:
+    """Whether an optimiser is to go on with what it has not kept."""
+    section, _, name = change.key.rpartition(".")
+    switched_on = section in OPTIMIZERS and name == "momentum" and not change.then
+    return switched_on and flat(now).get(f"{section}.type") == "rmsprop"
 
 
 def _stopping_early(config: Mapping[str, Any]) -> list[str]:

@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from targetprop.app.loggers.journal import Journal, keep_aside
 from targetprop.app.unwritten import or_told
-from targetprop.utils.files import to_disk, whole_file
+from targetprop.utils.files import to_disk, whole_file, write_text
 
+HPARAMS = "hparams.yaml"
 Row = dict[str, Any]
 
 
@@ -51,7 +53,14 @@ class CSVLogger(Logger, Journal):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml holds all of them."""
+        """Write hparams.yaml beside the metrics; another one that is there is kept."""
+        path = self.folder / HPARAMS
+        text = yaml.safe_dump(params, sort_keys=False, allow_unicode=True)
+        with or_told(path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if path.is_file() and path.read_text() != text:
+                keep_aside(path, HPARAMS)
+            write_text(path, text)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:

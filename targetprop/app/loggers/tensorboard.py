@@ -9,16 +9,22 @@ from typing import Any
 
 from lightning.pytorch import loggers
 from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.tensorboard.summary import hparams
 
+from targetprop.app.flat import flat
 from targetprop.app.loggers.journal import Journal, keep_aside
 from targetprop.app.unwritten import or_told
 from targetprop.utils.files import to_disk, whole_file
 
 EVENTS = "events.out.tfevents."
+COMPARED = ("val/accuracy", "val/loss", "test/accuracy", "test/loss", "train/loss")
+"""What TensorBoard compares runs by, as far as they have it."""
 
 
 class TensorBoardLogger(loggers.TensorBoardLogger, Journal):
     """Lightning's, with files that go on with the run: `save_dir`/`name`/`version`/events.out.tfevents.*."""
+
+    _goes_on = False
 
     @property
     def folder(self) -> Path:
@@ -31,8 +37,15 @@ class TensorBoardLogger(loggers.TensorBoardLogger, Journal):
             super().log_metrics(dict(metrics), step)
 
     @rank_zero_only
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml holds all of them."""
+    def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        """Add them for the tab HPARAMS, with the metrics to compare runs by, unless the files that go on have them."""
+        if self._goes_on:
+            return
+        values = {name: _shown(value) for name, value in flat(params).items() if value is not None}
+        with or_told(self.folder):
+            writer = self.experiment._get_file_writer()
+            for summary in hparams(values, dict.fromkeys(COMPARED, 0.0)):  # of metrics only their names
+                writer.add_summary(summary)
 
     @rank_zero_only
     def save(self) -> None:
@@ -62,7 +75,8 @@ class TensorBoardLogger(loggers.TensorBoardLogger, Journal):
                 elif source == self.folder:
                     _keep_aside(path)
                     path.unlink()
-        return whole and all((self.folder / Path(name).name).is_file() for name in length)
+        self._goes_on = whole and all((self.folder / Path(name).name).is_file() for name in length)
+        return self._goes_on
 
     def _take(self, path: Path, size: int) -> bool:
         """Have the first so many bytes of an event file here."""
@@ -75,6 +89,11 @@ class TensorBoardLogger(loggers.TensorBoardLogger, Journal):
             with whole_file(self.folder / path.name) as partial, path.open("rb") as file:
                 partial.write_bytes(file.read(size))
         return found >= size
+
+
+def _shown(value: Any) -> float | str | bool:
+    """What the tab can sort by, or show."""
+    return value if isinstance(value, bool | int | float | str) else str(value)
 
 
 def _keep_aside(path: Path) -> None:

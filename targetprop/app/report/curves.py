@@ -34,13 +34,14 @@ class Curve:
 
 
 @leaves_no_memory
-def draw_curves(path: Path, epochs: Rows, alignment: Rows, curves: Sequence[Curve]) -> None:
+def draw_curves(path: Path, epochs: Rows, alignment: Rows, curves: Sequence[Curve], title: str = "") -> None:
     """Draw metrics, and where there is feedback also its loss and the updates' angles, into `path` (PNG).
 
     Args:
         epochs: one row an epoch, with "epoch" and whatever was logged.
         alignment: one row a measurement, with "epoch" (fractional) and "angle/block{n}".
         curves: the metrics; one that no row has is left out.
+        title: above all panels, as text.
     """
     known = {key for row in epochs for key in row}
     drawn = [each for each in curves if {f"train/{each.name}", f"val/{each.name}"} & known]
@@ -51,6 +52,8 @@ def draw_curves(path: Path, epochs: Rows, alignment: Rows, curves: Sequence[Curv
         panels.append(lambda axes: draw_blocks(axes, alignment, "angle/", "angle of update to backprop (degrees)"))
     rows, columns = (len(panels) + 1) // 2, 2
     figure = Figure(figsize=(5.5 * columns, 3.6 * rows), layout="constrained")
+    if title:
+        figure.suptitle(title, parse_math=False, wrap=True)
     for position, panel in enumerate(panels, start=1):
         axes = figure.add_subplot(rows, columns, position)
         panel(axes)

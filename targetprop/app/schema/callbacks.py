@@ -76,12 +76,21 @@ TARGETS: dict[str, Keys] = {
     f"{OURS}.history.History": {
         "path": Key(WORD, "file of the curves"),
         "redraw_seconds": Key(number(least=0), "seconds from one drawing to the next, at least"),
+        "title": Key(TEXT | NULL, "above the curves, before the best of the metric"),
     },
     f"{OURS}.progress.ProgressBar": {"refresh_rate": Key(whole(0), "batches until it is drawn anew; 0 is no bar")},
     f"{OURS}.progress.ProgressLines": {"seconds": Key(number(above=0), "until the next line, without a terminal")},
     f"{OURS}.feedback_figure.FeedbackFigure": {
         "folder": Key(WORD, "of the pictures"),
         "plot_every": Key(EVERY, "steps from one picture to the next"),
+    },
+    f"{OURS}.prune.Prune": {
+        "monitor": METRIC,
+        "mode": MODE,
+        "folder": Key(WORD, "directory of the sweep"),
+        "trial": Key(whole(0), "its number"),
+        "study_name": Key(WORD, "of the study"),
+        "storage": Key(WORD | NULL, "where the study is, if not in the folder"),
     },
     f"{OURS}.trial.AccuracyFloor": {
         "least": Key(number(least=0, most=1), "training accuracy of an epoch below which training ends")

@@ -5,19 +5,22 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from targetprop.app.datamodule import ExampleDataModule
+from targetprop.app.schedule import INTERVAL, scheduler_of
+from targetprop.app.schema import scheduler as scheduler_keys
 from targetprop.app.schema.combinations import refuse_combinations
 from targetprop.app.schema.kinds import MAPPING, NULL, OBJECT
 from targetprop.app.schema.model import COMMON
 from targetprop.app.schema.objects import (
     check_arguments,
     check_object,
+    find_callable,
     find_target,
     plain_value,
     required,
     setting_kinds,
 )
 from targetprop.app.schema.plain import PLAIN
-from targetprop.app.schema.roles import ROLES, check_call, check_role
+from targetprop.app.schema.roles import ROLES, check_call, check_role, check_takes
 from targetprop.app.schema.trainer import refuse_places
 from targetprop.utils.errors import prefixed, refuse_unknown, require
 
@@ -28,6 +31,7 @@ NEEDED = GROUPS[:5]
 TOLD = ("seed", "input_shape")
 """What a model is told that its section does not say."""
 MODEL_CALL = "a function (network, hparams, *, seed, ...) that makes what is trained"
+LOSS_CALL = "a function (outputs, targets) that returns their mean loss"
 NETWORK_CALL = "a function (image_shape, num_classes, ...) that makes a Sequential"
 
 LOAD_CALL = "a function (data_dir, download) that reads a data set"
@@ -57,7 +61,9 @@ def check(config: DictConfig) -> None:
     if scheduler := config.get("scheduler"):
         given = scheduler.get("_partial_")
         require(given is True, "scheduler._partial_", "true, since the optimiser is made later", given)
-    for name in ("scheduler", "callbacks", "logger"):
+        scheduler_keys.INTERVAL.kind.check("scheduler.interval", scheduler.get(INTERVAL))
+        check_object(scheduler_of(scheduler))
+    for name in ("callbacks", "logger"):
         check_object(config.get(name))
     refuse_combinations(config)
 
@@ -105,6 +111,8 @@ def _check_model(config: DictConfig) -> None:
             require(name in config or name not in required(target), name, kinds[name].expected, "nothing")
         for name in given:
             kinds[name].check(name, plain_value(config[name]))
+        if "loss" in config:
+            check_takes("loss", config.loss, find_callable("loss", config.loss), LOSS_CALL, None, None)
     check_call(config, target, MODEL_CALL, None, {}, seed=0)
 
 

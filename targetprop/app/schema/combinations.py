@@ -14,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from targetprop.app.callbacks.checkpoint import LastCheckpoint
 from targetprop.app.checkpoint.names import LAST
 from targetprop.app.optimizers import forward_optimizer
+from targetprop.app.schedule import INTERVAL, Schedule, scheduler_of
+from targetprop.app.schedules import Plateau
 from targetprop.app.schema.data_sets import size_of
 from targetprop.app.schema.objects import described, find_target, plain_value
 from targetprop.app.schema.rates import try_rates
@@ -32,6 +34,7 @@ def refuse_combinations(config: DictConfig) -> None:
     _refuse_wide_crops(config.datamodule)
     _refuse_rates(config)
     _refuse_metrics(config)
+    _refuse_unreported(config)
     _refuse_one_file_twice(config)
 
 
@@ -72,7 +75,27 @@ def _refuse_rates(config: DictConfig) -> None:
         most = max(f_optim.lr, TINY)
         expected = f"a number, at most {most:g}, where model.hparams.f_optim.lr is {f_optim.lr:g}"
         require(lowest <= most, "scheduler.eta_min", expected, lowest)
-    try_rates(instantiate(scheduler), f_optim, config.trainer.get("max_epochs"))
+    interval, made = scheduler.get(INTERVAL), instantiate(scheduler_of(scheduler))
+    for place in _references(scheduler, "trainer.max_epochs") if interval == "step" else ():
+        if place != "scheduler.epochs":
+            message = (
+                "expected a number of steps, or null for those of the run, since scheduler.interval=step, got epochs"
+            )
+            raise UserError(message, key=place)
+    try_rates(Schedule(made, interval), f_optim, config.trainer.get("max_epochs"))
+    _refuse_waiting(config, find_target(scheduler), scheduler.get("monitor"))
+
+
+def _refuse_waiting(config: DictConfig, target: Any, monitor: str | None) -> None:
+    """Refuse a schedule that waits for a metric that there is not."""
+    if target is not Plateau:
+        return
+    if monitor not in (metrics := _metrics(config)):
+        raise unknown("scheduler.monitor", monitor, metrics)
+    validated = config.trainer.get("limit_val_batches") != 0 and config.datamodule.get("val_fraction") != 0
+    if str(monitor).startswith("val/") and not validated:
+        message = "there is no validation to wait for; train/loss is there in every run"
+        raise UserError(f"{message}, got {monitor!r}", key="scheduler.monitor")
 
 
 def _refuse_metrics(config: DictConfig) -> None:
@@ -105,6 +128,21 @@ def _refuse_metrics(config: DictConfig) -> None:
             raise UserError(
                 f"there is no validation to wait for, since trainer.limit_val_batches=0, got {monitor!r}", key=key
             )
+
+
+def _refuse_unreported(config: DictConfig) -> None:
+    """Refuse to search by a number that a run's results do not have."""
+    wanted = config.optimized_metric
+    if wanted is None:
+        return
+    names = getattr(find_target(config.task), "reported", ())
+    parts = ["validation"] * (config.datamodule.get("val_fraction") != 0) + ["test"]
+    parts += [f"{part}_{config.views}" for part in parts if config.views is not None]
+    valid = [f"{part}/{name}" for part in parts for name in names]
+    if not config.test:
+        raise UserError("it is measured at the end of a run, set test=true", key="optimized_metric")
+    if re.sub("^val(?=[/_])", "validation", wanted) not in valid:
+        raise unknown("optimized_metric", wanted, valid)
 
 
 def _metrics(config: DictConfig) -> list[str]:

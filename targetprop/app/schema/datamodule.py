@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from targetprop.app.schema.keys import Key, Keys
 from targetprop.app.schema.kinds import MAPPING, NULL, OBJECT, PARTIAL, TRUTH, WORD, choice, list_of, number, whole
-from targetprop.data.augment import BORDERS
-from targetprop.data.cifar100 import LABELS
-from targetprop.data.sequential import IMAGES, READINGS
+
+BORDERS = ("edge", "reflect")
+LABELS = ("fine", "coarse")
+IMAGES = ("digits", "mnist", "fashion_mnist")
+READINGS = ("pixels", "rows")
+"""Names of `data.augment.BORDERS` and `data.cifar100.LABELS`, and those of `data.sequential`, which would have torch
+imported for them."""
 
 EVERY: Keys = {
     "batch_size": Key(whole(1), "examples in a training step"),

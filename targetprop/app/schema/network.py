@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from targetprop.app.schema.keys import Key, Keys
 from targetprop.app.schema.kinds import NULL, TRUTH, WORD, Kind, choice, list_of, number, whole
-from targetprop.models.activations import ACTIVATIONS
-from targetprop.models.mlp import NORMS
-from targetprop.models.rnn import CELLS
-from targetprop.models.torchvision_resnet import BLOCKS, STEMS
 
 SIZES = list_of(whole(1), "whole numbers, 1 or more")
 SOME_SIZES = Kind(f"{SIZES.expected}, not empty", lambda given: bool(given) and SIZES.takes(given))
-ACTIVATION = Key(WORD, f"one of {', '.join(ACTIVATIONS)}, or a class among torch's activations")
+ACTIVATION = Key(WORD, "a name such as `elu` or `relu`, or a class among torch's activations, such as `Softsign`")
+NORMS = ("hidden", "all")
+CELLS = ("elman", "gru")
+BLOCKS = ("basic", "bottleneck")
+STEMS = ("imagenet", "cifar")
+"""Names of `models.mlp`, `models.rnn` and `models.torchvision_resnet`, which would have torch imported for them."""
 
 DEPTH = Key(whole(1), "number of blocks")
 PATCH = Key(whole(1), "sides of a patch, in pixels")

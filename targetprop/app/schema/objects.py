@@ -31,19 +31,28 @@ def find_target(config: DictConfig) -> Callable[..., Any]:
     Raises:
         UserError: nothing that can be called; the message has the full key.
     """
-    key, given = str(config._get_full_key("_target_")), config["_target_"]
+    return find_callable(str(config._get_full_key("_target_")), config["_target_"])
+
+
+def find_callable(key: str, path: Any) -> Callable[..., Any]:
+    """What an import path, which stands at `key`, names.
+
+    Raises:
+        UserError: nothing that can be called; the message has the key.
+    """
     expected = "the import path of a class or function (package.module.NAME)"
-    require(isinstance(given, str) and bool(given), key, expected, given)
+    require(isinstance(path, str) and "." in path.strip("."), key, expected, path)
     try:
-        target = get_object(given)
+        target = get_object(path)
     except Exception as error:  # whatever a module raises while it is imported
         raise UserError(f"cannot be built: {' '.join(str(error).split())}", key=key) from error
-    require(callable(target), key, expected, given)
+    require(callable(target), key, expected, path)
     try:
         inspect.signature(target)
     except (TypeError, ValueError) as error:
         raise UserError(f"cannot be built: {error}", key=key) from error
-    return target
+    found: Callable[..., Any] = target
+    return found
 
 
 def described(target: Callable[..., Any]) -> Keys:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from targetprop.app.schema.keys import Key, Keys
-from targetprop.app.schema.kinds import NULL, TRUTH, WORD, choice, whole
-from targetprop.data.views import VIEWS
+from targetprop.app.schema.kinds import NULL, TRUTH, WORD, choice, list_of, whole
 
 STOP, REWIND = "stop", "rewind"
+VIEWS = ("mirror", "mirror_and_shift")
+"""Names of `data.views.VIEWS`, which would have torch imported for them."""
 ANSWERS = (STOP, REWIND)
 """What a run may do that diverges."""
 
@@ -26,6 +27,15 @@ PLAIN: Keys = {
         choice(*ANSWERS),
         "what becomes of a run that diverges: `rewind` goes back to its last checkpoint, with half the rates",
     ),
+    "task_name": Key(WORD, "what pictures and loggers call the run; by itself the choices of model, network and data"),
+    "tags": Key(list_of(WORD, "words"), "for loggers that have some"),
+    "optimized_metric": Key(
+        WORD | NULL,
+        "what a search maximises, or minimises where less is better: `validation/accuracy`, `test/accuracy`, "
+        "`validation/mse`, `test/bits` and the like; null is accuracy, the share of variance explained, or bits per "
+        "token, of validation where there is one",
+    ),
+    "print_config": Key(TRUTH, "whether a run begins with its whole configuration, in place of a few lines of it"),
     "output_dir": Key(WORD, "folder of all that the run writes"),
     "overwrite": Key(TRUTH, "whether what another run left in that folder is put aside"),
 }

@@ -117,7 +117,7 @@ def _described(group: str, made: Any) -> dict[str, Any]:
 def _objects(section: Any) -> Iterator[dict[str, Any]]:
     """Everything with a `_target_` in a file."""
     if isinstance(section, dict):
-        if "_target_" in section:
+        if section.get("_target_"):  # null where the user says what it is
             yield section
         for each in section.values():
             yield from _objects(each)

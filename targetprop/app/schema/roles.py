@@ -44,8 +44,54 @@ def check_made(config: DictConfig, group: str, made: object) -> None:
 
 def check_call(config: DictConfig, target: Callable[..., Any], expected: str, *values: Any, **others: Any) -> None:
     """Raise `UserError` if a target cannot be called with these arguments, whatever else it needs."""
+    check_takes(str(config._get_full_key("_target_")), config["_target_"], target, expected, *values, **others)
+
+
+def check_takes(key: str, path: str, target: Callable[..., Any], expected: str, *values: Any, **others: Any) -> None:
+    """The same of what an import path names that stands at `key`."""
     try:
         inspect.signature(target).bind_partial(*values, **others)
     except TypeError as error:
-        key = str(config._get_full_key("_target_"))
-        raise UserError(f"expected {expected}, got {config['_target_']!r}", key=key) from error
+        raise UserError(f"expected {expected}, got {path!r}", key=key) from error
+
+
+def made_by(key: str, target: Callable[[], Any], path: str, fits: Callable[[Any], bool], what: str) -> Any:
+    """What a target makes.
+
+    Args:
+        key: where its import path stands.
+        target: with all of its arguments.
+        path: its import path.
+        fits: whether what is made is what it should be.
+        what: that in words, with an article.
+
+    Raises:
+        UserError: whatever it raises, in one line, or that it made nothing that fits.
+    """
+    try:
+        made = target()
+    except (UserError, OSError, MemoryError):
+        raise  # of the settings, or of the machine
+    except Exception as error:  # whatever code raises that is not ours
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{path} makes no {what.split(' ', 1)[1]}: {reason}", key=key) from error
+    if not fits(made):
+        raise UserError(
+            f"expected the import path of what makes {what}, got {path}, which makes {_said(made)}", key=key
+        )
+    return made
+
+
+def is_a(*kinds: type) -> Callable[[Any], bool]:
+    """Whether something is of one of these kinds."""
+    return lambda made: isinstance(made, kinds)
+
+
+def path_of(target: Callable[..., Any]) -> str:
+    """The import path of a function, or of what `functools.partial` made of one."""
+    function = getattr(target, "func", target)
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def _said(made: object) -> str:
+    return "nothing" if made is None else f"a {type(made).__name__}"

@@ -1,0 +1,1 @@
+"""What a run left behind: loaded again, shown new examples, evaluated, exported."""
