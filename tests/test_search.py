@@ -229,7 +229,7 @@ class Trainer(L.Trainer):
 
     is_global_zero = True
     sanity_checking = False
-    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision)
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision)  # type: ignore[assignment]
     callback_metrics = property(lambda self: self.metrics)
     current_epoch = property(lambda self: self.epoch)
 

@@ -34,7 +34,7 @@ MISTAKES: dict[str, Callable[[Path], object]] = {
     "a key that there is not": lambda _: check_overrides(["model.hparams.bta=1"]),
     "a choice that there is not": lambda _: check_overrides(["model=dpt"]),
     "a text": lambda _: OptimizerSpec("adam", momentum=0.9),
-    "a network that is none": lambda _: Learner(nn.LSTM(3, 4)),  # type: ignore[arg-type]
+    "a network that is none": lambda _: Learner(nn.LSTM(3, 4)),
     "a layer without a rule": lambda _: Learner(nn.Sequential(nn.Linear(2, 2), nn.LSTM(2, 2), nn.Linear(2, 2))),
     "a batch of one": lambda _: Standardize()(torch.ones(1, 3)),
     "a share above 1": lambda _: Augmentation(flip=2),

@@ -14,7 +14,7 @@ from statistics import fmean
 import torch
 from matplotlib.figure import Figure
 
-from targetprop.compare.machine import machine
+from targetprop.app.machine import machine
 from targetprop.compare.processes import Running, run_all
 from targetprop.compare.progress import telling
 from targetprop.compare.records import Record, find, keep, missing
