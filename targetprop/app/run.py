@@ -338,16 +338,16 @@ def build_module(config: DictConfig, datamodule: HeldDataModule) -> TaskModule:
     return assemble(config, data, network)
 
 
-def build_network(config: DictConfig, data: Described) -> nn.Sequential:
+def build_network(config: DictConfig, data: Described) -> nn.Module:
     """The network for such data, as its author wrote it, with new weights."""
     make = partial(call, "network.hparams", config.network, data.shape, data.outputs, facts=data.facts)
-    network: nn.Sequential = made_by(
-        "network._target_", make, config.network._target_, is_a(nn.Sequential), "a network (Sequential)"
+    network: nn.Module = made_by(
+        "network._target_", make, config.network._target_, is_a(nn.Module), "a network (Module)"
     )
     return network
 
 
-def assemble(config: DictConfig, data: Described, network: nn.Sequential) -> TaskModule:
+def assemble(config: DictConfig, data: Described, network: nn.Module) -> TaskModule:
     """The learner of a network for such data, and its forward optimiser.
 
     Raises:
