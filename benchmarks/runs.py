@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from targetprop.app.overrides import check_overrides
-from targetprop.compare.run_folder import Run, accuracy, compact, read_metrics, read_run
+from targetprop.compare.run_folder import Run, compact, read_metrics, read_run
 from targetprop.compare.stats import interval
 from targetprop.utils.errors import UserError
 from timing import add_machine, positive, prepare, title, write_record
@@ -159,9 +159,9 @@ def record(options: argparse.Namespace) -> None:
 
 def kind_row(name: str, runs: Sequence[Run]) -> list[str]:
     """Name, runs, mean accuracies, the deviation of test accuracy between runs, and seconds of training."""
-    test = [100 * value for run in runs if (value := accuracy(run.test)) is not None]
+    test = [100 * value for run in runs if (value := run.of(run.test)) is not None]
     deviation = f" +- {stdev(test):.2f}" if len(test) > 1 else ""
-    validation = [100 * value for run in runs if (value := accuracy(run.validation)) is not None]
+    validation = [100 * value for run in runs if (value := run.of(run.validation)) is not None]
     return [
         name,
         str(len(runs)),
@@ -235,8 +235,8 @@ def paired(folder: Path) -> dict[str, Any]:
     epochs = run.metrics.epochs
     return {
         "seed": run.seed,
-        "test": accuracy(run.test),
-        "validation": accuracy(run.validation),
+        "test": run.of(run.test),
+        "validation": run.of(run.validation),
         "training": epochs.get("train/accuracy", [None])[-1],
         "epoch_steps": run.metrics.steps,
         "epoch_validation": epochs.get("val/accuracy", []),
@@ -413,8 +413,8 @@ def member(command: str, options: argparse.Namespace) -> dict[str, Any]:
         run = read_run(output)
         return {
             "command": command,
-            "validation": accuracy(run.validation),
-            "test": accuracy(run.test),
+            "validation": run.of(run.validation),
+            "test": run.of(run.test),
             "epoch_seconds": median(run.epoch_seconds),
             "angles": run.metrics.angles.at_the_end() if run.metrics else [],
         }

@@ -57,9 +57,19 @@ class Search(Sweeper):
 
                 refuse_unknown(self.numbers, Settings.__dataclass_fields__)
                 settings = Settings(**self.numbers)
-            return search(arguments, self.params, settings, self.config.hydra.sweep.dir, self.launcher.launch)
+            minimize = _minimizes(self.config)
+            folder = self.config.hydra.sweep.dir
+            return search(arguments, self.params, settings, folder, self.launcher.launch, minimize=minimize)
         except UserError as error:
             sys.exit(f"Error: {error}")
+
+
+def _minimizes(config: DictConfig) -> bool:
+    """Whether less of what trials return is better."""
+    from targetprop.app.objects import build
+    from targetprop.app.task import less_is_better
+
+    return less_is_better(config.optimized_metric, build(config.task))
 
 
 def _refuse_without_optuna() -> None:

@@ -58,6 +58,8 @@ from targetprop.learners import LEARNERS
 from targetprop.learners.base import LearnerRule
 from targetprop.learners.counter_current import CounterCurrent
 from targetprop.learners.lra_e import LRAE
+from targetprop.learners.tpri import TPRI, TPRILinearized
+from targetprop.learners.tptt import TPTT
 from targetprop.network.network import PairedNetwork
 from targetprop.network.pair import Pair, Trace
 from targetprop.network.passes import Pass
@@ -72,6 +74,7 @@ from targetprop.targets.inverse import InverseTargets
 from targetprop.targets.layerwise import DifferenceTargets, PlainTargets
 from targetprop.targets.projections import DirectErrors, DirectLabels
 from targetprop.utils.errors import UserError
+from targetprop.utils.losses import token_cross_entropy
 from targetprop.version import __version__
 
 __all__ = [
@@ -107,6 +110,8 @@ __all__ = [
     "SHIBUYA_L_DRL",
     "SHIBUYA_TP",
     "TP",
+    "TPRI",
+    "TPTT",
     "UNIFORM_SIGN_SYMMETRY",
     "VANILLA_DTP",
     "WEIGHT_MIRROR",
@@ -153,6 +158,7 @@ __all__ = [
     "Source",
     "Standardize",
     "Step",
+    "TPRILinearized",
     "TargetRule",
     "TopDown",
     "Trace",
@@ -166,4 +172,5 @@ __all__ = [
     "register",
     "register_elementwise",
     "rule_of",
+    "token_cross_entropy",
 ]

@@ -7,7 +7,8 @@ from targetprop.feedback.fixed import Fixed, Untrained
 from targetprop.feedback.fixed_weights import FixedWeights, Identity
 from targetprop.feedback.orthogonal import NearlyOrthogonal
 
-OWN_NETWORK = {"gait_prop": "invertible_mlp", "counter_current": "mlp", "lra_e": "mlp"}
+OWN_NETWORK = {"gait_prop": "invertible_mlp", "counter_current": "mlp", "lra_e": "mlp", "tptt": "rnn", "tpri": "rnn",
+               "tpri_linearized": "rnn"}  # fmt: skip
 """The network of those that train no other, or no convolution."""
 GENERAL = [name for name in ALGORITHMS if name not in OWN_NETWORK]
 """Those that train any network."""

@@ -70,7 +70,7 @@ def made_probe(plan: Plan, task: Task, *_: Any) -> Probe:
             overrides_of(plan, rule, task, None), scale, needs, known, 0.01 * ratio, 0.01 * ratio, 0.01
         )
     machine = {"cpu": "a processor", "cores": 2, "threads": 1, "device": "cpu", "torch": "2.9", "python": "3.11"}
-    return Probe(10, 2, 10, 5.0, 0.1, 0.1, machine, rules)
+    return Probe(10, 2, 0.1, 5.0, 0.1, 0.1, machine, rules)
 
 
 class MadeUp:

@@ -15,9 +15,9 @@ from targetprop.app import environment
 from targetprop.app.cli import arguments_of
 from targetprop.app.habits import OPTIONS, RENAMED, first_of_sweep, translated
 from targetprop.app.overrides import check_overrides
-from targetprop.app.schema.datamodule import BORDERS, LABELS
+from targetprop.app.schema.datamodule import BORDERS, IMAGES, LABELS, READINGS
 from targetprop.app.schema.logger import PACKAGES
-from targetprop.app.schema.network import NORMS
+from targetprop.app.schema.network import BLOCKS, CELLS, NORMS, STEMS
 from targetprop.app.schema.plain import VIEWS
 from targetprop.feedback.base import OptimizerSpec
 from targetprop.utils.errors import UserError
@@ -203,14 +203,22 @@ def test_every_key_that_is_proposed_is_there() -> None:
 
 
 def test_what_is_known_before_torch_is_imported_is_what_is_there() -> None:
-    from targetprop.data import augment, cifar100
+    from targetprop.data import augment, cifar100, sequential
     from targetprop.data import views as those
     from targetprop.models.mlp import NORMS as NORMS_OF_MLP
+    from targetprop.models.rnn import CELLS as CELLS_OF_RNN
+    from targetprop.models.torchvision_resnet import BLOCKS as BLOCKS_OF_RESNET
+    from targetprop.models.torchvision_resnet import STEMS as STEMS_OF_RESNET
 
     assert set(VIEWS) == set(those.VIEWS)
     assert set(BORDERS) == set(augment.BORDERS)
     assert set(LABELS) == set(cifar100.LABELS)
+    assert set(IMAGES) == set(sequential.IMAGES)
+    assert READINGS == sequential.READINGS
     assert NORMS == NORMS_OF_MLP
+    assert set(CELLS) == set(CELLS_OF_RNN)
+    assert set(BLOCKS) == set(BLOCKS_OF_RESNET)
+    assert STEMS == STEMS_OF_RESNET
     assert set(OPTIONS) < set(OptimizerSpec.__dataclass_fields__)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +13,10 @@ import lightning as L
 import pytest
 import yaml
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from hydra_plugins.targetprop_search import Search
+from targetprop.app.overrides import check_overrides
 from targetprop.utils.errors import UserError
 
 optuna = pytest.importorskip("optuna")
@@ -161,6 +163,41 @@ def test_failures_and_divergence_are_told_from_values(tmp_path: Path) -> None:
     assert states(tmp_path) == [TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED, TrialState.COMPLETE]
 
 
+def test_a_search_minimises_where_less_is_better_and_its_study_is_for_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = Jobs(lambda given: math.inf if len(jobs.given) == 1 else 2 + beta(given))
+    best = search([], PARAMS, settings(n_trials=4), str(tmp_path), jobs, minimize=True)
+    assert best == min(2 + beta(given) for given in jobs.given[1:])
+    assert yaml.safe_load((tmp_path / "optimization_results.yaml").read_text())["best_value"] == best
+    assert states(tmp_path) == [TrialState.PRUNED] + [TrialState.COMPLETE] * 3
+    values = re.findall(r"\b[23]\.\d{4}\b", capsys.readouterr().out)
+    assert [float(each) for each in values[:3]] == sorted(float(each) for each in values[:3])
+    with pytest.raises(UserError, match=r"^hydra\.sweeper\.study_name: .* more is better, .* where less is"):
+        search([], PARAMS, settings(n_trials=5), str(tmp_path), jobs)
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "minimize"),
+    [
+        ("classification", None, False), ("regression", None, False), ("regression", "val/mse", True),
+        ("regression", "test/r2", False), ("tokens", None, True), ("characters", "test/perplexity", True),
+    ],
+)  # fmt: skip
+def test_the_task_says_which_way_a_search_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, metric: str | None, minimize: bool
+) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr("targetprop.app.search.search.search", lambda *_, **named: told.update(named))
+    sweeper = Search(PARAMS, n_trials=1, n_jobs=1, seed=1, storage=None, study_name="search")
+    sweeper.config = check_overrides([f"task={task}", f"optimized_metric={metric or 'null'}"])
+    with open_dict(sweeper.config):
+        sweeper.config.hydra = {"sweep": {"dir": str(tmp_path)}}
+    sweeper.launcher = SimpleNamespace(launch=Jobs(beta))  # type: ignore[assignment]
+    sweeper.sweep([])
+    assert told == {"minimize": minimize}
+
+
 def test_a_search_without_any_result_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^hydra\.sweeper: no trial has a result; what each says"):
         search([], PARAMS, settings(n_trials=2), str(tmp_path), Jobs(lambda given: -math.inf))
@@ -212,8 +249,11 @@ def ended_at(folder: Path, number: int, values: Sequence[float], mode: str = "ma
     return None
 
 
+@pytest.mark.parametrize("minimize", [False, True])
 @pytest.mark.parametrize(("mode", "sign"), [("max", 1), ("min", -1)])
-def test_a_trial_worse_than_the_others_is_ended_early_and_told_as_such(tmp_path: Path, mode: str, sign: int) -> None:
+def test_a_trial_worse_than_the_others_is_ended_early_and_told_as_such(
+    tmp_path: Path, mode: str, sign: int, minimize: bool
+) -> None:
     ends: list[int | None] = []
 
     def run(given: dict[str, str]) -> float:
@@ -222,7 +262,7 @@ def test_a_trial_worse_than_the_others_is_ended_early_and_told_as_such(tmp_path:
         return 0.5
 
     jobs = Jobs(run)
-    search([], PARAMS, settings(n_trials=UNPRUNED + 2), str(tmp_path), jobs)
+    search([], PARAMS, settings(n_trials=UNPRUNED + 2), str(tmp_path), jobs, minimize=minimize)
     assert ends[:-1] == [None] * (UNPRUNED + 1)
     assert ends[-1] == 0
     assert states(tmp_path) == [TrialState.COMPLETE] * (UNPRUNED + 1) + [TrialState.PRUNED]
@@ -248,7 +288,10 @@ def test_hydra_is_told_of_a_mistake_in_one_line(
 ) -> None:
     given = {"n_trials": 4, "n_jobs": 1, "seed": 1, "storage": None, "study_name": "search", **numbers}
     sweeper = Search(params, **given)
-    sweeper.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    task = {"_target_": "targetprop.app.task.Classification", "monitor": "val/accuracy", "mode": "max"}
+    sweeper.config = OmegaConf.create(
+        {"task": task, "optimized_metric": None, "hydra": {"sweep": {"dir": str(tmp_path)}}}
+    )
     sweeper.launcher = SimpleNamespace(launch=Jobs(beta))  # type: ignore[assignment]
     with pytest.raises(SystemExit, match=message):
         sweeper.sweep([])

@@ -95,13 +95,14 @@ def run(config: DictConfig) -> float | None:
     """One training run; returns what a search looks at: `optimized_metric`, or that of the task."""
     # Here, so that --help and mistakes answer at once.
     from targetprop.app.errors import DivergenceError
+    from targetprop.app.objects import build
     from targetprop.app.quiet import quiet_warnings
     from targetprop.app.run import train
-    from targetprop.app.task import searched, worst
+    from targetprop.app.task import searched
 
     quiet_warnings()
     try:
-        return searched(train(config), config.optimized_metric)
+        return searched(train(config), config.optimized_metric, build(config.task))
     except (UserError, OmegaConfBaseException) as error:
         said = one_line(error)
         log.error("Error: %s", said)  # into run.log, where the run has one
@@ -115,7 +116,18 @@ def run(config: DictConfig) -> float | None:
             raise
         log.exception("This job failed.")
         note_failure(" ".join(f"{type(error).__name__}: {error}".split()))
-    return worst(config.get("optimized_metric"))  # the sweep goes on
+    return _worst(config)  # the sweep goes on
+
+
+def _worst(config: DictConfig) -> float:
+    """What a search is told of a run that failed."""
+    from targetprop.app.objects import build
+    from targetprop.app.task import worst
+
+    try:
+        return worst(config.optimized_metric, build(config.task))
+    except (UserError, OmegaConfBaseException):  # of the task itself, as has been said
+        return 0.0
 
 
 def _is_of_a_sweep() -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import lightning as L
 import torch
@@ -106,7 +106,23 @@ class HeldDataModule(L.LightningDataModule):
     @property
     def outputs(self) -> int:
         """How many classes there are, or numbers to be met for an example."""
-        return self._published["train"].targets.shape[1] if self.classes is None else len(self.classes)
+        return self.targets.shape[1] if self.classes is None else len(self.classes)
+
+    @property
+    def targets(self) -> Tensor:
+        """Of the training set, that for validation included."""
+        return self._published["train"].targets
+
+    @property
+    def places(self) -> int | None:
+        """How many labels an example has, one for every place of its sequence; None if it has one, or numbers."""
+        return None if self.classes is None or self.targets.ndim == 1 else self.targets.shape[1]
+
+    @property
+    def vocabulary(self) -> int | None:
+        """How many different tokens inputs have; None of other inputs."""
+        inputs = [held.inputs for held in self._published.values()]
+        return max(int(each.max()) for each in inputs) + 1 if inputs[0].dtype == torch.int64 else None
 
     @property
     def has_test(self) -> bool:
@@ -184,7 +200,7 @@ class HeldDataModule(L.LightningDataModule):
         least = f"a number that leaves {held.noun} on both sides of {len(held)}"
         require(0 < count < len(held), "val_fraction", least, self.val_fraction)
         generator = keyed_generator(self.seed, Stream.SPLIT)
-        if held.classes is None:
+        if held.classes is None or held.targets.ndim > 1:
             kept, chosen = random_split(len(held), count, generator)
         else:
             kept, chosen = stratified_split(held.targets.cpu(), count, generator)
@@ -201,21 +217,62 @@ class HeldDataModule(L.LightningDataModule):
         return Selection(held, self._split[part].to(device)) if part in self._split else held
 
 
-class ImageDataModule(HeldDataModule):
-    """Images of a published data set, held as bytes.
+class FileDataModule(HeldDataModule):
+    """A data set that is read from files.
 
     Args:
         load: reads the data; called once as load(data_dir, download).
         data_dir: the directory that holds the data sets.
+        download: whether missing files are downloaded.
+        others: as of every `HeldDataModule`.
+    """
+
+    kinds: ClassVar[tuple[type, ...]] = (ExampleSplits, Splits)
+    """What `load` may give."""
+
+    def __init__(
+        self,
+        load: Callable[[Path | str, bool], Splits | ExampleSplits],
+        *,
+        data_dir: Path | str,
+        batch_size: int,
+        download: bool = True,
+        **others: Any,
+    ) -> None:
+        super().__init__(batch_size=batch_size, **others)
+        self.load = load
+        self.data_dir = data_dir
+        self.download = download
+
+    def read(self) -> Parts:
+        """The examples and what is to be said of their files."""
+        what = f"a data set ({' or '.join(kind.__name__ for kind in self.kinds)})"
+        splits: Splits | ExampleSplits = made_by(
+            "load._target_", self._loaded, path_of(self.load), is_a(*self.kinds), what
+        )
+        return Parts(splits.train, splits.test, splits.note)
+
+    def _loaded(self) -> Splits | ExampleSplits:
+        try:
+            return self.load(self.data_dir, self.download)
+        except UserError as error:
+            raise (error.under("load") if error.key else error) from error.__cause__
+
+
+class ImageDataModule(FileDataModule):
+    """Images of a published data set, held as bytes.
+
+    Args:
         mean: one number per channel, in units of [0, 1].
         std: one number per channel, in units of [0, 1].
         augmentation: how training images vary. Images held out for validation do not.
-        download: whether missing files are downloaded.
-        others: as of every `HeldDataModule`.
+        others: as of every `FileDataModule`.
 
     Raises:
         UserError: a value does not fit. Values that must fit the data are checked when the data is first needed.
     """
+
+    kinds = (Splits,)
 
     def __init__(
         self,
@@ -226,31 +283,26 @@ class ImageDataModule(HeldDataModule):
         mean: Sequence[float],
         std: Sequence[float],
         augmentation: Augmentation | None = None,
-        download: bool = True,
         **others: Any,
     ) -> None:
-        super().__init__(batch_size=batch_size, **others)
+        super().__init__(load, data_dir=data_dir, batch_size=batch_size, **others)
         require(all(map(is_number, mean)), "mean", "numbers", list(mean))
         require(all(is_number(s) and s > 0 for s in std), "std", "numbers above 0", list(std))
         varies = augmentation is None or isinstance(augmentation, Augmentation)
         require(varies, "augmentation", "an Augmentation, or null", augmentation)
-        self.load = load
-        self.data_dir = data_dir
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.augmentation = augmentation
-        self.download = download
 
     def read(self) -> Parts:
         """The images and what is to be said of their files."""
-        read = partial(self.load, self.data_dir, self.download)
-        splits: Splits = made_by("load._target_", read, path_of(self.load), is_a(Splits), "a data set (Splits)")
-        channels, _, _ = splits.train.image_shape
+        parts = super().read()
+        channels = parts.train.shape[0]
         for name, numbers in (("mean", self.mean), ("std", self.std)):
             assert numbers is not None
             expected = f"{channels} numbers, one per channel"
             require(len(numbers) == channels, name, expected, list(numbers))
-        return Parts(splits.train, splits.test, splits.note)
+        return parts
 
 
 class ExampleDataModule(HeldDataModule):
@@ -261,8 +313,8 @@ class ExampleDataModule(HeldDataModule):
         others: as of every `HeldDataModule`.
     """
 
-    def __init__(self, load: Callable[[], ExampleSplits], **others: Any) -> None:
-        super().__init__(**others)
+    def __init__(self, load: Callable[[], ExampleSplits], *, batch_size: int, **others: Any) -> None:
+        super().__init__(batch_size=batch_size, **others)
         self.load = load
 
     def read(self) -> Parts:
@@ -270,7 +322,7 @@ class ExampleDataModule(HeldDataModule):
         with prefixed("load"):
             kind, what = is_a(ExampleSplits), "a data set (ExampleSplits)"
             splits: ExampleSplits = made_by("_target_", self.load, path_of(self.load), kind, what)
-        return Parts(splits.train, splits.test)
+        return Parts(splits.train, splits.test, splits.note)
 
 
 class OwnDataModule(HeldDataModule):
@@ -287,11 +339,12 @@ class OwnDataModule(HeldDataModule):
         self,
         dataset: str,
         *,
+        batch_size: int,
         arguments: Mapping[str, Any] | None = None,
         classes: int | Sequence[str] | None = None,
         **others: Any,
     ) -> None:
-        super().__init__(**others)
+        super().__init__(batch_size=batch_size, **others)
         named = isinstance(dataset, str) and "." in dataset
         require(named, "dataset", "the import path of a function that returns it, package.module.FUNCTION", dataset)
         self.dataset = dataset

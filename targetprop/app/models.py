@@ -84,14 +84,14 @@ def other_rule(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int,
     Args:
         network: what is trained.
         hparams: numbers of the rule, beside `f_optim`, which is not the learner's.
-        seed: of noise, of which these rules draw none.
+        seed: of noise, if the rule draws some.
         rule: one of `LEARNERS`.
 
     Raises:
         UserError: a value that does not fit, or that the rule does not have, named by its full key.
     """
     with placed():
-        return _with_numbers(named_rule(rule), hparams).start(network)
+        return _with_numbers(named_rule(rule), hparams).start(network, seed=seed)
 
 
 def as_printed(network: nn.Sequential, hparams: Mapping[str, Any], *, seed: int) -> AsPrinted:

@@ -22,7 +22,8 @@ def chosen(group: str, _root_: DictConfig) -> str:
     Of a configuration that no command line gave, and so no choices, it is what the group describes.
     """
     if not HydraConfig.initialized():
-        return described(_root_.get(group) or {}) or group
+        section = _root_.get(group)
+        return (described(section) if isinstance(section, Mapping) else "") or group
     hydra = HydraConfig.get()
     typed = [each.lstrip("+").partition("=") for each in hydra.overrides.task or ()]
     for key, _, value in reversed(typed):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -51,17 +51,21 @@ def build_members(config: DictConfig, group: str) -> list[Any]:
     return [build(each) for each in members.values()]
 
 
-def call(place: str, config: DictConfig, *arguments: Any) -> Any:
+def call(place: str, config: DictConfig, *arguments: Any, facts: Mapping[str, Any] | None = None) -> Any:
     """Call the `_target_` of a configuration with its `hparams`, which stand at `place`.
+
+    Args:
+        facts: what it is told beside them if it asks for it by name; no configuration says these.
 
     Raises:
         UserError: a number that does not fit, or that the target does not take, named by its full key.
     """
     target, hparams = get_method(config._target_), plain(config.hparams)
+    names, facts = _names(target, len(arguments)), facts or {}
     with prefixed(place):
-        refuse_unknown(hparams, _names(target, len(arguments)) or hparams)
+        refuse_unknown(hparams, [name for name in names if name not in facts] or hparams)
         try:
-            return target(*arguments, **hparams)
+            return target(*arguments, **hparams, **{name: facts[name] for name in facts if name in names})
         except TypeError as error:
             raise UserError(str(error)) from error
 

@@ -37,6 +37,7 @@ from targetprop.app.checkpoint.running import go_on_logging
 from targetprop.app.command import command
 from targetprop.app.described import Described, describe
 from targetprop.app.evaluation import evaluate, evaluated_checkpoint
+from targetprop.app.fitting import refuse_misfit
 from targetprop.app.folder import claim, make_folders
 from targetprop.app.lock import owned
 from targetprop.app.loggers.journal import Journal
@@ -337,16 +338,16 @@ def build_module(config: DictConfig, datamodule: HeldDataModule) -> TaskModule:
     return assemble(config, data, network)
 
 
-def build_network(config: DictConfig, data: Described) -> nn.Sequential:
+def build_network(config: DictConfig, data: Described) -> nn.Module:
     """The network for such data, as its author wrote it, with new weights."""
-    make = partial(call, "network.hparams", config.network, data.shape, data.outputs)
-    network: nn.Sequential = made_by(
-        "network._target_", make, config.network._target_, is_a(nn.Sequential), "a network (Sequential)"
+    make = partial(call, "network.hparams", config.network, data.shape, data.outputs, facts=data.facts)
+    network: nn.Module = made_by(
+        "network._target_", make, config.network._target_, is_a(nn.Module), "a network (Module)"
     )
     return network
 
 
-def assemble(config: DictConfig, data: Described, network: nn.Sequential) -> TaskModule:
+def assemble(config: DictConfig, data: Described, network: nn.Module) -> TaskModule:
     """The learner of a network for such data, and its forward optimiser.
 
     Raises:
@@ -362,8 +363,9 @@ def assemble(config: DictConfig, data: Described, network: nn.Sequential) -> Tas
         path = model.pop("loss", task.loss)
         loss = _loss(path, model.pop("label_smoothing", 0.0))
     task.check(data, loss)
-    _check_loss(loss, path, data.outputs, of_classes=data.classes is not None)
-    work = multiply_adds(network, data.shape)  # before there is a learner, which minds who runs its network
+    _check_loss(loss, path, task.output_shape(data), data)
+    refuse_misfit(network, data.blank(2), task.output_shape(data))
+    work = multiply_adds(network, data.shape, data.dtype)  # before there is a learner, which minds who runs its network
     hparams = model.pop("hparams")
     f_optim = forward_optimizer(hparams)
     model |= {INPUT_SHAPE: data.shape} if INPUT_SHAPE in taken else {}
@@ -393,14 +395,18 @@ def _loss(path: str, label_smoothing: float) -> Loss:
     return partial(loss, label_smoothing=label_smoothing)
 
 
-def _check_loss(loss: Loss, path: str, outputs: int, *, of_classes: bool) -> None:
+def _check_loss(loss: Loss, path: str, outputs: tuple[int, ...], data: Described) -> None:
     """Refuse a loss that gives no mean over a batch, which two examples show.
+
+    Args:
+        outputs: shape of the network's, of one example.
 
     Raises:
         UserError: says what it gives.
     """
-    given = torch.zeros(2, outputs, requires_grad=True)
-    wanted = torch.zeros(2, dtype=torch.long) if of_classes else torch.zeros(2, outputs)
+    given = torch.zeros(2, *outputs, requires_grad=True)
+    labelled = () if data.places is None else (data.places,)
+    wanted = torch.zeros(2, *outputs) if data.classes is None else torch.zeros(2, *labelled, dtype=torch.long)
     what = "a mean loss, one number with a gradient"
     made_by("model.loss", partial(loss, given, wanted), path, _is_mean, what)
 

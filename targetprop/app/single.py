@@ -25,17 +25,17 @@ def refuse_single_images(loader: BatchLoader, batches: int, network: nn.Module) 
         mend = "set datamodule.batch_size=2 or more, and datamodule.drop_last=true"
     if least == 0:
         raise UserError(f"{which} no {one} left{several}; {mend}.", key="datamodule.drop_last")
-    refused = _refused(network, loader.images.shape)
+    refused = _refused(network, loader.blank(2))
     if refused is not None:
         message = f"{which} one {one}{several}, which this network cannot train on ({refused}); {mend}."
         raise UserError(message, key="datamodule.drop_last" if last else "datamodule.batch_size")
 
 
-def _refused(network: nn.Module, shape: tuple[int, ...]) -> Exception | None:
+def _refused(network: nn.Module, blank: Tensor) -> Exception | None:
     """What a copy of the network in training mode says of one image, if two are no trouble; random numbers stay."""
     tried = deepcopy(network).train()
     like = next(iter(tried.parameters()), torch.zeros(1))
-    images = like.detach().new_zeros(2, *shape)
+    images = blank.to(like.device, like.dtype if blank.is_floating_point() else blank.dtype)
     with torch.random.fork_rng([like.device] if like.is_cuda else []), torch.no_grad():
         refused = _error(tried, images[:1])
         return refused if refused is None or _error(tried, images) is None else None

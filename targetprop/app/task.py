@@ -1,7 +1,7 @@
-"""What a network is trained for: naming classes, or meeting numbers.
+"""What a network is trained for: naming classes, or meeting numbers; of sequences see `tokens.py`.
 
-All that differs between the two stands here: the loss, the metrics, what is told of an epoch, how results are shown.
-Whoever trains, logs or reports asks the task.
+All that differs between tasks stands in them: the loss, the metrics, what is told of an epoch, how results are shown,
+and the score by which runs are compared. Whoever trains, logs, reports or compares asks the task.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from hydra.utils import instantiate
 from rich.table import Table
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric, MetricCollection
@@ -21,18 +22,22 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.regression import R2Score
 
 from targetprop.app.report.curves import Curve
-from targetprop.app.report.table import Accuracies, Errors, accuracies_table, errors_table
+from targetprop.app.report.table import Accuracies, Errors, Surprises, accuracies_table, errors_table
+from targetprop.app.score import ACCURACY, MEAN_SQUARED_ERROR, Score
 from targetprop.utils.errors import UserError
 
 if TYPE_CHECKING:
+    from targetprop.app.datamodule import HeldDataModule
     from targetprop.app.described import Described
 
-Result = Accuracies | Errors
+Result = Accuracies | Errors | Surprises
 Row = Mapping[str, float]
 """Numbers of an epoch, by their names: "train/loss", "val/accuracy"."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets) -> mean over the batch."""
 
+IN_FULL = re.compile("^val(?=[/_])")
+"""What `validation` is called in short, at the head of a metric's name."""
 PARTS = {"val": "validation", "train": "training"}
 """Words for the parts of the data that metrics are named by."""
 
@@ -58,13 +63,28 @@ class Task(ABC):
     reported: ClassVar[tuple[str, ...]]
     """Names of the numbers of a result."""
     searched: ClassVar[str]
-    """The one of them that a search maximises where nothing else is said."""
-    curves: ClassVar[tuple[Curve, ...]]
+    """The one of them that a search looks at where nothing else is said."""
+    fewer: ClassVar[frozenset[str]] = frozenset()
+    """Those of them of which less is better."""
+    curves: tuple[Curve, ...]
     """What is drawn over the epochs."""
 
     def __init__(self, monitor: str, mode: str) -> None:
         self.monitor = monitor
         self.mode = mode
+
+    @property
+    @abstractmethod
+    def score(self) -> Score:
+        """By which runs are compared."""
+
+    @abstractmethod
+    def guess(self, data: HeldDataModule) -> float:
+        """The score of an answer that is the same for all examples, which a run that diverges counts as."""
+
+    def output_shape(self, data: Described) -> tuple[int, ...]:
+        """Of the network's output for an example."""
+        return (data.outputs,)
 
     @abstractmethod
     def check(self, data: Described, loss: Loss) -> None:
@@ -140,6 +160,11 @@ class Classification(Task):
     reported = ("accuracy",)
     searched = "accuracy"
     curves = (Curve("loss", "cross-entropy"), Curve("accuracy", "accuracy (%)", scale=100.0))
+    score = ACCURACY
+
+    def guess(self, data: HeldDataModule) -> float:
+        """The accuracy of chance."""
+        return 1 / data.outputs
 
     def check(self, data: Described, loss: Loss) -> None:
         if data.classes is None:
@@ -148,6 +173,9 @@ class Classification(Task):
                 "set task=regression.",
                 key="task",
             )
+        if data.places is not None:
+            message = "classification needs one label for each example, and this data has one for every place; "
+            raise UserError(f"{message}set task=tokens.", key="task")
 
     def training_metrics(self, outputs: int) -> dict[str, Metric]:
         # Validation of its arguments would wait for the device in every step.
@@ -197,15 +225,22 @@ class Regression(Task):
     evaluated = ("loss", "r2")
     reported = ("mse", "r2")
     searched = "r2"
+    fewer = frozenset({"mse"})
     curves = (
         Curve("loss", "mean squared error", logarithmic=True),
         Curve("r2", "share of variance explained, R$^2$"),
     )
+    score = MEAN_SQUARED_ERROR
+
+    def guess(self, data: HeldDataModule) -> float:
+        """The mean squared error of the training targets' mean, on these."""
+        return float(data.targets.double().var(0, correction=0).mean())
 
     def check(self, data: Described, loss: Loss) -> None:
         if data.classes is not None:
             raise UserError(
-                "regression needs numbers to be met, and the targets of this data are labels; set task=classification.",
+                "regression needs numbers to be met, and the targets of this data are labels; "
+                f"set task={'classification' if data.places is None else 'tokens'}.",
                 key="task",
             )
         example = torch.zeros(2, data.outputs)
@@ -242,24 +277,36 @@ class Regression(Task):
         return {name: f"{row[key]:.4g}" for name, key in parts.items() if key in row}
 
 
-TASKS: Mapping[str, type[Task]] = {task.name: task for task in (Classification, Regression)}
-"""By name."""
+def score_of(config: Mapping[str, Any]) -> Score:
+    """That of the task in a run's configuration; runs of the first edition, which has no tasks, are classifications."""
+    described = config.get("task")
+    if not described:
+        return ACCURACY
+    task: Task = instantiate(described)
+    return task.score
 
 
-def searched(metrics: Mapping[str, float], wanted: str | None = None) -> float | None:
+def searched(metrics: Mapping[str, float], wanted: str | None, task: Task) -> float | None:
     """What a search looks at of a run's metrics.
 
     Args:
         wanted: its name; None for the task's, in validation, and without validation the test's.
     """
-    names = (f"{part}/{task.searched}" for part in ("validation", "test") for task in TASKS.values())
-    keys = names if wanted is None else (wanted, re.sub("^val(?=[/_])", "validation", wanted))
+    parts = ("validation", "test")
+    keys = (
+        [f"{part}/{task.searched}" for part in parts] if wanted is None else [wanted, IN_FULL.sub("validation", wanted)]
+    )
     return next((metrics[key] for key in keys if key in metrics), None)
 
 
-def worst(wanted: str | None) -> float:
+def less_is_better(wanted: str | None, task: Task) -> bool:
+    """Whether a search that looks at this has to minimise it."""
+    return (wanted or task.searched).rpartition("/")[2] in task.fewer
+
+
+def worst(wanted: str | None, task: Task) -> float:
     """What a search is told of a run that failed: the worst value of the metric that it looks at."""
-    return math.inf if wanted is not None and wanted.endswith("/mse") else 0.0
+    return math.inf if less_is_better(wanted, task) else 0.0
 
 
 class MeanCrossEntropy(MeanMetric):

@@ -12,7 +12,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from targetprop.app.waiting import names_number
-from targetprop.network.shapes import input_type
 
 WORK = 2**28
 """Multiply-adds of a batch's forward pass that are worth a thread.
@@ -22,10 +21,10 @@ every operation each thread waits for the other one to get its turn.
 """
 
 
-def multiply_adds(network: nn.Module, image_shape: Sequence[int]) -> int:
-    """Of the products and convolutions of one image's forward pass; the network stays as it is."""
+def multiply_adds(network: nn.Module, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> int:
+    """Of the products and convolutions of one example's forward pass; the network stays as it is."""
     examined = copy.deepcopy(network).eval()
-    images = torch.zeros(2, *image_shape, dtype=input_type(network))  # some layers take no single one
+    images = torch.zeros(2, *shape, dtype=dtype)  # some layers take no single one
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         examined(images)
     return counter.get_total_flops() // (2 * len(images))

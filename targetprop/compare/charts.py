@@ -5,11 +5,13 @@ Every chart has the parameter `picked`, the rules that it shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from targetprop.app.score import Score
 from targetprop.compare.needed import needed
 from targetprop.compare.results import Board, Row
 
@@ -19,6 +21,8 @@ COLOURS = (
 """One after the other; each is told apart on white and on black."""
 DASHES = ((), (6, 3), (2, 2))
 """Of lines: each once for all colours."""
+SCORE = "score"
+"""What a point's score is called in the data of a chart."""
 Spec = dict[str, Any]
 
 
@@ -45,16 +49,17 @@ def charts_of(board: Board) -> list[Chart]:
     if curves:
         band = "Line: mean over seeds; band: from the lowest seed to the highest."
         by_epoch = _curves(board, curves, "epoch", "epoch", log=False)
-        made.append(Chart("epochs", "Validation accuracy by epoch", band, by_epoch, True))
+        made.append(Chart("epochs", f"Validation {board.score.title} by epoch", band, by_epoch, True))
     if any("seconds" in point for point in curves):
         timing = "as timed beside the reference on the same machine" if _interleaved(board) else "as the runs took them"
         how = f"Seconds of training steps, {timing}."
         timed = [point for point in curves if "seconds" in point]
         by_second = _curves(board, timed, "seconds", "seconds of training", log=True)
-        made.append(Chart("seconds", "Validation accuracy by time", how, by_second, True))
+        made.append(Chart("seconds", f"Validation {board.score.title} by time", how, by_second, True))
     if prices := price_points(board):
-        text = "Test accuracy with its 95 % interval, against the time of a step as a multiple of the reference's."
-        made.append(Chart("price", "Price and accuracy", text, _prices(board, prices), True))
+        title = board.score.title
+        text = f"Test {title} with its 95 % interval, against the time of a step as a multiple of the reference's."
+        made.append(Chart("price", f"Price and {title}", text, _prices(board, prices), True))
     if angles := angle_points(board):
         text = "Degrees between each block's update and backprop's gradient on the same batch, mean over runs."
         made.append(Chart("angles", "Alignment with backprop, block by block", text, _angles(board, angles), False))
@@ -72,14 +77,14 @@ def dashes(rules: Sequence[str]) -> dict[str, list[int]]:
 
 
 def curve_points(board: Board) -> list[dict[str, Any]]:
-    """Accuracies in % after each epoch, and seconds until then where they are known."""
+    """Scores as shown (accuracies in %) after each epoch, and seconds until then where they are known."""
     made: list[dict[str, Any]] = []
     for row in board.rows:
         curves = [run.curve for run in row.runs if run.curve]
         seconds = epoch_ends(row, board)
         for epoch, values in enumerate(zip(*curves, strict=False), start=1):
             shown = {"mean": fmean(values), "low": min(values), "high": max(values)}
-            point = {key: round(100 * value, 3) for key, value in shown.items()}
+            point = _as_shown(board.score, shown)
             when = {"seconds": round(seconds[epoch - 1], 4)} if epoch <= len(seconds) else {}
             made.append({"rule": row.rule, "epoch": epoch, "seeds": len(values), **point, **when})
     return made
@@ -100,12 +105,17 @@ def price_points(board: Board) -> list[dict[str, Any]]:
     for row in board.rows:
         if row.test is not None and row.cost.ratio is not None:
             half, mean = row.test.half or 0.0, row.test.mean
-            shown = {"accuracy": mean, "low": max(0.0, mean - half), "high": min(1.0, mean + half)}
-            numbers = {key: round(100 * value, 3) for key, value in shown.items()}
+            most = 1.0 if board.score.unit == "%" else math.inf
+            shown = {SCORE: mean, "low": max(0.0, mean - half), "high": min(most, mean + half)}
+            numbers = _as_shown(board.score, shown)
             name = row.rule.rpartition(".")[2]
             made.append({"rule": row.rule, "name": name, "ratio": round(row.cost.ratio, 3), **numbers})
     made.sort(key=lambda point: float(point["ratio"]))
     return [{**point, "above": number % 2 == 0} for number, point in enumerate(made)]
+
+
+def _as_shown(score: Score, values: Mapping[str, float]) -> dict[str, float]:
+    return {key: round(score.scale * value, score.digits + 1) for key, value in values.items()}
 
 
 def angle_points(board: Board) -> list[dict[str, Any]]:
@@ -157,15 +167,27 @@ def _curves(board: Board, points: list[dict[str, Any]], key: str, label: str, lo
     tooltip = [
         alt.Tooltip("rule:N"),
         alt.Tooltip(f"{key}:Q", title=label, format=".3~g"),
-        *(alt.Tooltip(f"{each}:Q", title=f"{each}, %", format=".2f") for each in ("mean", "low", "high")),
+        *_numbers(alt, board, "mean"),
         alt.Tooltip("seeds:Q"),
     ]
     base = alt.Chart(alt.Data(values=points)).transform_filter(PICKED)
     band = base.mark_area(opacity=0.13).encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour)
-    y = alt.Y("mean:Q", title="validation accuracy, %", scale=alt.Scale(zero=False))
+    y = alt.Y("mean:Q", title=f"validation {_named(board)}", scale=alt.Scale(zero=False))
     line = base.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour, strokeDash=dash)
     dots = base.mark_circle(size=45, opacity=0.9).encode(x=x, y=y, color=colour, tooltip=tooltip)
     return finished(alt.layer(band, line, dots).properties(width=620, height=320))
+
+
+def _named(board: Board) -> str:
+    """The score with its unit, as an axis has it."""
+    score = board.score
+    return f"{score.title}, {score.unit}" if score.unit and score.unit not in score.title else score.title
+
+
+def _numbers(alt: Any, board: Board, name: str) -> list[Any]:
+    """What a point says of its score."""
+    unit, digits = board.score.heading, f".{board.score.digits}f"
+    return [alt.Tooltip(f"{each}:Q", title=f"{each}, {unit}", format=digits) for each in (name, "low", "high")]
 
 
 def _epochs(points: list[dict[str, Any]]) -> Any:
@@ -178,11 +200,11 @@ def _prices(board: Board, points: list[dict[str, Any]]) -> Spec:
     alt = _altair()
     colour, _, finished = _shared(board)
     x = alt.X("ratio:Q", title="time of a step, x reference", scale=alt.Scale(type="log", nice=False, padding=45))
-    y = alt.Y("accuracy:Q", title="test accuracy, %", scale=alt.Scale(zero=False, padding=10))
+    y = alt.Y(f"{SCORE}:Q", title=f"test {_named(board)}", scale=alt.Scale(zero=False, padding=10))
     tooltip = [
         alt.Tooltip("rule:N"),
         alt.Tooltip("ratio:Q", title="time, x reference", format=".2f"),
-        *(alt.Tooltip(f"{each}:Q", title=f"{each}, %", format=".2f") for each in ("accuracy", "low", "high")),
+        *_numbers(alt, board, SCORE),
     ]
     base = alt.Chart(alt.Data(values=points)).transform_filter(PICKED)
     bars = base.mark_rule(strokeWidth=1.5).encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour)

@@ -15,6 +15,7 @@ from statistics import fmean
 from rich.console import Console
 from rich.markup import escape
 
+from targetprop.app.score import Score
 from targetprop.compare import frozen as frozen_file
 from targetprop.compare import results
 from targetprop.compare.contest import Contest, contests
@@ -157,7 +158,8 @@ class Comparison:
         return search_trials(self.plan, contest, contest.rules, self._grid(contest))
 
     def _grid(self, contest: Contest) -> tuple[float, ...]:
-        return grid(self.plan, self._sound(contest), recorded(self.plan, contest, self.means.folder))
+        look = recorded(self.plan, contest, self.means.folder)
+        return grid(self.plan, self._sound(contest), look, contest.score)
 
     def _sound(self, contest: Contest) -> list[str]:
         """Rules none of whose runs of the search have failed."""
@@ -217,7 +219,8 @@ class Comparison:
             return f"failed: {error}", None
         keep(self.means.folder, run.trial, record)
         run.forget()
-        return said_of(record), float(record["wall_seconds"])
+        score = next(each.score for each in self.contests if each.name == run.trial.contest)
+        return said_of(record, score), float(record["wall_seconds"])
 
 
 def cores() -> int:
@@ -225,9 +228,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def said_of(record: Record) -> str:
+def said_of(record: Record, score: Score) -> str:
     """A record in a few words."""
     if record["diverged"]:
         return "diverged"
-    parts = [f"{part} {100 * record[part]:.2f} %" for part in ("validation", "test") if record[part] is not None]
+    parts = [f"{part} {score.shown(record[part])}" for part in ("validation", "test") if record[part] is not None]
     return f"{', '.join(parts)}, {record['wall_seconds']:.0f} s"

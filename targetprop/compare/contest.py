@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from targetprop.app.score import ACCURACY, Score
 from targetprop.compare.plan import Plan, Settings, Task
 from targetprop.compare.probe import Probe
 
@@ -21,8 +22,9 @@ class Contest:
         rules: by name, the reference first.
         steps: of training in an epoch.
         whole: the length is that of the plan; else a tenth of it.
-        chance: accuracy of guessing, which a run that diverges counts as.
+        chance: score of guessing, which a run that diverges counts as.
         scales: what each rule's gradients are times those of backprop.
+        score: by which rules are compared.
     """
 
     task: Task
@@ -31,6 +33,7 @@ class Contest:
     whole: bool
     chance: float
     scales: Mapping[str, float]
+    score: Score = ACCURACY
 
     @property
     def name(self) -> str:
@@ -65,8 +68,8 @@ def contests(plan: Plan, probes: Mapping[str, Probe], placed: Mapping[str, Colle
             if rules:
                 steps = probe.steps if whole else max(1, round(probe.steps / 10))
                 scales = {rule: probe.rules[rule].scale for rule in (plan.reference, *rules)}
-                chance = 1 / probe.classes
-                made.append(Contest(task, (plan.reference, *rules), steps, whole, chance, scales))
+                named = (plan.reference, *rules)
+                made.append(Contest(task, named, steps, whole, probe.chance, scales, probe.score))
     return made
 
 

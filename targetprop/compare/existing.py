@@ -15,7 +15,7 @@ from targetprop.compare import results
 from targetprop.compare.gather import difference_of, level_of, mean_angles, mean_cost, mean_of, now, reached, tests_of
 from targetprop.compare.records import flat, without_places
 from targetprop.compare.results import Board, Cost, Results, Row, RunResult
-from targetprop.compare.run_folder import Run, accuracy, read_run
+from targetprop.compare.run_folder import Run, read_run
 from targetprop.version import __version__
 
 REFERENCE = "backprop"
@@ -38,7 +38,7 @@ def of_runs(found: Sequence[Found]) -> Results:
     groups: dict[str, list[Found]] = {}
     for each in found:
         config = deciding(each[1])
-        key = json.dumps([config["datamodule"], config["network"]], sort_keys=True)
+        key = json.dumps([config["datamodule"], config["network"], each[1].score.title], sort_keys=True)
         groups.setdefault(key, []).append(each)
     places = [{key: deciding(group[0][1])[key] for key in ("datamodule", "network")} for group in groups.values()]
     names = labels([title_of(each) for each in places], places)
@@ -63,10 +63,11 @@ def board(title: str, found: Sequence[Found]) -> Board:
     by_name = dict(zip(names, groups.values(), strict=True))
     reference = next((name for name in names if name == REFERENCE or name.startswith(f"{REFERENCE}, ")), None)
     runs = {name: [run_of(*each) for each in group] for name, group in by_name.items()}
-    level = level_of(runs[reference]) if reference else None
+    score = found[0][1].score
+    level = level_of(runs[reference], score) if reference else None
     rows = [row(name, by_name[name], runs, reference, level) for name in names]
     rows.sort(key=lambda each: each.rule != reference)
-    return Board(title, reference, level, None, None, None, {}, rows)
+    return Board(title, reference, level, None, None, None, {}, rows, score)
 
 
 def row(
@@ -76,7 +77,7 @@ def row(
     algorithm = ALGORITHMS.get(rule_of(deciding(found[0][1])))
     mine, other = runs[name], runs[reference] if reference else []
     seconds, others = seconds_of(mine), seconds_of(other)
-    epochs = reached(mine, level)
+    epochs = reached(mine, level, found[0][1].score)
     kept = [{"cost": run.cost} for _, run in found]
     cost = Cost(
         "in the run",
@@ -107,18 +108,16 @@ def row(
 
 def run_of(path: Path, run: Run) -> RunResult:
     """A run as a table has it; the command is empty where the run does not say it."""
-    curve = run.metrics.epochs.get("val/accuracy", []) if run.metrics else []
     command = "" if run.overrides is None else shlex.join(["python", "main.py", *run.overrides])
     record = str(path / "results.json")
-    validation, test = accuracy(run.validation), accuracy(run.test)
     return RunResult(
         run.seed,
         False,
-        test,
-        validation,
+        run.of(run.test),
+        run.of(run.validation),
         run.epoch_seconds,
         None,
-        curve,
+        run.curve,
         command,
         "unknown",
         record,

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from targetprop.compare.contest import Contest
 from targetprop.compare.plan import Plan, Settings
-from targetprop.compare.search import Accuracies, best_rate
+from targetprop.compare.search import Scores, best_rate
 from targetprop.compare.trial import Trial
 from targetprop.utils.errors import UserError
 from targetprop.utils.files import whole_file
@@ -29,13 +29,13 @@ class Choice:
         rate: effective one, of those that were tried.
         at_an_edge: of a grid that may not grow further.
         settings: overrides of `python main.py`.
-        validation: accuracies by rate, one for each seed of the search.
+        validation: scores by rate, one for each seed of the search.
     """
 
     rate: float
     at_an_edge: bool
     settings: list[str]
-    validation: Accuracies
+    validation: Scores
 
 
 @dataclass
@@ -54,9 +54,9 @@ class Frozen:
     rules: dict[str, Choice] = field(default_factory=dict)
 
 
-def choose(contest: Contest, plan: Plan, rule: str, found: Accuracies) -> Choice:
-    """The rate that the accuracies lead to."""
-    rates, rate = list(found), best_rate(found)
+def choose(contest: Contest, plan: Plan, rule: str, found: Scores) -> Choice:
+    """The rate that the scores lead to."""
+    rates, rate = list(found), best_rate(found, contest.score)
     return Choice(rate, rate in (rates[0], rates[-1]), list(contest.settings(plan, rule, rate)), found)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from targetprop.app.score import ACCURACY, Score
 from targetprop.compare.contest import Contest
 from targetprop.compare.frozen import Choice, Frozen, fresh_trials
 from targetprop.compare.plan import Plan
@@ -18,8 +19,13 @@ from targetprop.compare.results import Board, Cost, Mean, Results, Row, RunResul
 from targetprop.compare.stats import interval, paired, tost
 from targetprop.version import __version__
 
+MIRRORED: Mapping[str, str] = {"worse": "better", "better": "worse"}
+"""Verdicts on differences of a score of which less is better."""
 SHARE = 0.95
-"""Of what the reference ends with in validation: the level whose price is told where the plan names none."""
+"""Of what the reference ends with in validation: the level whose price is told where the plan names none.
+
+Of scores of which less is better, the level is what it ends with over this share.
+"""
 
 
 def gather(
@@ -63,8 +69,8 @@ def board(
             failed[trial.rule] += 1
             continue
         records[trial.rule].append(record)
-        runs[trial.rule].append(run_of(record, contest.chance, trial.file))
-    level = plan.level or level_of(runs.get(plan.reference, []))
+        runs[trial.rule].append(run_of(record, contest, trial.file))
+    level = plan.level or level_of(runs.get(plan.reference, []), contest.score)
     reference = tests_of(runs.get(plan.reference, []))
     rows = [
         row(
@@ -77,6 +83,7 @@ def board(
             level,
             failed[rule],
             difference_of(tests_of(runs[rule]), reference) if rule != plan.reference else None,
+            contest.score,
         )
         for rule in runs
     ]
@@ -86,9 +93,10 @@ def board(
         level,
         contest.steps,
         protocol_of(plan, contest, frozen),
-        verdict_of(plan, runs),
+        verdict_of(plan, runs, contest.score),
         dict(left_out),
         rows,
+        contest.score,
     )
 
 
@@ -102,11 +110,12 @@ def row(
     level: float | None,
     failed: int,
     difference: Mean | None,
+    score: Score,
 ) -> Row:
     """What a table says of a rule."""
     facts = probe.rules[rule]
     sound = [record for record in records if not record["diverged"]]
-    epochs = reached(runs, level)
+    epochs = reached(runs, level, score)
     cost = Cost(
         "interleaved",
         facts.step,
@@ -133,17 +142,17 @@ def row(
     )
 
 
-def run_of(record: Record, chance: float, path: str) -> RunResult:
+def run_of(record: Record, contest: Contest, path: str) -> RunResult:
     """A run as a table has it."""
     diverged = record["diverged"]
     return RunResult(
         record["seed"],
         diverged,
-        chance if diverged else record["test"],
+        contest.chance if diverged else record["test"],
         None if diverged else record["validation"],
         record.get("epoch_seconds", []),
         record.get("wall_seconds"),
-        record.get("epochs", {}).get("val/accuracy", []),
+        record.get("epochs", {}).get(f"val/{contest.score.name}", []),
         record["command"],
         record["commit"],
         path,
@@ -166,7 +175,7 @@ def difference_of(tests: Mapping[int, float], reference: Mapping[int, float]) ->
 
 
 def tests_of(runs: Sequence[RunResult]) -> dict[int, float]:
-    """Test accuracies by seed."""
+    """Test scores by seed."""
     return {run.seed: run.test for run in runs if run.test is not None}
 
 
@@ -186,22 +195,22 @@ def mean_angles(runs: Sequence[Mapping[Any, Mapping[str, float]]]) -> dict[str, 
     return {block: {epoch: fmean(values) for epoch, values in epochs.items()} for block, epochs in by_block.items()}
 
 
-def level_of(runs: Sequence[RunResult]) -> float | None:
-    """The share of the reference's final validation accuracy whose price is told."""
+def level_of(runs: Sequence[RunResult], score: Score = ACCURACY) -> float | None:
+    """The validation score whose price is told, by what the reference ends with."""
     ends = [run.curve[-1] for run in runs if run.curve]
-    return round(SHARE * fmean(ends), 4) if ends else None
+    return round(SHARE**score.sign * fmean(ends), 4) if ends else None
 
 
-def reached(runs: Sequence[RunResult], level: float | None) -> int | None:
+def reached(runs: Sequence[RunResult], level: float | None, score: Score = ACCURACY) -> int | None:
     """The first epoch after which the mean of the curves is at the level; None if none is."""
     curves = [run.curve for run in runs if run.curve]
     if level is None or not curves or len(curves) < len(runs):  # a run that diverged never gets there
         return None
     means = map(fmean, zip(*curves, strict=False))
-    return next((epoch for epoch, mean in enumerate(means, start=1) if mean >= level), None)
+    return next((epoch for epoch, mean in enumerate(means, start=1) if score.reaches(mean, level)), None)
 
 
-def verdict_of(plan: Plan, runs: Mapping[str, Sequence[RunResult]]) -> str | None:
+def verdict_of(plan: Plan, runs: Mapping[str, Sequence[RunResult]], score: Score = ACCURACY) -> str | None:
     """The one comparison with a verdict, in words, once all of its runs are there."""
     verdict = plan.verdict
     if verdict is None or verdict.rule not in runs:
@@ -209,13 +218,14 @@ def verdict_of(plan: Plan, runs: Mapping[str, Sequence[RunResult]]) -> str | Non
     differences = paired(tests_of(runs[verdict.rule]), tests_of(runs[plan.reference]))
     if len(differences) < len(verdict.seeds):
         return f"No verdict: {len(verdict.seeds) - len(differences)} pairs of runs are missing."
-    test = tost([100 * each for each in differences.values()], verdict.margin)
-    margin = f"{verdict.margin:g}"
+    test = tost([score.scale * each for each in differences.values()], verdict.margin)
+    margin, digits = f"{verdict.margin:g}", score.digits
+    mean, low, high = (f"{each:+.{digits}f}" for each in (test.mean, test.interval.low, test.interval.high))
     return (
-        f"{verdict.rule} minus {plan.reference}, {test.n} paired seeds: {test.mean:+.2f} points (sd {test.sd:.2f}), "
-        f"90 % interval {test.interval.low:+.2f} to {test.interval.high:+.2f}, margin {margin}. Two one-sided t tests "
+        f"{verdict.rule} minus {plan.reference}, {test.n} paired seeds: {mean} {score.steps or score.title} "
+        f"(sd {test.sd:.{digits}f}), 90 % interval {low} to {high}, margin {margin}. Two one-sided t tests "
         f"at 5 %: p = {test.p_above:.3g} for above -{margin}, {test.p_below:.3g} for below {margin}. "
-        f"Verdict: {test.verdict}."
+        f"Verdict: {test.verdict if score.sign > 0 else MIRRORED.get(test.verdict, test.verdict)}."
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from targetprop.compare.gather import now
 from targetprop.compare.records import differences
@@ -15,7 +17,7 @@ MOST = 5
 
 
 def join(files: Mapping[str, Results]) -> tuple[Results, list[str]]:
-    """A table for each task, rows by accuracy; and why others are refused, a line for each.
+    """A table for each task, rows by their score; and why others are refused, a line for each.
 
     The first file that has a task sets its protocol.
     """
@@ -32,8 +34,13 @@ def join(files: Mapping[str, Results]) -> tuple[Results, list[str]]:
             else:
                 first.rows.extend(renamed(first.rows, board.rows, path))
     for board in boards.values():
-        board.rows.sort(key=lambda row: -(row.test.mean if row.test else -1))
+        board.rows.sort(key=partial(_rank, board.score.sign))
     return Results("Leaderboard", now(), __version__, {}, None, list(boards.values())), refused
+
+
+def _rank(sign: int, row: Row) -> float:
+    """The best first, without a test last."""
+    return math.inf if row.test is None else -sign * row.test.mean
 
 
 def why_refused(first: Board | None, board: Board) -> str | None:

@@ -37,6 +37,7 @@ class Verdict:
     """The one comparison that gets a verdict: a rule minus the reference, in points of test accuracy.
 
     Attributes:
+        margin: in points of accuracy; of another score in units as it is shown, such as bits.
         seeds: of both, instead of those of the plan.
     """
 
@@ -69,7 +70,8 @@ class Plan:
         settings: that all runs share.
         seeds: of the runs that are reported; none of the search.
         reference: the rule that others are compared with.
-        level: validation accuracy whose price is told; None: .95 of what the reference ends with.
+        level: validation score whose price is told; None: .95 of what the reference ends with, or it over .95 where
+            less is better.
         verdict: None if everything is descriptive.
     """
 

@@ -13,6 +13,7 @@ from yaml import YAMLError
 
 from targetprop.app.overrides import check_overrides
 from targetprop.app.repeated import refuse_repeated
+from targetprop.app.task import score_of
 from targetprop.compare.plan import Choices, Plan, Search, Verdict
 from targetprop.compare.rates import OPTIMISERS, Optimiser
 from targetprop.utils.errors import (
@@ -81,7 +82,7 @@ def read(name: str, given: Mapping[str, Any]) -> Plan:
         optimizer=_optimiser(given.get("optimizer") or {}),
         search=search,
         reference=reference,
-        level=None if level is None else _number(level, "level", above=0, most=1),
+        level=None if level is None else _number(level, "level", above=0),
         verdict=_verdict(given.get("verdict"), rules, reference, search),
     )
 
@@ -97,7 +98,9 @@ def check_composes(plan: Plan) -> None:
             overrides = [*plan.chosen(rule, task), *plan.optimizer.settings(plan.search.rates[0], 1.0)]
             with prefixed(f"rules.{rule} on {task.name}"):
                 refuse_repeated(overrides)
-                check_overrides(overrides)
+                config = check_overrides(overrides)
+            if plan.level is not None and score_of(config).unit == "%":
+                require(plan.level <= 1, "level", "a fraction from 0 to 1, as accuracies are", plan.level)
 
 
 def _choices(given: Any, key: str, least: int = 1) -> Choices:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from targetprop.app.score import ACCURACY, Score
 from targetprop.app.workers.orphans import die_with_parent
 from targetprop.compare.plan import Plan, Task
 from targetprop.utils.errors import UserError
@@ -62,24 +63,26 @@ class Probe:
 
     Attributes:
         steps: of training in an epoch.
-        classes: how many.
+        chance: score of guessing.
         startup: processor's seconds from the start of a process to its first step.
         evaluation: processor's seconds of a validation.
         test: processor's seconds of the test.
         machine: facts of the machine that all of it was measured on.
         rules: those that can be built, by name.
         failed: why others cannot.
+        score: by which rules are compared.
     """
 
     steps: int
     epochs: int
-    classes: int
+    chance: float
     startup: float
     evaluation: float
     test: float
     machine: Mapping[str, Any]
     rules: dict[str, RuleFacts]
     failed: dict[str, str] = field(default_factory=dict)
+    score: Score = ACCURACY
 
 
 def probe(plan: Plan, task: Task, path: Path, threads: int, data: Path | None) -> Probe:
@@ -120,7 +123,9 @@ def read(path: Path) -> Probe | None:
         return None
     given = json.loads(path.read_text())
     given["rules"] = {name: RuleFacts(**facts) for name, facts in given["rules"].items()}
-    return Probe(**given)
+    if "classes" in given:  # of earlier probes, when all tasks had classes
+        given["chance"] = 1 / given.pop("classes")
+    return Probe(**{**given, "score": Score(**given.get("score", asdict(ACCURACY)))})
 
 
 def measure(rules: Mapping[str, Sequence[str]], reference: str, threads: int, path: Path) -> Probe:

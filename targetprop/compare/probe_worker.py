@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from targetprop.app.callbacks.feedback_epochs import feedback_epochs
-from targetprop.app.datamodule import ImageDataModule
+from targetprop.app.datamodule import HeldDataModule
 from targetprop.app.machine import machine
 from targetprop.app.module import TaskModule
 from targetprop.app.objects import build, plain
@@ -23,11 +23,12 @@ from targetprop.app.overrides import check_overrides, one_line
 from targetprop.app.processes import usable_gpus
 from targetprop.app.quiet import quiet_warnings
 from targetprop.app.run import EPOCHS, build_module, check_configuration
+from targetprop.app.task import Task
 from targetprop.compare.probe import Probe, RuleFacts
 from targetprop.data.loader import BatchLoader
 from targetprop.execution.memory import keep_freed_memory
 from targetprop.learner import Learner
-from targetprop.utils.errors import UserError, require
+from targetprop.utils.errors import UserError
 
 REPEATS, LEAST = 20, 3
 """Steps of each rule, at most and at least, beside one that warms up."""
@@ -67,10 +68,9 @@ def measured(rules: Mapping[str, Sequence[str]], reference: str) -> Probe:
     config = check_overrides([*rules[reference], NOWHERE])
     check_configuration(config)
     device = torch.device("cuda" if usable_gpus(config.trainer.gpus) else "cpu")
-    datamodule: ImageDataModule = build(config.datamodule)
+    datamodule: HeldDataModule = build(config.datamodule)
     datamodule.setup("fit")
-    classes = datamodule.classes or ()
-    require(len(classes) > 0, "data", "a data set with classes: rules are compared by accuracy", "none")
+    task: Task = build(config.task)
     batches = datamodule.train_dataloader()
     x, y = (each.to(device) for each in next(iter(batches)))
     built: dict[str, Built] = {}
@@ -98,17 +98,18 @@ def measured(rules: Mapping[str, Sequence[str]], reference: str) -> Probe:
     return Probe(
         steps=_limited(len(batches), config.trainer.limit_train_batches),
         epochs=int(config.trainer.max_epochs),
-        classes=len(classes),
+        chance=task.guess(datamodule),
         startup=startup,
         evaluation=_evaluation(module, datamodule.val_dataloader(), device),
         test=_evaluation(module, datamodule.test_dataloader(), device),
         machine=machine(device),
         rules=facts,
         failed=failed,
+        score=task.score,
     )
 
 
-def _built(overrides: Sequence[str], datamodule: ImageDataModule, x: Tensor, y: Tensor) -> Built:
+def _built(overrides: Sequence[str], datamodule: HeldDataModule, x: Tensor, y: Tensor) -> Built:
     """A rule's module, and its training step at rate zero: weights stay where they are, feedback learns."""
     config = check_overrides([*overrides, NOWHERE])
     check_configuration(config)

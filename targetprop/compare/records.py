@@ -117,12 +117,12 @@ _Nothing = _Missing()
 
 
 def measured(output: Path) -> Record:
-    """Accuracies, curves, angles, configuration and cost of a run that ended; validation is that of the last epoch."""
+    """Scores, curves, angles, configuration and cost of a run that ended; validation is that of the last epoch."""
     run = read_run(output)
     if run.metrics is None:
         raise UserError("expected csv/metrics.csv, which logger=csv writes", key=str(output))
-    validation = run.metrics.epochs.get("val/accuracy")
-    if validation is None:
+    validation = run.curve
+    if not validation:
         raise UserError("there is no validation to choose rates by; set datamodule.val_fraction=0.1", key=str(output))
     kept = compact(run)
     return {

@@ -1,18 +1,19 @@
 """What came of a comparison, as `results.json` has it: `results.schema.json` says what stands where.
 
-Accuracies and their differences are fractions, times are seconds.
+Scores are as `Board.score` says; accuracies and their differences are fractions. Times are seconds.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from targetprop.app.score import ACCURACY, Score
 from targetprop.compare.needed import needed
 from targetprop.utils.errors import UserError, no_such
 from targetprop.utils.files import write_text
@@ -40,9 +41,9 @@ class RunResult:
     """One run.
 
     Attributes:
-        test: accuracy on the test set; of a run that diverged that of chance.
+        test: score on the test set; of a run that diverged that of chance.
         epoch_seconds: of training, as the run took them, beside whatever else ran.
-        curve: validation accuracy after each epoch.
+        curve: validation score after each epoch.
         record: file that all of this is read from.
     """
 
@@ -66,7 +67,7 @@ class Cost:
         measured: how steps were timed: "interleaved" with the reference on the same machine, or "in the run".
         step: seconds of a training step.
         ratio: to the reference's, by the processor's seconds.
-        to_level: seconds of training steps until mean validation accuracy reaches the table's level; None if it never
+        to_level: seconds of training steps until the mean validation score reaches the table's level; None if it never
             does.
         host_bytes, gpu_bytes, joules: of a run, mean.
     """
@@ -90,7 +91,7 @@ class Row:
         failed: runs that ended otherwise than by diverging.
         difference: to the reference, paired by seed; None of itself, and where fewer than two seeds are shared.
         angles: of each block's update to backprop's gradient, degrees, by epoch, mean over runs.
-        search: validation accuracies by rate, one for each seed of the search.
+        search: validation scores by rate, one for each seed of the search.
         command: of one of its runs; seeds are in `runs`.
         config: of one of its runs.
     """
@@ -118,11 +119,12 @@ class Board:
 
     Attributes:
         reference: the rule that others are compared with; None where none is there.
-        level: validation accuracy whose price is told.
+        level: validation score whose price is told.
         steps: of training in an epoch; None where it is not known.
         protocol: all that rows must share to be comparable; None of runs that no plan made.
         verdict: in words, if the plan has one for this table.
         left_out: rules without a row, and why.
+        score: by which rules are compared.
     """
 
     title: str
@@ -133,6 +135,7 @@ class Board:
     verdict: str | None
     left_out: dict[str, str]
     rows: list[Row]
+    score: Score = ACCURACY
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,7 @@ def check(given: Any, path: str) -> None:
     jsonschema = needed("jsonschema", "reading results.json")
     error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema()).iter_errors(given))
     if error is None:
+        _refuse_percentages(given, path)
         return
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
     valid = error.schema.get("properties", {}) if isinstance(error.schema, Mapping) else {}
@@ -200,6 +204,28 @@ def check(given: Any, path: str) -> None:
     raise UserError(f"{place.lstrip('.') or 'all of it'}: {said}", key=path)
 
 
+def _refuse_percentages(given: Mapping[str, Any], path: str) -> None:
+    """Accuracies are fractions, which the schema cannot say, as it does not know which scores are some."""
+    for number, board in enumerate(given["boards"]):
+        if board.get("score", asdict(ACCURACY))["name"] != ACCURACY.name:
+            continue
+        for place, value in _scores(board):
+            if value is not None and value > 1:
+                where = f"boards[{number}].{place}"
+                raise UserError(f"{where}: {value} is greater than the maximum of 1", key=path)
+
+
+def _scores(board: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    """All scores of a table, and where they stand in it."""
+    yield "level", board["level"]
+    for number, row in enumerate(board["rows"]):
+        place = f"rows[{number}]"
+        yield from ((f"{place}.search.{rate}", each) for rate, values in row["search"].items() for each in values)
+        for count, run in enumerate(row["runs"]):
+            yield from ((f"{place}.runs[{count}].{name}", run[name]) for name in ("test", "validation"))
+            yield from ((f"{place}.runs[{count}].curve", each) for each in run["curve"])
+
+
 @cache
 def schema() -> dict[str, Any]:
     """The schema, as JSON Schema has them."""
@@ -208,7 +234,8 @@ def schema() -> dict[str, Any]:
 
 
 def _board(given: Mapping[str, Any]) -> Board:
-    return Board(**{**given, "rows": [_row(each) for each in given["rows"]]})
+    score = Score(**given.get("score", asdict(ACCURACY)))
+    return Board(**{**given, "rows": [_row(each) for each in given["rows"]], "score": score})
 
 
 def _row(given: Mapping[str, Any]) -> Row:

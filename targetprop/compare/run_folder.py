@@ -6,15 +6,19 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from targetprop.app.score import Score
+from targetprop.app.task import score_of
 from targetprop.utils.errors import UserError
 
-EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/accuracy_as_printed")
+EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/accuracy_as_printed", "val/r2",
+                 "train/bits", "val/bits", "val/perplexity")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Run:
     """What a run directory says.
 
     Attributes:
-        validation, test: what results.json says of these sets: accuracy and per_class; None if not evaluated.
+        validation, test: what results.json says of these sets, such as accuracy and per_class; None if not evaluated.
         epoch_seconds: of training.
         metrics: None where the run wrote none.
         config: of config.yaml, without interpolations.
@@ -80,6 +84,20 @@ class Run:
     config: dict[str, Any] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
     overrides: list[str] | None = None
+
+    @cached_property
+    def score(self) -> Score:
+        """By which it is compared."""
+        return score_of(self.config)
+
+    def of(self, part: Mapping[str, Any] | None) -> float | None:
+        """The score on a part of the data, if it was evaluated."""
+        return None if part is None else part[self.score.kept]
+
+    @property
+    def curve(self) -> list[float]:
+        """The score after each epoch; empty where it was not written."""
+        return self.metrics.epochs.get(f"val/{self.score.name}", []) if self.metrics else []
 
 
 def read_run(folder: Path) -> Run:
@@ -112,7 +130,8 @@ def read_metrics(path: Path, epochs: int | None = None) -> Metrics:
     with path.open() as file:
         rows = list(csv.DictReader(file))
     columns = {name: [float(row[name]) for row in rows if row.get(name)][:epochs] for name in EPOCH_METRICS}
-    steps = [int(row["step"]) + 1 for row in rows if row.get("val/accuracy")][:epochs]
+    validated = [row for row in rows if row.get("val/accuracy") or row.get("val/loss")]
+    steps = [int(row["step"]) + 1 for row in validated][:epochs]
     return Metrics({name: values for name, values in columns.items() if values}, steps, read_angles(rows))
 
 
@@ -129,19 +148,14 @@ def read_angles(rows: Sequence[Mapping[str, str]]) -> Angles:
     )
 
 
-def accuracy(part: Mapping[str, Any] | None) -> float | None:
-    """On a part of the data, if it was evaluated."""
-    return None if part is None else part["accuracy"]
-
-
 def compact(run: Run) -> dict[str, Any]:
     """What a record keeps of a run."""
     epochs = run.metrics.epochs if run.metrics else {}
     return {
         "seed": run.seed,
-        "test": accuracy(run.test),
-        "test_per_class": run.test and run.test["per_class"],
-        "validation": accuracy(run.validation),
+        "test": run.of(run.test),
+        "test_per_class": run.test and run.test.get("per_class"),
+        "validation": run.of(run.validation),
         "epoch_seconds": [round(seconds, 2) for seconds in run.epoch_seconds],
         "epochs": {name: [round(value, 5) for value in values] for name, values in epochs.items()},
     }

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from targetprop.compare.results import Board, Mean, Results, Row
+from targetprop.app.score import Score
+from targetprop.compare.results import Board, Results, Row
 
 
 class Column(NamedTuple):
@@ -28,19 +29,26 @@ class Column(NamedTuple):
 
 def columns(board: Board) -> list[Column]:
     """Those that say something of some row."""
-    level = "" if board.level is None else f"{100 * board.level:.1f} %"
+    score = board.score
+    level = "" if board.level is None else level_of(score, board.level)
     made = [
         Column(
-            "test, %",
-            "Accuracy on the test set, mean over seeds.",
-            _mean,
+            f"test, {score.heading}",
+            f"{score.title.capitalize()} on the test set, mean over seeds.",
+            lambda row: "" if row.test is None else score.number(row.test.mean),
             lambda row: row.test.mean if row.test else None,
         ),
-        Column("sd", "Standard deviation over seeds, points.", _sd, lambda row: row.test.sd if row.test else None),
+        Column(
+            "sd",
+            f"Standard deviation over seeds{_in_steps(score)}.",
+            lambda row: "" if row.test is None or row.test.sd is None else score.number(row.test.sd),
+            lambda row: row.test.sd if row.test else None,
+        ),
         Column(
             f"minus {board.reference or 'the reference'}, 95 %",
-            "Mean difference of test accuracies, paired by seed, in points, with its 95 % interval by Student's t.",
-            _difference,
+            f"Mean difference of test {_several(score)}, paired by seed{_in_steps(score, ', in')}, with its 95 % "
+            "interval by Student's t.",
+            lambda row: "" if row.difference is None else score.difference(row.difference.mean, row.difference.half),
             lambda row: row.difference.mean if row.difference else None,
         ),
         Column("seeds", "Runs that are reported.", _count, lambda row: row.test.n if row.test else None),
@@ -61,7 +69,7 @@ def columns(board: Board) -> list[Column]:
         ),
         Column(
             f"s to {level}",
-            "Seconds of training steps until mean validation accuracy is there; never: it is not reached.",
+            f"Seconds of training steps until mean validation {score.title} is there; never: it is not reached.",
             lambda row: _to_level(row, board),
             lambda row: row.cost.to_level,
         ),
@@ -117,26 +125,21 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _mean(row: Row) -> str:
-    return "" if row.test is None else f"{100 * row.test.mean:.2f}"
+def level_of(score: Score, level: float) -> str:
+    """A level as shown, roundly."""
+    return f"{score.scale * level:.{max(1, score.digits - 1)}f} {score.unit}".rstrip()
 
 
-def _sd(row: Row) -> str:
-    return "" if row.test is None or row.test.sd is None else f"{100 * row.test.sd:.2f}"
+def _several(score: Score) -> str:
+    return "accuracies" if score.title == "accuracy" else score.title
+
+
+def _in_steps(score: Score, before: str = ",") -> str:
+    return f"{before} {score.steps}" if score.steps else ""
 
 
 def _count(row: Row) -> str:
     return "" if row.test is None else str(row.test.n)
-
-
-def _difference(row: Row) -> str:
-    return "" if row.difference is None else points(row.difference)
-
-
-def points(mean: Mean) -> str:
-    """A mean with its interval, in points."""
-    half = "" if mean.half is None else f" ± {100 * mean.half:.2f}"
-    return f"{100 * mean.mean:+.2f}{half}"
 
 
 def _diverged(row: Row) -> str:

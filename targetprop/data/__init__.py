@@ -1,16 +1,20 @@
 """Data in memory: reading published data sets, augmenting images on the device, batches for any training loop."""
 
 from targetprop.data import (
+    adding,
     cifar10,
     cifar100,
+    copying,
     digits,
     fashion_mnist,
     imagenet32,
     mnist,
     own,
+    sequential,
     svhn,
     teacher,
     tiny_imagenet,
+    tiny_shakespeare,
 )
 from targetprop.data.archive import Archive
 from targetprop.data.augment import Augmentation, normalize, random_crop, random_flip
@@ -30,8 +34,10 @@ __all__ = [
     "Images",
     "Selection",
     "Splits",
+    "adding",
     "cifar10",
     "cifar100",
+    "copying",
     "digits",
     "fashion_mnist",
     "imagenet32",
@@ -41,7 +47,9 @@ __all__ = [
     "own",
     "random_crop",
     "random_flip",
+    "sequential",
     "svhn",
     "teacher",
     "tiny_imagenet",
+    "tiny_shakespeare",
 ]

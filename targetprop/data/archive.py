@@ -16,6 +16,8 @@ MOST = 2**30
 """Bytes that a file may have, unpacked, where nothing else is said."""
 GZIP = b"\x1f\x8b"
 """What a file packed by gzip begins with."""
+XZ = b"\xfd7zXZ\x00"
+"""What a file packed by xz begins with."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,10 @@ class Published(ABC):
         url: where the files come from.
         folder: the folder of the files, below `data_dir`.
         files: names of the files that are needed, and their md5. A file whose name ends in .gz may also lie there
-            unpacked.
-        unpacked: names of the files that may be unpacked, and the md5 of what is packed in them.
+            unpacked, any other one packed by gzip or xz, which then ends its name.
+        unpacked: names of the files that may be packed or not, and the md5 of what is packed in them.
         aliases: other names of the folder.
+        spellings: other names of files, by their published ones.
         most: bytes that any of the files may have; a few times those of the largest one.
     """
 
@@ -39,6 +42,7 @@ class Published(ABC):
     files: Mapping[str, str]
     unpacked: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     aliases: tuple[str, ...] = field(default=(), kw_only=True)
+    spellings: Mapping[str, tuple[str, ...]] = field(default_factory=dict, kw_only=True)
     most: int = field(default=MOST, kw_only=True)
 
     @property

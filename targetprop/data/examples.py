@@ -1,4 +1,4 @@
-"""Examples that are no images as bytes: inputs of any shape, with labels, or with numbers to be met."""
+"""Examples that are no images as bytes: vectors of any shape, or tokens, with labels, or with numbers to be met."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ class Examples:
     """N >= 1 examples with inputs of one shape.
 
     Args:
-        inputs: float32 (N, ...).
-        targets: labels, int64 (N,), each in 0..len(classes)-1; or numbers to be met, float32 (N, outputs).
+        inputs: float32 (N, ...); or tokens, int64 (N, time), none below 0.
+        targets: labels, int64, each in 0..len(classes)-1: one of every example (N,), or one of every place of its
+            sequence (N, time); or numbers to be met, float32 (N, outputs).
         classes: the names of the classes; None for numbers to be met.
 
     Raises:
@@ -32,16 +33,22 @@ class Examples:
 
     def __post_init__(self) -> None:
         inputs, targets, count = self.inputs, self.targets, len(self.inputs)
-        require(inputs.dtype == torch.float32, "inputs", "dtype torch.float32", inputs.dtype)
+        known = inputs.dtype in (torch.float32, torch.int64)
+        require(known, "inputs", "dtype torch.float32, or torch.int64 for tokens", inputs.dtype)
         filled = inputs.ndim >= 2 and inputs.numel() > 0
         require(filled, "inputs", "shape (N, ...), each 1 or more", tuple(inputs.shape))
+        if inputs.dtype == torch.int64:
+            require(inputs.ndim == 2, "inputs", "tokens of shape (N, time)", tuple(inputs.shape))
+            require(int(inputs.min()) >= 0, "inputs", "tokens, 0 or more", int(inputs.min()))
         if self.classes is None:
             require(targets.dtype == torch.float32, "targets", "dtype torch.float32", targets.dtype)
             paired = targets.ndim == 2 and len(targets) == count and targets.shape[1] > 0
             require(paired, "targets", f"shape ({count}, outputs)", tuple(targets.shape))
             return
         require(targets.dtype == torch.int64, "targets", "dtype torch.int64", targets.dtype)
-        require(targets.shape == (count,), "targets", f"shape ({count},)", tuple(targets.shape))
+        one_each = targets.shape == (count,) or targets.shape == inputs.shape[:2]
+        expected = f"shape ({count},), or {tuple(inputs.shape[:2])} for a label of every place"
+        require(one_each, "targets", expected, tuple(targets.shape))
         low, high = (int(bound) for bound in torch.aminmax(targets))
         last = len(self.classes) - 1
         require(low >= 0 and high <= last, "targets", f"labels in 0..{last}", f"{low}..{high}")
@@ -72,12 +79,16 @@ class Examples:
 class ExampleSplits:
     """What may be learned from, and, if there is one, a set that is held back for the final test.
 
+    Attributes:
+        note: what is to be said beside every result on it, such as files that are not the published ones.
+
     Raises:
         UserError: the test examples are of another shape, or with other targets.
     """
 
     train: Examples
     test: Examples | None = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         if self.test is None:
@@ -86,9 +97,12 @@ class ExampleSplits:
         require(self.test.shape == self.train.shape, "test", expected, self.test.shape)
         same = self.test.classes == self.train.classes and self.test.targets.shape[1:] == self.train.targets.shape[1:]
         require(same, "test", f"targets as those for training {_described(self.train)}", _described(self.test))
+        dtype = self.train.inputs.dtype
+        require(self.test.inputs.dtype == dtype, "test", f"{dtype}, as for training", self.test.inputs.dtype)
 
 
 def _described(examples: Examples) -> str:
     if examples.classes is not None:
-        return f"({len(examples.classes)} classes)"
+        places = f", {examples.targets.shape[1]} labels each" if examples.targets.ndim > 1 else ""
+        return f"({len(examples.classes)} classes{places})"
     return f"({examples.targets.shape[1]} numbers each)"

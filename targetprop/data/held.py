@@ -24,7 +24,7 @@ class Held(Protocol):
 
     @property
     def targets(self) -> Tensor:
-        """Labels, int64 (N,), or numbers to be met, float32 (N, outputs)."""
+        """Labels, int64 (N,) or (N, time), or numbers to be met, float32 (N, outputs)."""
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -74,7 +74,7 @@ class Selection:
 
     @property
     def targets(self) -> Tensor:
-        """(M,) or (M, outputs), copied by every call."""
+        """(M,), (M, time) or (M, outputs), copied by every call."""
         return self.whole.targets[self.indices]
 
     @property

@@ -17,6 +17,7 @@ class Stream(IntEnum):
     SAMPLE = 4
     FLIP = 5
     TEACHER = 6
+    SEQUENCES = 7
 
 
 def keyed_generator(seed: int, stream: Stream, *place: int) -> torch.Generator:

@@ -31,7 +31,8 @@ class EpochCounter:
 class BatchLoader:
     """Batches (x, y) on the examples' device: inputs x, float32 (B, ...), images normalised, and targets y.
 
-    Targets are labels, int64 (B,), or numbers to be met, float32 (B, outputs).
+    Inputs that are tokens are int64 (B, time). Targets are labels, int64 (B,) or (B, time), or numbers to be met,
+    float32 (B, outputs).
 
     The first iteration runs through epoch 0, each further one through the next epoch. `sampler.set_epoch(e)` selects
     epoch e for the next iteration instead, and those after it go on from there. An iteration takes its epoch when its
@@ -102,6 +103,12 @@ class BatchLoader:
         if self.shuffle and self.drop_last:
             return len(self.images) // self.batch_size
         return -(-len(self.images) // self.batch_size)
+
+    def blank(self, count: int) -> Tensor:
+        """So many inputs of zeros, of shape and type as batches have them, on the examples' device."""
+        inputs, _ = self.images.take(torch.zeros(1, dtype=torch.int64, device=self.images.device))
+        dtype = inputs.dtype if self._constants is None else torch.float32
+        return torch.zeros(count, *self.images.shape, dtype=dtype, device=self.images.device)
 
     def state_dict(self) -> dict[str, int]:
         """How many batches of its epoch the running iteration has given."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import lzma
 import tempfile
 import warnings
 import zlib
@@ -10,11 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
-from targetprop.data.archive import GZIP, MOST, Archive, Published
-from targetprop.data.files import md5_of, md5_of_stream, readable, refuse_large
+from targetprop.data.archive import GZIP, MOST, XZ, Archive, Published
+from targetprop.data.examples import ExampleSplits
+from targetprop.data.files import Stream, md5_of, md5_of_stream, readable, refuse_large
 from targetprop.data.images import Splits
 from targetprop.utils.errors import UserError
+
+S = TypeVar("S", Splits, ExampleSplits)
 
 
 class Located(dict[str, Path]):
@@ -39,7 +44,7 @@ class Located(dict[str, Path]):
     def _names(self) -> str:
         return ", ".join(path.name for path in self.changed)
 
-    def noted(self, splits: Splits) -> Splits:
+    def noted(self, splits: S) -> S:
         """What has been read of the files; with one warning and a note for the results where some are others."""
         if self.changed:
             warnings.warn(
@@ -78,7 +83,7 @@ def locate(published: Published, data_dir: Path, download: bool) -> Located:
         except (OSError, ValueError) as error:
             raise _missing(published, data_dir, missing, f"the download failed: {error}") from error
     folder = data_dir / published.folder
-    paths = {name: path or _placed(folder, name) for name, path in found.items()}
+    paths = {name: path or _placed(published, folder, name) for name, path in found.items()}
     for path in paths.values():
         refuse_large(path, published.most)
     changed = [path for name, path in paths.items() if not _is_published(published, name, path)]
@@ -89,19 +94,22 @@ def _found(published: Published, data_dir: Path, name: str) -> Path | None:
     """Where a file is: in the proper folder, or the published one elsewhere."""
     with readable(data_dir):
         for folder in (published.folder, *published.aliases):
-            if (path := _placed(data_dir / folder, name)).is_file():
+            if (path := _placed(published, data_dir / folder, name)).is_file():
                 return path
         for folder in published.elsewhere:
-            path = _placed(data_dir / folder, name)
+            path = _placed(published, data_dir / folder, name)
             if path.is_file() and path.stat().st_size <= published.most and _is_published(published, name, path):
                 return path
     return None
 
 
-def _placed(folder: Path, name: str) -> Path:
-    """The file `name`, or the same unpacked, or with a dot in its name as some programs unpack it, if that is there."""
+def _placed(published: Published, folder: Path, name: str) -> Path:
+    """The file `name`, or the same unpacked, packed, or spelled otherwise, as some programs do it, if that is there."""
     spellings = [name, name.removesuffix(".gz")]
     spellings += [each.replace("-idx", ".idx") for each in spellings]
+    if name in published.unpacked:
+        plain = [name, *published.spellings.get(name, ())]
+        spellings += [f"{each}{ending}" for each in plain for ending in ("", ".gz", ".xz")]
     return next((folder / each for each in spellings if (folder / each).is_file()), folder / name)
 
 
@@ -141,7 +149,7 @@ def _missing(published: Published, data_dir: Path, names: list[str], reason: str
 def _others(published: Published, data_dir: Path, names: list[str]) -> str:
     """What to say of files that have the names, and lie where only the published ones are taken."""
     places = {path.parent for name in names for each in published.elsewhere
-              if (path := _placed(data_dir / each, name)).is_file()}  # fmt: skip
+              if (path := _placed(published, data_dir / each, name)).is_file()}  # fmt: skip
     return f" Files of these names in {min(places)} are others, by their md5, and not taken." if places else ""
 
 
@@ -167,15 +175,27 @@ def _is_published(published: Published, name: str, path: Path) -> bool:
     """Whether the file at `path` is the published one called `name`, packed or not."""
     if md5_of(path) in (published.files[name], published.unpacked.get(name)):
         return True
+    return name in published.unpacked and _md5_unpacked(path) == published.unpacked[name]
+
+
+@contextmanager
+def unpacking(path: Path) -> Iterator[Stream]:
+    """A file opened for reading, unpacked as it is read if it is packed by gzip or xz.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     with readable(path), path.open("rb") as file:
-        packed = name in published.unpacked and file.read(len(GZIP)) == GZIP
-    return packed and _md5_unpacked(path) == published.unpacked[name]
+        begin = file.read(len(XZ))
+    opener = gzip.open if begin.startswith(GZIP) else lzma.open if begin == XZ else open
+    with readable(path), opener(path, "rb") as stream:
+        yield stream
 
 
 def _md5_unpacked(path: Path) -> str | None:
     """The md5 of what is packed in a file; None if that cannot be unpacked or is larger than `MOST`."""
     try:
-        with gzip.open(path) as file:
+        with unpacking(path) as file:
             return md5_of_stream(file, MOST)
-    except (OSError, EOFError, ValueError, zlib.error):
+    except (UserError, EOFError, ValueError, zlib.error, lzma.LZMAError):
         return None

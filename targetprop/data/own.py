@@ -15,6 +15,7 @@ from targetprop.utils.errors import UserError
 from targetprop.utils.text import shown
 
 PAIR = "pairs of an input and a target"
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def read(given: Any, classes: int | Sequence[str] | None = None) -> ExampleSplits:
@@ -25,8 +26,9 @@ def read(given: Any, classes: int | Sequence[str] | None = None) -> ExampleSplit
 
     Args:
         given: a map-style Dataset, or a DataLoader of one; or a pair of them, the second of which (or None) is for
-            testing. Examples are pairs: an input, a float tensor of any one shape; and a label, a whole number from 0
-            on, or a float, or a vector of floats, to be met.
+            testing. Examples are pairs: an input, a float tensor of any one shape, or a vector of tokens, whole
+            numbers from 0 on; and a label, a whole number from 0 on, or one for every place of a sequence, or a float,
+            or a vector of floats, to be met.
         classes: how many there are, or their names; None counts them by the largest label of the training set.
 
     Raises:
@@ -66,7 +68,7 @@ class _Reader:
             raise self._refused("one example or more", "none")
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """Inputs, float32 (N, ...), and targets, int64 (N,) or float32 (N, outputs)."""
+        """Inputs, float32 (N, ...) or int64 (N, time); targets, int64 (N,) or (N, time), or float32 (N, outputs)."""
         if isinstance(self.dataset, TensorDataset) and len(self.dataset.tensors) == 2:
             inputs, targets = self.dataset.tensors
             self._pair(0)
@@ -74,7 +76,8 @@ class _Reader:
             pairs = [self._like(self._pair(number), number) for number in range(self.count)]
             inputs, targets = (torch.stack(each) for each in zip(*pairs, strict=True))
             self._refuse_random(inputs, targets)
-        inputs, targets = inputs.detach().to("cpu", torch.float32), targets.detach().cpu()
+        inputs, targets = inputs.detach().cpu(), targets.detach().cpu()
+        inputs = inputs.float() if inputs.is_floating_point() else inputs.long()
         targets = targets.long() if not targets.is_floating_point() else targets.float().reshape(self.count, -1)
         for what, values in (("input", inputs), ("target", targets)):
             bad = (~values.isfinite()).reshape(self.count, -1).any(1).nonzero()
@@ -92,12 +95,14 @@ class _Reader:
         if not (isinstance(example, tuple | list) and len(example) == 2):
             raise self._refused(PAIR, f"{type(example).__name__} as example {number}")
         x, y = (self._tensor(each, number) for each in example)
-        if not x.is_floating_point() or x.ndim == 0:
-            expected = "inputs that are float tensors of one dimension or more"
+        if x.ndim == 0 or not (x.is_floating_point() or (x.dtype in WHOLE and x.ndim == 1)):
+            expected = "inputs that are vectors of tokens, or float tensors of one dimension or more"
             raise self._refused(expected, f"{_said(x)} as that of example {number}")
-        whole = y.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-        if not ((whole and y.ndim == 0) or (y.is_floating_point() and y.ndim <= 1 and y.numel())):
-            expected = "targets that are a whole number, a float, or a vector of floats"
+        labelled = y.dtype in WHOLE and y.shape in ((), x.shape[:1])
+        if not (labelled or (y.is_floating_point() and y.ndim <= 1 and y.numel())):
+            expected = (
+                "targets that are a whole number, one for every place of a sequence, a float, or a vector of floats"
+            )
             raise self._refused(expected, f"{_said(y)} as that of example {number}")
         return x, y
 
@@ -150,7 +155,7 @@ def _names(labels: Tensor, classes: int | Sequence[str] | None) -> tuple[str, ..
     if isinstance(classes, Sequence):
         return tuple(map(str, classes))
     count = int(labels.max()) + 1 if classes is None else classes
-    if classes is None and count > len(labels):
+    if classes is None and count > labels.numel():
         raise UserError(
             f"the training set: expected labels numbered from 0 on, got {count - 1} among {len(labels)} examples; "
             "renumber them, or say how many classes there are (classes).",

@@ -7,11 +7,16 @@ from collections.abc import Mapping
 from targetprop.learners.base import LearnerRule
 from targetprop.learners.counter_current import CounterCurrent
 from targetprop.learners.lra_e import LRAE
+from targetprop.learners.tpri import TPRI, TPRILinearized
+from targetprop.learners.tptt import TPTT
 from targetprop.utils.errors import unknown
 
 LEARNERS: Mapping[str, LearnerRule] = {
     "counter_current": CounterCurrent(),
     "lra_e": LRAE(),
+    "tptt": TPTT(),
+    "tpri": TPRI(),
+    "tpri_linearized": TPRILinearized(),
 }
 """Rules by name."""
 

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from targetprop.learners.dense import DenseBlock, bare_feedback, dense_blocks, run
-from targetprop.network.network import PairedNetwork
 from targetprop.step import Step, refuse_lost_gradient, sample_gradients
 from targetprop.utils.errors import UserError, no_such
 from targetprop.utils.inputs import Unchanged, check_batch, refuse_replicas
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
 
     from targetprop.learner import Trainable
     from targetprop.learners.dense import Activity
+    from targetprop.network.network import PairedNetwork
     from targetprop.properties import Needs, Source
 
 R = TypeVar("R", bound="LearnerRule")
@@ -40,8 +39,11 @@ class LearnerRule(ABC):
     needs: ClassVar[Needs]
 
     @abstractmethod
-    def start(self, network: nn.Sequential) -> Trainable:
+    def start(self, network: nn.Sequential, *, seed: int = 0) -> Trainable:
         """A learner of a network by this rule; its feedback weights are drawn by torch's generator.
+
+        Args:
+            seed: of its noise, if it draws some.
 
         Raises:
             UserError: a network that the rule is not known for.
@@ -68,25 +70,20 @@ class LearnerRule(ABC):
 class _Call:
     """A forward call that waits for its `backward`."""
 
-    seen: list[Activity]
+    seen: Any
     output: Tensor
     watch: RemovableHandle
     autocast: Autocast
     unchanged: Unchanged
 
 
-class DenseLearner(nn.Module):
-    """What learners of fully connected blocks have in common: a forward pass without a graph from block to block.
+class LocalLearner(nn.Module, ABC):
+    """What learners that are no sweep have in common: a forward pass that keeps what `backward` needs, and its checks.
 
     Args:
-        network: a Sequential, cut into blocks as `PairedNetwork.of` says.
-        first_fed: number of the first block, from 0, that has feedback weights.
-
-    Raises:
-        UserError: a block is not fully connected.
+        network: with the feedback weights that the rule needs.
 
     Attributes:
-        network: with feedback weights of each block that the rule needs some of.
         update_scale: None, since there is nothing that updates are a multiple of.
         takes_narrow_types: whether it can learn where activations are bfloat16.
     """
@@ -95,24 +92,21 @@ class DenseLearner(nn.Module):
     needs: Needs
     takes_narrow_types: ClassVar[bool] = True
 
-    def __init__(self, network: nn.Sequential, first_fed: int) -> None:
+    def __init__(self, network: PairedNetwork) -> None:
         super().__init__()
-        if not isinstance(network, nn.Sequential):
-            raise UserError(f"expected an nn.Sequential, got {type(network).__name__}.", key="network")
-        self.network = PairedNetwork.of(network, "map", bare_feedback(first_fed))
+        self.network = network
         self._call: _Call | None = None
-        dense_blocks(self.network.pairs)
 
     def optimizer_parameters(self) -> list[nn.Parameter]:
         """What your optimiser trains."""
         return self.network.forward_parameters()
 
     def own_optimizers(self) -> Iterable[torch.optim.Optimizer]:
-        """Those that are not yours; here there are none."""
+        """Those that are not yours; where nothing else is said, there are none."""
         return ()
 
     def use_own_numbers(self) -> None:
-        """Have numbers take effect where a state brought those of another rule; here there are none."""
+        """Have numbers take effect where a state brought those of another rule; where nothing else is said, none do."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Network output for x (batch, ...); in training mode also what `backward` needs.
@@ -134,8 +128,8 @@ class DenseLearner(nn.Module):
                 key="autocast",
             )
         with autocast.again():
-            seen = run(self.blocks, x)
-        output = seen[-1].h.detach().to(wide(seen[-1].h.dtype)).requires_grad_()
+            seen, made = self.see(x)
+        output = made.detach().to(wide(made.dtype)).requires_grad_()
         watch = output.register_post_accumulate_grad_hook(refuse_lost_gradient)
         unchanged = Unchanged(x, self.network.parameters_as_analysed())
         self._call = _Call(seen, output, watch, autocast, unchanged)
@@ -167,21 +161,19 @@ class DenseLearner(nn.Module):
             return self.learn(call.seen, error, labels, keep)
 
     @abstractmethod
-    def learn(self, seen: Sequence[Activity], error: Tensor, labels: Tensor | None, keep: bool) -> Step:
+    def see(self, x: Tensor) -> tuple[Any, Tensor]:
+        """What `learn` needs of a batch x (batch, ...), and the network's output."""
+
+    @abstractmethod
+    def learn(self, seen: Any, error: Tensor, labels: Tensor | None, keep: bool) -> Step:
         """Add the gradients of this batch.
 
         Args:
-            seen: of every block; there is a graph within each.
+            seen: what `see` gave.
             error: dL/ds^N of each sample's own loss, (batch, ...).
             labels: (batch,), if the caller gave them.
             keep: whether the Step is to hold outputs and targets.
         """
-
-    @property
-    def blocks(self) -> list[DenseBlock]:
-        """The blocks in forward order."""
-        self.network.refresh()
-        return dense_blocks(self.network.pairs)
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: they wait for no `backward`, whose graph belongs to the original."""

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from targetprop.feedback.base import OptimizerSpec
 from targetprop.feedback.following import fits
-from targetprop.learners.base import DenseLearner, LearnerRule, add, mean_outputs
-from targetprop.learners.dense import feedback_weight
+from targetprop.learners.base import LearnerRule, add, mean_outputs
+from targetprop.learners.dense import DenseLearner, feedback_weight
 from targetprop.local import local_loss
 from targetprop.properties import Needs, Source
 from targetprop.step import Step
@@ -69,7 +69,7 @@ class CounterCurrent(LearnerRule):
         require(isinstance(self.b_optim, OptimizerSpec), "b_optim", "an OptimizerSpec", self.b_optim)
         require(is_number(self.b_optim.lr), "b_optim.lr", "one number, for all blocks", self.b_optim.lr)
 
-    def start(self, network: nn.Sequential) -> CounterCurrentLearner:
+    def start(self, network: nn.Sequential, *, seed: int = 0) -> CounterCurrentLearner:
         return CounterCurrentLearner(network, self)
 
 

@@ -12,6 +12,8 @@ from targetprop.layers.base import AdjointFeedback, IgnoredFeedback
 from targetprop.layers.linear import DenseFeedback
 from targetprop.layers.lookup import Opaque, rule_of
 from targetprop.layers.sequence import FeedbackChain, leaves
+from targetprop.learners.base import LocalLearner
+from targetprop.network.network import PairedNetwork
 from targetprop.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -106,6 +108,38 @@ def feedback_weight(pair: Pair) -> nn.Parameter:
     """V of a block, (inputs, units)."""
     assert pair.linear is not None
     return pair.linear.map.weight
+
+
+class DenseLearner(LocalLearner):
+    """A learner of fully connected blocks: its forward pass has no graph from block to block.
+
+    Args:
+        network: a Sequential, cut into blocks as `PairedNetwork.of` says.
+        first_fed: number of the first block, from 0, that has feedback weights.
+
+    Raises:
+        UserError: a block is not fully connected.
+
+    Attributes:
+        network: with feedback weights of each block that the rule needs some of.
+    """
+
+    def __init__(self, network: nn.Sequential, first_fed: int) -> None:
+        if not isinstance(network, nn.Sequential):
+            raise UserError(f"expected an nn.Sequential, got {type(network).__name__}.", key="network")
+        super().__init__(PairedNetwork.of(network, "map", bare_feedback(first_fed)))
+        dense_blocks(self.network.pairs)
+
+    def see(self, x: Tensor) -> tuple[list[Activity], Tensor]:
+        """What every block did; there is a graph within each."""
+        seen = run(self.blocks, x)
+        return seen, seen[-1].h
+
+    @property
+    def blocks(self) -> list[DenseBlock]:
+        """The blocks in forward order."""
+        self.network.refresh()
+        return dense_blocks(self.network.pairs)
 
 
 def _feedback(layers: Sequence[nn.Module]) -> FeedbackChain | None:

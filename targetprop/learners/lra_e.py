@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from targetprop.learners.base import DenseLearner, LearnerRule, add, mean_outputs
-from targetprop.learners.dense import feedback_weight
+from targetprop.learners.base import LearnerRule, add, mean_outputs
+from targetprop.learners.dense import DenseLearner, feedback_weight
 from targetprop.local import local_loss
 from targetprop.properties import Needs, Source
 from targetprop.step import Step
@@ -61,7 +61,7 @@ class LRAE(LearnerRule):
             require(is_number(value) and value > 0, key, "a number above 0", value)
         require(is_number(self.gamma) and self.gamma >= 0, "gamma", "a number, 0 or more", self.gamma)
 
-    def start(self, network: nn.Sequential) -> LRAELearner:
+    def start(self, network: nn.Sequential, *, seed: int = 0) -> LRAELearner:
         return LRAELearner(network, self)
 
 

@@ -18,8 +18,13 @@ ITERATED = ("dtp", "layer_parallel_dtp", "vanilla_dtp", "lee_dtp", "tp", "parall
 """Models whose feedback learns by a loss, in iterations."""
 
 
-NARROW = {"mlp": "hidden=[6,5]", "small_mlp": "hidden=[6,5]", "invertible_mlp": "depth=2"}
+NARROW = {"mlp": "hidden=[6,5]", "small_mlp": "hidden=[6,5]", "invertible_mlp": "depth=2", "rnn": "width=6",
+          "decoder": "width=8", "vit": "width=8", "mlp_mixer": "width=8", "conv_mixer": "width=8",
+          "cifar_resnet18": "width=4"}  # fmt: skip
 """What makes a network small that has no channels."""
+USUAL = {"teacher": "small_mlp", "tiny_shakespeare": "decoder", "copying": "rnn", "adding": "rnn",
+         "sequential_digits": "rnn"}  # fmt: skip
+"""The networks of data sets that have others than the usual one."""
 
 
 @pytest.fixture
@@ -52,6 +57,7 @@ def _compose(directory: Path, *overrides: str, output: str = "run") -> DictConfi
 
 
 def _narrow(overrides: Sequence[str]) -> str:
-    usual = "network=small_mlp" if "datamodule=teacher" in overrides else ""
+    data = next((each for each in overrides if each.startswith("datamodule=")), "").removeprefix("datamodule=")
+    usual = f"network={USUAL[data]}" if data in USUAL else ""
     network = next((each for each in reversed(overrides) if each.startswith("network=")), usual)
     return f"network.hparams.{NARROW.get(network.removeprefix('network='), 'channels=[4,6]')}"

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers.logger import Logger
 from omegaconf import DictConfig
 
 from targetprop.app.run import train
-from targetprop.app.task import searched, worst
+from targetprop.app.task import Classification, Regression, searched, worst
 from targetprop.utils.errors import UserError
 
 Compose = Callable[..., DictConfig]
@@ -73,8 +73,9 @@ def test_a_search_looks_at_what_it_is_told_to() -> None:
     for wanted, value in (
         (None, 0.5), ("test/accuracy", 0.25), ("val/accuracy", 0.5), ("val_mirror/accuracy", 0.75), ("test/r2", None),
     ):  # fmt: skip
-        assert searched(metrics, wanted) == value
-    assert [worst(each) for each in (None, "test/accuracy", "val/mse")] == [0.0, 0.0, float("inf")]
+        assert searched(metrics, wanted, Classification("val/accuracy", "max")) == value
+    assert [worst(each, Classification("val/accuracy", "max")) for each in (None, "test/accuracy")] == [0.0, 0.0]
+    assert [worst(each, Regression("val/loss", "min")) for each in (None, "val/mse")] == [0.0, float("inf")]
 
 
 @pytest.mark.parametrize(

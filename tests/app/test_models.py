@@ -169,7 +169,8 @@ def test_a_model_trains_the_default_network(compose: Compose, model: str) -> Non
 
 def on_its_network(model: str) -> list[str]:
     """What to choose for a model that trains a network of its own."""
-    return [f"model={model}", f"network={OWN_NETWORK[model]}"]
+    network = OWN_NETWORK[model]
+    return [f"model={model}", f"network={network}", *(["datamodule=sequential_digits"] if network == "rnn" else [])]
 
 
 @pytest.mark.parametrize("model", OWN_NETWORK)
@@ -186,7 +187,7 @@ def test_numbers_of_a_rule_that_is_no_sweep_are_checked_by_key(compose: Compose,
         train(compose(*on_its_network(model), "+model.hparams.bta=1"))
     with pytest.raises(UserError, match=r"^model\.rule: unknown value 'lra'\. Did you mean 'lra_e'\?"):
         train(compose(*on_its_network(model), "model.rule=lra"))
-    key = "scale" if model == "counter_current" else "beta"
+    key = {"counter_current": "scale", "lra_e": "beta"}.get(model, "step")
     with pytest.raises(UserError, match=rf"^model\.hparams\.{key}: expected a number above 0, got -1"):
         train(compose(*on_its_network(model), f"model.hparams.{key}=-1"))
 

@@ -40,7 +40,16 @@ RUNS = {
     "regression": ["model=dtp", "datamodule=teacher", "datamodule.load.train=500"],
     "own data": ["model=dtp", "datamodule=own", "datamodule.dataset=own_data.vectors", "datamodule.batch_size=32",
                  "network=mlp"],
+    "tokens": ["model=backprop", "datamodule=copying", "datamodule.load.wait=3", "datamodule.load.copied=2",
+               "datamodule.load.train=300", "datamodule.load.test=100", "datamodule.batch_size=20"],
+    "attention": ["model=amortised_dtp", "datamodule=copying", "datamodule.load.wait=3", "datamodule.load.copied=2",
+                  "datamodule.load.train=300", "datamodule.load.test=100", "datamodule.batch_size=20",
+                  "network=decoder", "network.hparams.heads=2"],
+    "through time": ["model=tptt", "datamodule=adding", "datamodule.load.length=5", "datamodule.load.train=300",
+                     "datamodule.load.test=100", "datamodule.batch_size=20"],
+    "pixels": ["model=tpri", "datamodule=sequential_digits"],
 }  # fmt: skip
+SEQUENCES = ["tokens", "attention", "through time", "pixels"]
 Runs = dict[str, Path]
 
 
@@ -61,7 +70,15 @@ def raw(trained: Trained, count: int = 5) -> Tensor:
     shape = (count, *trained.data.shape)
     if trained.data.is_images:
         return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    if trained.data.vocabulary is not None:
+        return torch.randint(0, trained.data.vocabulary, shape, generator=generator)
     return torch.randn(shape, generator=generator)
+
+
+def taken(trained: Trained, dtype: torch.dtype, count: int = 5) -> Tensor:
+    """The same, as the network takes them, in such a precision."""
+    x = trained.data.inputs(raw(trained, count))
+    return x.to(dtype) if x.is_floating_point() else x
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -76,7 +93,7 @@ def test_a_network_comes_back_under_its_own_names_with_the_weights_of_the_checkp
     mine.load_state_dict(trained.network.state_dict())
     saved = torch.load(trained.path, weights_only=True)["state_dict"]
     assert any(torch.equal(value, next(mine.parameters())) for value in saved.values() if isinstance(value, Tensor))
-    x = trained.data.inputs(raw(trained)).to(next(mine.parameters()))
+    x = taken(trained, next(mine.parameters()).dtype)
     mine.eval()
     with torch.no_grad():
         torch.testing.assert_close(mine(x), trained.learner(x))
@@ -258,6 +275,40 @@ def test_what_is_no_example_of_the_run_is_refused_by_its_file(
     assert capsys.readouterr().out == ""
 
 
+def test_every_place_of_a_sequence_of_tokens_is_foretold(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained, path = load(runs["tokens"]), tmp_path / "some.npy"
+    np.save(path, raw(trained, 2).numpy().astype(np.int16))
+    outputs = trained.predict(raw(trained, 2))
+    assert outputs.shape == (2, 7, 10)
+    likeliest = [[trained.data.classes[each] for each in row] for row in outputs.argmax(2).tolist()]  # type: ignore[index]
+    first, second = json.loads(said([str(runs["tokens"]), str(path), "--json"], capsys))
+    assert [first["classes"], second["classes"]] == likeliest
+    for choice, probabilities in zip(second["classes"], second["probabilities"], strict=True):
+        assert sum(probabilities.values()) == pytest.approx(1)
+        assert max(probabilities, key=probabilities.get) == choice
+    assert trained.predict(raw(trained, 0)).shape == (0, 7, 10)
+    assert "likeliest at every place" in " ".join(said([str(runs["tokens"]), str(path)], capsys).split())
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((2, 7), np.float32), "expected tokens, whole numbers of 0 to 9, got float32"),
+        (np.full((2, 7), 10), "expected tokens, whole numbers of 0 to 9, got int64 of 10 to 10"),
+        (np.full((7,), -1), "expected tokens, whole numbers of 0 to 9, got int64 of -1 to -1"),
+        (np.zeros((2, 8), int), r"expected one example of \(7,\), or several"),
+    ],
+)
+def test_what_are_no_such_tokens_is_refused(runs: Runs, tmp_path: Path, array: np.ndarray, message: str) -> None:
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(SystemExit, match=rf"^Error: \S*a\.npy: {message}"):
+        cli.predict([str(runs["tokens"]), str(tmp_path / "a.npy")])
+    with pytest.raises(UserError, match=r"^examples: expected examples of \(7,\), tokens, whole numbers of 0 to 9"):
+        load(runs["tokens"]).predict(torch.from_numpy(array))
+
+
 def test_an_image_is_scaled_if_asked_for(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (28, 30)).save(tmp_path / "large.jpg")
     assert len(json.loads(said([str(runs["dtp"]), str(tmp_path / "large.jpg"), "--resize", "--json"], capsys))) == 1
@@ -268,7 +319,7 @@ def test_an_image_for_a_run_on_other_inputs_is_refused(runs: Runs, files: Path) 
         cli.predict([str(runs["own data"]), str(files / "digit.png")])
 
 
-EXPORTED = ["dtp", "batch norm", "whitened", "residual", "mlp", "double precision", "own data"]
+EXPORTED = ["dtp", "batch norm", "whitened", "residual", "mlp", "double precision", "own data", *SEQUENCES]
 
 
 @pytest.mark.parametrize("name", EXPORTED)
@@ -281,7 +332,7 @@ def test_exported_weights_fit_the_network_and_give_its_outputs(runs: Runs, tmp_p
     state = torch.load(path, weights_only=True) if to == "state_dict" else _safetensors(path)
     mine = build_network(trained.config, trained.data).to(next(trained.network.parameters()).dtype)
     mine.load_state_dict(state)
-    x = trained.data.inputs(raw(trained)).to(next(mine.parameters()))
+    x = taken(trained, next(mine.parameters()).dtype)
     with torch.no_grad():
         torch.testing.assert_close(mine.eval()(x), trained.predict(raw(trained)))
 
@@ -303,7 +354,7 @@ def test_exported_programs_give_the_outputs_of_the_network_for_batches_of_any_si
         pytest.importorskip("onnxscript")
     export(trained, to, path)
     for count in (1, 7):
-        x = trained.data.inputs(raw(trained, count)).to(type_of(trained, to))
+        x = taken(trained, type_of(trained, to), count)
         if to == "onnx":
             (found,) = session_of(path).run(["output"], {"input": x.numpy()})
             found = torch.from_numpy(found)

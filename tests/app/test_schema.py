@@ -82,6 +82,8 @@ def objects(section: Any) -> list[tuple[str, DictConfig]]:
 # What is right
 
 
+OWN_DATA = {"rnn": "adding", "decoder": "tiny_shakespeare"}
+"""Of networks that take no images."""
 GROUP_CHOICES = [
     f"{group}={path.stem}"
     for group in ("model", "network", "scheduler", "callbacks", "trainer", "experiment", "reproduce")
@@ -93,7 +95,7 @@ GROUP_CHOICES = [
 def test_every_choice_of_every_group_is_right(choice: str) -> None:
     overrides = [choice]
     if choice.startswith("network="):
-        overrides += ["datamodule=cifar10"]
+        overrides += [f"datamodule={OWN_DATA.get(choice.removeprefix('network='), 'cifar10')}"]
     if choice == "model=own":
         overrides += ["model.algorithm=targetprop.algorithms.DTP"]
     if choice == "network=own":
@@ -101,7 +103,7 @@ def test_every_choice_of_every_group_is_right(choice: str) -> None:
     if choice in ("model=as_printed", "model=notebook_dtp"):
         overrides += ["network=mlp"]
     if choice.startswith("model=") and (network := OWN_NETWORK.get(choice.removeprefix("model="))):
-        overrides += [f"network={network}"]
+        overrides += [f"network={network}", *([f"datamodule={OWN_DATA[network]}"] if network in OWN_DATA else [])]
     check_configuration(compose(*overrides))
 
 
@@ -221,6 +223,10 @@ def test_no_setting_of_a_described_object_takes_what_is_no_value(choices: list[s
          "datamodule.augmentation.crop"),
         (["datamodule.load._partial_=false"], "datamodule.load"),
         (["~datamodule.batch_size"], "datamodule.batch_size"),
+        (["datamodule=teacher", "~datamodule.batch_size"], "datamodule.batch_size"),
+        (["datamodule=tiny_shakespeare", "~datamodule.batch_size"], "datamodule.batch_size"),
+        (["datamodule=sequential_digits", "datamodule.load.by=columns"], "datamodule.load.by"),
+        (["datamodule=adding", "datamodule.load.length=1"], "datamodule.load.length"),
         (["+datamodule.foo=1"], "datamodule.foo"),
         (["+model.loss=1"], "model.loss"),
         (["+model.foo=1"], "model.foo"),

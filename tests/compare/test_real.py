@@ -152,7 +152,7 @@ def test_a_rule_that_cannot_be_built_is_left_out_with_its_reason(path: Path, tmp
     assert list(made.rules) == ["backprop"]
     assert made.rules["backprop"].ratio == 1
     assert "a.B cannot be imported" in made.failed["mine"]
-    assert (made.steps, made.epochs, made.classes) == (10, 2, 10)
+    assert (made.steps, made.epochs, made.chance) == (10, 2, 0.1)
 
 
 def test_what_the_feedback_alone_takes_is_timed() -> None:

@@ -116,7 +116,12 @@ def test_classes_may_be_counted_or_named() -> None:
         (Listed([(X[0], 0, 1)]), None, "expected pairs of an input and a target, got tuple as example 0"),
         (Listed([("text", 0)]), None, "got 'text' in example 0"),
         (Listed([(X[0], "cat")]), None, "got 'cat' in example 0"),
-        (Listed([(torch.tensor([1, 2]), 0)]), None, r"inputs that are float tensors .* got int64 of shape \(2,\)"),
+        (
+            Listed([(torch.tensor([[1, 2]]), 0)]),
+            None,
+            r"or float tensors of one dimension or more, got int64 of shape \(1, 2\)",
+        ),
+        (Listed([(torch.tensor([1, -2]), 0)] * 2), None, r"inputs: expected tokens, 0 or more, got -2"),
         (TensorDataset(X[:, 0], torch.tensor(LABELS)), None, "float tensors of one dimension or more, got float32"),
         (Listed([(X[0], 0), (X[0, :2], 1)]), None, r"as that of example 0, float32 of shape \(3,\), got .*\(2,\) as"),
         (

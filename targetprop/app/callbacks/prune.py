@@ -50,11 +50,11 @@ class Prune(L.Callback):
         """Whether the study ends the trial, which it is told."""
         import optuna
 
-        from targetprop.app.search.study import PRUNED, open_study  # here, because Optuna is an extra
+        from targetprop.app.search.study import PRUNED, minimizes, open_study  # here, because Optuna is an extra
 
         study = open_study(self.folder, self.study_name, self.storage)
         trial = optuna.trial.Trial(study, study.trials[self.number]._trial_id)
-        trial.report(self.sign * value, epoch)
+        trial.report(-self.sign * value if minimizes(study) else self.sign * value, epoch)
         if not trial.should_prune():
             return False
         trial.set_user_attr(PRUNED, True)

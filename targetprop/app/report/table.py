@@ -47,6 +47,20 @@ class Errors:
         return {"mse": self.mse, **({} if self.r2 is None else {"r2": self.r2})}
 
 
+@dataclass(frozen=True)
+class Surprises:
+    """Of sequences of tokens: bits per token, perplexity (2^bits), and cross-entropy in nats (bits x log 2)."""
+
+    bits: float
+    perplexity: float
+    loss: float
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What a run returns of them."""
+        return {"bits": self.bits, "perplexity": self.perplexity}
+
+
 def accuracies_table(results: Mapping[str, Accuracies], classes: Sequence[str], note: str = "") -> Table:
     """A column for each part of the data ("validation", "test"), rows for top-1, top-5 and each class.
 
@@ -76,6 +90,20 @@ def errors_table(results: Mapping[str, Errors], note: str = "") -> Table:
     table.add_row("mean squared error", *(f"{result.mse:.4g}" for result in results.values()), style="bold")
     shares = ("" if result.r2 is None else f"{result.r2:.4f}" for result in results.values())
     table.add_row("variance explained (R\u00b2)", *shares)
+    return table
+
+
+def surprises_table(results: Mapping[str, Surprises], unit: str, note: str = "") -> Table:
+    """A column for each part of the data, rows for bits per token, perplexity and cross-entropy.
+
+    Args:
+        unit: what the tokens are.
+        note: to stand below the table.
+    """
+    table = _empty(f"Bits per {unit}", results, note)
+    table.add_row(f"bits per {unit}", *(f"{result.bits:.4f}" for result in results.values()), style="bold")
+    table.add_row("perplexity", *(f"{result.perplexity:.4f}" for result in results.values()))
+    table.add_row("cross-entropy (nats)", *(f"{result.loss:.4f}" for result in results.values()))
     return table
 
 

@@ -23,7 +23,7 @@ PREDICT = """Show a trained network new examples.
 
 IMAGES are PNG or JPEG files of the size of the run's images, arrays of NumPy (.npy) of one example or several, or
 folders of such files. Images are normalised as in the run; of an array they have to be uint8 of 0 to 255. For data that
-are no images, arrays are floats, taken as they are."""
+are no images, arrays are floats, taken as they are, or tokens, whole numbers."""
 EVALUATE = """Measure a trained network on the validation and test data of its run once more. Nothing is written."""
 EXPORT = """Write a trained network to a file that needs nothing of targetprop.
 
@@ -117,19 +117,25 @@ def _evaluate(trained: Trained, options: argparse.Namespace) -> None:
 
 def _export(trained: Trained, options: argparse.Namespace) -> None:
     from targetprop.app.checkpoint.find import run_of
-    from targetprop.app.saved.export import FORMATS, export, type_of
+    from targetprop.app.saved.export import FORMATS, export, input_type
 
     kind = FORMATS[options.to]
     path = options.output or run_of(trained.path) / f"network{kind.suffix}"
     export(trained, options.to, path)
     print(f"{path}: opened by {kind.opened_by}.")
     shape = ", ".join(map(str, ("batch", *trained.data.shape)))
-    how = "as it is"
+    how = "as it is" if trained.data.vocabulary is None else trained.data.kind
     if trained.data.is_images:
         how = f"(pixel / 255 - mean) / std, mean {list(trained.data.mean or ())}, std {list(trained.data.std or ())}"
-    print(f"Input: ({shape}), {str(type_of(trained, options.to)).removeprefix('torch.')}: {how}.")
+    print(f"Input: ({shape}), {str(input_type(trained, options.to)).removeprefix('torch.')}: {how}.")
     if trained.data.classes:
-        print(f"Output: (batch, {trained.data.outputs}), the larger the likelier: {', '.join(trained.data.classes)}.")
+        made = ", ".join(map(str, ("batch", *trained.module.task.output_shape(trained.data))))
+        print(f"Output: ({made}), the larger the likelier: {_listed(trained.data.classes)}.")
+
+
+def _listed(classes: Sequence[str]) -> str:
+    """Names of classes in one line, those that are no print spelled out."""
+    return ", ".join(each if each.isprintable() and each.strip() else repr(each) for each in classes)
 
 
 def _print(table: Any) -> None:

@@ -94,17 +94,27 @@ def _array(path: Path, data: Described) -> Tensor:
     except (OSError, ValueError, EOFError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(f"expected an array of NumPy, which this is not: {reason}", key=key) from None
-    kind = "uint8 of 0 to 255" if data.is_images else "floats"
-    fits = array.dtype == np.uint8 if data.is_images else np.issubdtype(array.dtype, np.floating)
-    if not fits:
-        raise UserError(f"expected {kind}, got {array.dtype}", key=key)
-    values = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=True))
+    if not _fits(array, data):
+        numbers = array.dtype.kind in "iu" and data.vocabulary is not None and array.size
+        found = f"{array.dtype} of {array.min()} to {array.max()}" if numbers else str(array.dtype)
+        raise UserError(f"expected {data.kind}, got {found}", key=key)
+    dtype = np.dtype(np.int64) if data.vocabulary is not None else array.dtype.newbyteorder("=")
+    values = torch.from_numpy(array.astype(dtype, copy=True))
     for shape in _layouts(data):
         if tuple(values.shape) == shape:
             values = values.unsqueeze(0)
         if tuple(values.shape[1:]) == shape and values.ndim == len(shape) + 1 and len(values):
             return _channels_first(values, shape, data)
     raise UserError(f"expected one example of {data.shape}, or several, got an array of {array.shape}", key=key)
+
+
+def _fits(array: np.ndarray, data: Described) -> bool:
+    """Whether an array is of such numbers as examples are made of."""
+    if data.is_images:
+        return array.dtype == np.uint8
+    if data.vocabulary is None:
+        return np.issubdtype(array.dtype, np.floating)
+    return array.dtype.kind in "iu" and bool(((array >= 0) & (array < data.vocabulary)).all())
 
 
 def _layouts(data: Described) -> list[tuple[int, ...]]:

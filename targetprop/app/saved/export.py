@@ -30,21 +30,26 @@ def state_dict(trained: Trained) -> dict[str, Tensor]:
 
 
 def type_of(trained: Trained, to: str) -> torch.dtype:
-    """The type of weights and inputs in a file of this kind: the network's, of ONNX float32.
+    """The type of weights in a file of this kind: the network's, of ONNX float32.
 
     ONNX's runtimes have no convolution of doubles.
     """
     return torch.float32 if to == "onnx" else next(trained.network.parameters()).dtype
 
 
-def program(trained: Trained, dtype: torch.dtype) -> torch.export.ExportedProgram:
-    """The network in evaluation mode as a program of torch.export, for batches of any size, of inputs of this type.
+def input_type(trained: Trained, to: str) -> torch.dtype:
+    """The type of inputs for a file of this kind: that of the weights, of tokens int64."""
+    return type_of(trained, to) if trained.data.vocabulary is None else trained.data.dtype
+
+
+def program(trained: Trained, to: str) -> torch.export.ExportedProgram:
+    """The network in evaluation mode as a program of torch.export, for batches of any size, with a file's types.
 
     Raises:
         UserError: torch.export cannot follow the network.
     """
-    network = _alone(trained).to(dtype)
-    x = torch.zeros(EXAMPLES, *trained.data.shape, dtype=dtype)
+    network = _alone(trained).to(type_of(trained, to))
+    x = torch.zeros(EXAMPLES, *trained.data.shape, dtype=input_type(trained, to))
     batch = torch.export.Dim("batch", min=1)
     try:
         made = torch.export.export(network, (x,), dynamic_shapes=({0: batch},))
@@ -69,7 +74,7 @@ def to_safetensors(trained: Trained, path: Path) -> None:
 
 def to_torch_export(trained: Trained, path: Path) -> None:
     """A file for torch.export.load(path).module()."""
-    made = program(trained, type_of(trained, "torch_export"))
+    made = program(trained, "torch_export")
     with path.open("wb") as file:
         torch.export.save(made, file)
 
@@ -79,7 +84,7 @@ def to_onnx(trained: Trained, path: Path) -> None:
     import onnx  # here, because it is an extra
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of operators of packages that nobody asked for
-    followed = program(trained, type_of(trained, "onnx"))
+    followed = program(trained, "onnx")
     made = torch.onnx.export(followed, dynamo=True, verbose=False, input_names=["input"], output_names=["output"])
     assert made is not None
     model = made.model_proto

@@ -39,7 +39,7 @@ class Trained:
             the learner and needs it for nothing: `network.state_dict()` fits the same network made anywhere else.
         module: what Lightning trained, with `learner`, task and loss.
         config: the run's whole configuration.
-        data: what is known of its data: `shape`, `classes`, `mean`, `std`.
+        data: what is known of its data: `shape`, `classes`, `mean`, `std`, `vocabulary`.
         path: of the checkpoint.
         made_with: command, versions, commits and machine of the run.
     """
@@ -58,23 +58,28 @@ class Trained:
 
     @torch.no_grad()
     def predict(self, examples: Tensor) -> Tensor:
-        """Outputs of the network (batch, outputs) for examples as the data set has them (batch, ...).
+        """Outputs of the network for examples as the data set has them (batch, ...).
+
+        They are (batch, outputs), or (batch, time, outputs) where every place of a sequence has a label.
 
         Args:
-            examples: images as bytes, which are normalised as in the run; other inputs as they are, floats.
+            examples: images as bytes, which are normalised as in the run; other inputs as they are, floats or tokens.
 
         Raises:
             UserError: they are of another shape or type than those of the run.
         """
-        expected = f"examples of {self.data.shape}, {'uint8' if self.data.is_images else 'floats'}"
-        fits = examples.dtype == torch.uint8 if self.data.is_images else examples.is_floating_point()
+        expected = f"examples of {self.data.shape}, {self.data.kind}"
+        fits = self.data.takes(examples)
         fits = fits and examples.ndim == 1 + len(self.data.shape) and tuple(examples.shape[1:]) == self.data.shape
         found = f"{str(examples.dtype).removeprefix('torch.')} of {tuple(examples.shape)}"
+        if self.data.vocabulary is not None and examples.numel() and not examples.is_floating_point():
+            found += f", {int(examples.min())} to {int(examples.max())}"
         require(fits, "examples", expected, found)
         like = next(self.network.parameters())
         self.network.eval()
-        parts = [self.network(self.data.inputs(each.cpu()).to(like)) for each in examples.split(BATCH)]
-        return torch.cat(parts) if parts else like.new_zeros(0, self.data.outputs)
+        dtype = like.dtype if self.data.vocabulary is None else self.data.dtype
+        parts = [self.network(self.data.inputs(each.cpu()).to(dtype)) for each in examples.split(BATCH)]
+        return torch.cat(parts) if parts else like.new_zeros(0, *self.module.task.output_shape(self.data))
 
 
 def load(run: Path | str, checkpoint: str = "best") -> Trained:

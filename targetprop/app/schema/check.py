@@ -32,7 +32,7 @@ TOLD = ("seed", "input_shape")
 """What a model is told that its section does not say."""
 MODEL_CALL = "a function (network, hparams, *, seed, ...) that makes what is trained"
 LOSS_CALL = "a function (outputs, targets) that returns their mean loss"
-NETWORK_CALL = "a function (image_shape, num_classes, ...) that makes a Sequential"
+NETWORK_CALL = "a function (image_shape, num_classes, ...) that makes a Module"
 
 LOAD_CALL = "a function (data_dir, download) that reads a data set"
 MAKE_CALL = "a function without further arguments that makes a data set"

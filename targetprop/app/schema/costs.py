@@ -54,17 +54,24 @@ def host_memory() -> int:
     return total
 
 
-def least_memory(network: nn.Module, weights: Iterable[Tensor], shape: tuple[int, ...], batch: int) -> tuple[int, int]:
+def least_memory(
+    network: nn.Module,
+    weights: Iterable[Tensor],
+    shape: tuple[int, ...],
+    batch: int,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[int, int]:
     """Bytes that training takes at the least: of weights with their gradients, and of a batch in its largest layer.
 
     Args:
         network: on the device "meta", which takes no memory.
         weights: all that are trained, those of the feedback, too.
-        shape: (channels, height, width) of an image.
-        batch: images in a step.
+        shape: of an input; of an image (channels, height, width).
+        batch: inputs in a step.
+        dtype: of inputs.
     """
     sizes = [math.prod(shape)]
-    images = torch.zeros(2, *shape, device="meta")  # two, as some layers take no single one
+    images = torch.zeros(2, *shape, device="meta", dtype=dtype)  # two, as some layers take no single one
 
     def note(layer: nn.Module, given: object, made: object) -> None:
         if isinstance(made, Tensor):

@@ -7,7 +7,10 @@ from targetprop.app.schema.kinds import MAPPING, NULL, OBJECT, PARTIAL, TRUTH, W
 
 BORDERS = ("edge", "reflect")
 LABELS = ("fine", "coarse")
-"""Names of `data.augment.BORDERS` and `data.cifar100.LABELS`, which would have torch imported for them."""
+IMAGES = ("digits", "mnist", "fashion_mnist")
+READINGS = ("pixels", "rows")
+"""Names of `data.augment.BORDERS` and `data.cifar100.LABELS`, and those of `data.sequential`, which would have torch
+imported for them."""
 
 EVERY: Keys = {
     "batch_size": Key(whole(1), "examples in a training step"),
@@ -19,16 +22,22 @@ EVERY: Keys = {
     "eval_batch_size": Key(whole(1), "examples in a step of validation or test"),
 }
 CACHE = Key(WORD | NULL, "where converted images are kept; null is in the folder of the data sets")
+FILES: Keys = {
+    "load": Key(PARTIAL, "what reads the data set"),
+    "data_dir": Key(WORD, "folder that holds the data sets"),
+    "download": Key(TRUTH, "whether missing files are downloaded"),
+    **EVERY,
+}
+TRAIN = Key(whole(1), "examples of the training set")
+TEST = Key(whole(1), "examples of the test set")
 TARGETS: dict[str, Keys] = {
     "targetprop.app.datamodule.ImageDataModule": {
-        "load": Key(PARTIAL, "what reads the data set"),
-        "data_dir": Key(WORD, "folder that holds the data sets"),
-        **EVERY,
+        **FILES,
         "mean": Key(list_of(number(), "numbers"), "subtracted from pixels in [0, 1], one number for each channel"),
         "std": Key(list_of(number(above=0), "numbers above 0"), "what pixels are then divided by, for each channel"),
         "augmentation": Key(OBJECT | NULL, "how training images vary"),
-        "download": Key(TRUTH, "whether missing files are downloaded"),
     },
+    "targetprop.app.datamodule.FileDataModule": FILES,
     "targetprop.app.datamodule.ExampleDataModule": {
         "load": Key(PARTIAL, "what makes the data set"),
         **EVERY,
@@ -55,6 +64,27 @@ TARGETS: dict[str, Keys] = {
         "test": Key(whole(1), "examples of the test set"),
         "noise": Key(number(least=0), "standard deviation of what is added to the teacher's outputs, whose own is 1"),
         "seed": Key(whole(0), "of everything that is random; another one is another teacher"),
+    },
+    "targetprop.data.tiny_shakespeare.load": {"length": Key(whole(1), "characters of a sequence")},
+    "targetprop.data.copying.load": {
+        "symbols": Key(whole(1), "how many different ones"),
+        "copied": Key(whole(1), "symbols in a sequence"),
+        "wait": Key(whole(1), "places between their end and where they are to be written"),
+        "train": TRAIN,
+        "test": TEST,
+        "seed": Key(whole(0), "of the symbols"),
+    },
+    "targetprop.data.adding.load": {
+        "length": Key(whole(2), "of a sequence"),
+        "train": TRAIN,
+        "test": TEST,
+        "seed": Key(whole(0), "of numbers and places"),
+    },
+    "targetprop.data.sequential.load": {
+        "images": Key(choice(*IMAGES), "which images are read"),
+        "by": Key(choice(*READINGS), "one after the other, or a row at a time"),
+        "permuted": Key(TRUTH, "whether pixels are first put in another order, the same for all images"),
+        "seed": Key(whole(0), "of that order"),
     },
     "targetprop.data.augment.Augmentation": {
         "flip": Key(

@@ -31,9 +31,9 @@ PLAIN: Keys = {
     "tags": Key(list_of(WORD, "words"), "for loggers that have some"),
     "optimized_metric": Key(
         WORD | NULL,
-        "what a search maximises, or minimises if its `direction` says so: `validation/accuracy`, `test/accuracy`, "
-        "`validation/mse` and the like; null is accuracy, or the share of variance explained, of validation where "
-        "there is one",
+        "what a search maximises, or minimises where less is better: `validation/accuracy`, `test/accuracy`, "
+        "`validation/mse`, `test/bits` and the like; null is accuracy, the share of variance explained, or bits per "
+        "token, of validation where there is one",
     ),
     "print_config": Key(TRUTH, "whether a run begins with its whole configuration, in place of a few lines of it"),
     "output_dir": Key(WORD, "folder of all that the run writes"),

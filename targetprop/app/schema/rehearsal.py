@@ -39,8 +39,9 @@ def rehearse(config: DictConfig) -> None:
         return  # nothing is known of the images before they are read
     try:
         with torch.device("meta"):
-            network = cast(nn.Module, call("network.hparams", config.network, size.shape, size.classes))
-            work = multiply_adds(network, size.shape)
+            made = call("network.hparams", config.network, size.shape, size.classes, facts=size.facts)
+            network: nn.Module = made
+            work = multiply_adds(network, size.shape, size.dtype)
             learner = _learner(config.model, network, size)
     except UserError:
         if size.fixed:
@@ -92,7 +93,7 @@ def _learner(config: DictConfig, network: nn.Module, size: Size) -> Trainable:
 def _refuse_size(config: DictConfig, size: Size, network: nn.Module, learner: Trainable) -> None:
     trained = learner.parameters() if isinstance(learner, nn.Module) else network.parameters()
     batch = min(config.datamodule.batch_size, size.images)
-    weights, activations = least_memory(network, trained, size.shape, batch)
+    weights, activations = least_memory(network, trained, size.shape, batch, size.dtype)
     if usable_gpus(config.trainer.gpus):
         available, where = torch.cuda.get_device_properties(0).total_memory, "this GPU's memory"
     else:

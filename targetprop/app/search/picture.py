@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import accumulate
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from targetprop.app.search.study import minimizes
 from targetprop.utils.files import whole_file
 
 WIDTH, HEIGHT = 3.4, 3.0
@@ -35,24 +36,29 @@ def draw(study: optuna.Study, varied: Mapping[str, BaseDistribution], path: Path
     figure = Figure(figsize=(WIDTH * (1 + len(varied)), HEIGHT), layout="constrained")
     FigureCanvasAgg(figure)
     first, *others = np.atleast_1d(figure.subplots(1, 1 + len(varied), sharey=True)).tolist()
-    _history(first, trials)
+    _history(first, trials, min if minimizes(study) else max)
     for axes, (key, distribution) in zip(others, varied.items(), strict=True):
         _over(axes, key, distribution, [each for each in trials if key in each.params])
     with whole_file(path) as partial:
         figure.savefig(partial, format="png", dpi=120)
 
 
-def _history(axes: Axes, trials: list[FrozenTrial]) -> None:
+def _history(axes: Axes, trials: list[FrozenTrial], better: Callable[[float, float], float]) -> None:
     """Values in the order of the trials, and the best so far."""
     numbers = [each.number for each in trials]
     axes.scatter(numbers, _values(trials), c=_colours(trials), s=16)
     whole = [each for each in trials if each.state == TrialState.COMPLETE]
-    best: list[float] = list(accumulate(_values(whole), max))
+    best: list[float] = list(accumulate(_values(whole), better))
     axes.step([each.number for each in whole], best, where="post", color=BEST, label="best so far")
     axes.set_xlabel("trial")
     axes.set_ylabel("value")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc="lower right", fontsize="small", title="grey: ended early", title_fontsize="small")
+    axes.legend(
+        loc="lower right" if better is max else "upper right",
+        fontsize="small",
+        title="grey: ended early",
+        title_fontsize="small",
+    )
 
 
 def _over(axes: Axes, key: str, distribution: BaseDistribution, trials: list[FrozenTrial]) -> None:

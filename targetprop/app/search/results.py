@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from rich.table import Table
 from targetprop.app.command import program
 from targetprop.app.search.picture import draw, short
 from targetprop.app.search.space import Space, override_of
+from targetprop.app.search.study import minimizes
 from targetprop.utils.errors import UserError
 from targetprop.utils.files import write_text
 
@@ -29,7 +31,7 @@ WIDTH = 160
 
 
 def show(study: optuna.Study, space: Space, folder: Path, *, told: bool = False) -> float:
-    """Write the results so far; at the end say them, too. Returns the best value, -inf of a search without any.
+    """Write the results so far; at the end say them, too. Returns the best value, the worst there is without any.
 
     Raises:
         UserError: it is the end, and no trial has a result.
@@ -38,7 +40,7 @@ def show(study: optuna.Study, space: Space, folder: Path, *, told: bool = False)
     if not good:
         if told:
             raise UserError(f"no trial has a result; what each says of it stands in {folder}.", key="hydra.sweeper")
-        return float("-inf")
+        return math.inf if minimizes(study) else -math.inf
     draw(study, space.varied, folder / PICTURE)
     best = good[0]
     found = {"trial": best.number, "best_value": best.value, "best_params": plain(best)}
@@ -55,8 +57,9 @@ def show(study: optuna.Study, space: Space, folder: Path, *, told: bool = False)
 
 def with_values(study: optuna.Study) -> list[FrozenTrial]:
     """Trials that have run to their end, the best first."""
+    sign = 1.0 if minimizes(study) else -1.0
     good = [each for each in study.trials if each.state == TrialState.COMPLETE and each.value is not None]
-    return sorted(good, key=lambda each: -(each.value or 0.0))
+    return sorted(good, key=lambda each: sign * (each.value or 0.0))
 
 
 def plain(trial: FrozenTrial) -> dict[str, object]:

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from targetprop.app.lock import owned
 from targetprop.app.search.results import show
 from targetprop.app.search.space import Space, override_of, space_of
-from targetprop.app.search.study import PRUNED, ended, open_study, try_again
+from targetprop.app.search.study import PRUNED, ended, open_study, refuse_other_direction, try_again
 from targetprop.app.sweep import FAILED
 from targetprop.utils.errors import UserError, prefixed, require, require_whole
 
@@ -52,7 +52,13 @@ class Settings:
 
 
 def search(
-    arguments: Sequence[str], params: Mapping[str, Any], settings: Settings, sweep_dir: str, launch: Launch
+    arguments: Sequence[str],
+    params: Mapping[str, Any],
+    settings: Settings,
+    sweep_dir: str,
+    launch: Launch,
+    *,
+    minimize: bool = False,
 ) -> float:
     """Try settings until there are as many trials as asked for; returns the best value.
 
@@ -60,13 +66,15 @@ def search(
         arguments: overrides of every trial, sweeps among them.
         params: sweeps, by key.
         sweep_dir: the directory of the jobs, one for each trial, by its number.
+        minimize: whether less of what jobs return is better.
 
     Raises:
         UserError: the space or the study cannot be used, or no trial has a result.
     """
     folder = Path(sweep_dir)
     with prefixed("hydra.sweeper"):
-        study = open_study(folder, settings.study_name, settings.storage, settings.seed)
+        study = open_study(folder, settings.study_name, settings.storage, settings.seed, minimize=minimize)
+        refuse_other_direction(study, minimize=minimize)
     space = space_of(params, arguments)
     with owned(folder):
         if study.trials:

@@ -11,6 +11,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from targetprop.utils.errors import UserError
@@ -25,12 +26,13 @@ UNPRUNED = 5
 """Trials that are never ended early, for the others to be compared with."""
 
 
-def open_study(folder: Path, name: str, storage: str | None, seed: int = 0) -> optuna.Study:
+def open_study(folder: Path, name: str, storage: str | None, seed: int = 0, *, minimize: bool = False) -> optuna.Study:
     """The study of the search in a folder, which is begun unless it is there.
 
     Args:
         storage: another place for it, a URL as Optuna takes it.
         seed: of its choices.
+        minimize: whether less is better, of a study that is begun; one that is there says so itself.
 
     Raises:
         UserError: it cannot be opened.
@@ -39,8 +41,9 @@ def open_study(folder: Path, name: str, storage: str | None, seed: int = 0) -> o
     try:
         with _quiet():
             found = _storage(folder, storage)
+            direction = StudyDirection.MINIMIZE if minimize else StudyDirection.MAXIMIZE
             study = optuna.create_study(
-                storage=found, study_name=name, direction="maximize", load_if_exists=True, pruner=pruner()
+                storage=found, study_name=name, direction=direction, load_if_exists=True, pruner=pruner()
             )
             # Another command draws other numbers, where the same seed would try the same again.
             study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
@@ -48,6 +51,25 @@ def open_study(folder: Path, name: str, storage: str | None, seed: int = 0) -> o
     except Exception as error:  # whatever a storage raises
         where = storage or folder / FILE
         raise UserError(f"{where} cannot be used: {' '.join(str(error).split())[:200]}", key="storage") from error
+
+
+def minimizes(study: optuna.Study) -> bool:
+    """Whether less is better."""
+    return study.direction == StudyDirection.MINIMIZE
+
+
+def refuse_other_direction(study: optuna.Study, *, minimize: bool) -> None:
+    """Refuse to go on with a study of another metric.
+
+    Raises:
+        UserError: it was begun for one of which the contrary is better.
+    """
+    if minimizes(study) != minimize:
+        less, more = ("less", "more") if minimize else ("more", "less")
+        message = (
+            f"of what is searched by {less} is better, and this study was begun where {more} is; give it another name"
+        )
+        raise UserError(message, key="study_name")
 
 
 def pruner() -> optuna.pruners.BasePruner:
