@@ -410,7 +410,7 @@ def test_an_optimiser_with_numbers_per_block_has_a_group_for_each() -> None:
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ({"betas": [0.9, 0.99]}, r"betas: sgd has none, leave them out; got \[0\.9, 0\.99\]"),
+        ({"betas": [0.9, 0.99]}, r"betas: sgd has none, leave it out; got \[0\.9, 0\.99\]"),
         ({"eps": 1e-8}, r"eps: sgd has none, leave it out; got 1e-08"),
         ({"type": "rmsprop", "betas": [0.9, 0.99]}, "betas: rmsprop has none"),
         ({"type": "adam", "betas": 0.9}, r"betas: expected two numbers in \[0, 1\), got 0\.9"),

@@ -84,6 +84,8 @@ GROUPS = ("task", "model", "network", "datamodule", "trainer", "scheduler", "cal
 
 EPOCHS = "feedback_epochs"
 """What of a model is a matter of the run."""
+OF_THE_LOSS = ("loss", "label_smoothing")
+"""What of a model makes its loss."""
 INPUT_SHAPE = "input_shape"
 """What a model may be told that no configuration says."""
 SAMPLE = 2000
@@ -289,7 +291,7 @@ def _begin_logging(config: DictConfig, trainer: L.Trainer) -> None:
     """
     names = [str(name) for name, each in (config.get("logger") or {}).items() if each is not None]
     for name, each in zip(names, trainer.loggers, strict=False):  # of a fast_dev_run there is another one
-        if isinstance(each, Journal):
+        if isinstance(each, Journal) or not hasattr(type(each), "experiment"):
             continue
         try:
             _ = each.experiment  # type: ignore[attr-defined]
@@ -340,11 +342,23 @@ def build_module(config: DictConfig, datamodule: HeldDataModule) -> TaskModule:
 
 def build_network(config: DictConfig, data: Described) -> nn.Module:
     """The network for such data, as its author wrote it, with new weights."""
+    _task_and_loss(config, data)  # where data are of another task, no network is to blame
     make = partial(call, "network.hparams", config.network, data.shape, data.outputs, facts=data.facts)
     network: nn.Module = made_by(
         "network._target_", make, config.network._target_, is_a(nn.Module), "a network (Module)"
     )
     return network
+
+
+def _task_and_loss(config: DictConfig, data: Described) -> tuple[Task, Loss]:
+    """What the network is to do with such data, and the loss by which it learns to."""
+    task: Task = build(config.task)
+    path = config.model.get("loss", task.loss)
+    with prefixed("model"):
+        loss = _loss(path, config.model.get("label_smoothing", 0.0))
+    task.check(data, loss)
+    _check_loss(loss, path, task.output_shape(data), data)
+    return task, loss
 
 
 def assemble(config: DictConfig, data: Described, network: nn.Module) -> TaskModule:
@@ -353,17 +367,14 @@ def assemble(config: DictConfig, data: Described, network: nn.Module) -> TaskMod
     Raises:
         UserError: a value of the configuration that does not fit, named by its full key.
     """
-    task: Task = build(config.task)
+    task, loss = _task_and_loss(config, data)
     model = plain(config.model)
     with prefixed("model"):
         taken = inspect.signature(get_method(model["_target_"])).parameters
         own = [name for name in taken if name not in ("network", "seed", INPUT_SHAPE)]
-        refuse_unknown(model, ["_target_", "loss", "label_smoothing", EPOCHS, *own])
-        model.pop(EPOCHS, None)
-        path = model.pop("loss", task.loss)
-        loss = _loss(path, model.pop("label_smoothing", 0.0))
-    task.check(data, loss)
-    _check_loss(loss, path, task.output_shape(data), data)
+        refuse_unknown(model, ["_target_", *OF_THE_LOSS, EPOCHS, *own])
+        for key in (*OF_THE_LOSS, EPOCHS):
+            model.pop(key, None)
     refuse_misfit(network, data.blank(2), task.output_shape(data))
     work = multiply_adds(network, data.shape, data.dtype)  # before there is a learner, which minds who runs its network
     hparams = model.pop("hparams")

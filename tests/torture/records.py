@@ -17,8 +17,8 @@ COMPARED = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "e
 """Of a checkpoint: what decides how the run goes on, and what it has shown so far."""
 CLOCK = ("seconds", "time")
 """Words in the names of numbers that the wall clock gives."""
-OF_THE_PROCESS = ("cost", "overrides")
-"""What results.json says of the process that ended the run, and of its command line."""
+OF_THE_PROCESS = ("cost", "overrides", "made_with")
+"""What results.json says of the process that ended the run, its command line, and what it ran on."""
 KEPT = ("checkpoints/*", "csv/*", "tensorboard/*", "results.json", "config.yaml")
 """Files that are records of a run."""
 
