@@ -1,4 +1,4 @@
-"""Every model of the README's table trains on the default set-up, or says in one line what it needs."""
+"""Every model of the table of all rules trains on the default set-up, or says in one line what it needs."""
 
 from __future__ import annotations
 
@@ -12,30 +12,24 @@ from targetprop.app.overrides import check_overrides
 from targetprop.app.run import train
 from targetprop.utils.errors import UserError
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs" / "family.md").read_text()
 SHORT = (
     "trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1",
     "trainer.limit_test_batches=1", "trainer.threads=1", "trainer.enable_progress_bar=false",
     "callbacks.alignment=null", "callbacks.history=null", "logger=none",
 )  # fmt: skip
-OTHERS = ("backprop", "layer_parallel_dtp", "as_printed", "counter_current", "lra_e")
-"""Named beside the table."""
+OTHERS = ("backprop", "layer_parallel_dtp", "as_printed")
+"""That stand in no row."""
 
 
 def of_the_table() -> list[str]:
-    """Names in the first column, `a`, `b` or `a_c`, `b_...` for `a_c`, `b_c`."""
-    (table,) = re.findall(r"^\| name \| targets .*?\n\n", README, flags=re.DOTALL | re.MULTILINE)
-    names = []
-    for row in table.strip().splitlines()[2:]:
-        cell = row.split("|")[1]
-        found = re.findall(r"`(\w+)(\.\.\.)?`", cell)
-        ending = found[0][0].partition("_")[2]
-        names += [f"{name}{ending}" if dots else name for name, dots in found]
-    return names
+    """Names in the first column."""
+    return re.findall(r"^\| `(\w+)` \|", PAGE, flags=re.MULTILINE)
 
 
 NEEDS = {"as_printed": "network=mlp", "counter_current": "network=mlp", "lra_e": "network=mlp",
-         "gait_prop": "network=invertible_mlp"}  # fmt: skip
+         "gait_prop": "network=invertible_mlp", "tptt": "network=rnn", "tpri": "network=rnn",
+         "tpri_linearized": "network=rnn"}  # fmt: skip
 """What those need that do not train the default network."""
 
 
@@ -53,7 +47,7 @@ def test_a_model_trains_on_the_default_set_up_or_says_what_it_needs(model: str, 
         with pytest.raises(UserError, match=need) as refused:
             train(check_overrides(settings))
         assert "\n" not in str(refused.value)
-        settings.append(need)
+        settings += [need, *(["datamodule=sequential_digits"] if need == "network=rnn" else [])]
     metrics = train(check_overrides(settings))
     assert all(map(math.isfinite, metrics.values()))
     assert "test/accuracy" in metrics
