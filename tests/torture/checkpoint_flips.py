@@ -22,7 +22,7 @@ class CheckpointFlips:
 
     name = "checkpoint_flips"
     full = 1000
-    short = 20
+    short = 12
 
     def run(self, bench: Bench, number: int, chance: random.Random) -> Outcome:
         """Damage last.ckpt, or also what is kept beside it, and go on from the last one in place."""

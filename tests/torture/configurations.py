@@ -199,7 +199,7 @@ class Configurations:
 
     name = "configurations"
     full = 1000
-    short = 40
+    short = 16
 
     def run(self, bench: Bench, number: int, chance: random.Random) -> Outcome:
         """One setting; or, in every tenth case, some that are each valid together."""

@@ -45,7 +45,7 @@ class DataFiles:
 
     name = "data_files"
     full = 1000
-    short = 40
+    short = 16
 
     def run(self, bench: Bench, number: int, chance: random.Random) -> Outcome:
         """A run on a data set of which one file is damaged."""

@@ -70,7 +70,7 @@ class Kills:
 
     name = "kills"
     full = 240
-    short = 12
+    short = 8
 
     def run(self, bench: Bench, number: int, chance: random.Random) -> Outcome:
         """A run that is ended once or twice, then goes on in its directory, and must end as the uninterrupted one."""
