@@ -203,7 +203,7 @@ def test_help_shows_groups_choices_and_keys(tmp_path: Path) -> None:
     shown = command("--help", cwd=tmp_path).stdout
     for words in (
         "model: amortised_dtp, analytic_dtp, as_printed, backprop, baseline, ",
-        "network: invertible_mlp, lenet, mlp, norm_vgg, own, resnet18, resnet34, resnet_small",
+        "network: cifar_resnet18, conv_mixer, decoder, invertible_mlp, lenet, mlp, mlp_mixer, norm_vgg, own",
         "convert_imagenet SOURCE TARGET",
         "feedback_training_iterations",
         "Examples",
