@@ -75,7 +75,7 @@ def test_names_choose_unless_settings_do(tmp_path: Path) -> None:
         ("  margin: 0.5", "  margin: 0", r"verdict.margin: expected a number above 0"),
         (", 21, 22]", "]", r"verdict.seeds: expected a list of 12 or more"),
         ("verdict:\n", "verdict: yes\nother:\n", r"other: there is no such setting"),
-        ("settings:\n", "level: 0\nsettings:\n", r"level: expected a number above 0 to 1e+09, got 0"),
+        ("settings:\n", "level: 0\nsettings:\n", r"level: expected a number above 0 to 1e\+09, got 0"),
         ("settings:\n", "optimizer: {type: sdg}\nsettings:\n", r"optimizer.type: unknown value 'sdg'.*'sgd'"),
         ("settings:\n", "optimizer: {momentum: -1}\nsettings:\n", r"optimizer.momentum: expected a number from 0"),
         ("settings:\n", "optimizer: {lr: 1}\nsettings:\n", r"optimizer.lr: there is no such setting"),
