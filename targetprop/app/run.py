@@ -16,11 +16,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from rich import get_console
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
 from targetprop.app import unwritten
 from targetprop.app.callbacks.checkpoint import BestCheckpoint
@@ -40,7 +39,8 @@ from targetprop.app.evaluation import evaluate, evaluated_checkpoint
 from targetprop.app.fitting import refuse_misfit
 from targetprop.app.folder import claim, make_folders
 from targetprop.app.lock import owned
-from targetprop.app.loggers.journal import Journal
+from targetprop.app.loggers.begin import begin_logging, loggers_of
+from targetprop.app.loss import OF_THE_LOSS, task_and_loss
 from targetprop.app.models import check_hparams
 from targetprop.app.module import TaskModule
 from targetprop.app.objects import build, build_members, call, plain
@@ -65,7 +65,6 @@ from targetprop.app.schema.check import check
 from targetprop.app.schema.rehearsal import rehearse
 from targetprop.app.schema.roles import is_a, made_by
 from targetprop.app.signals import Signals, StoppedError, requeue
-from targetprop.app.task import Loss, Task
 from targetprop.app.threads import cpu_threads, multiply_adds
 from targetprop.app.workers.launch import launch
 from targetprop.app.written import keep_config, keep_results
@@ -73,7 +72,7 @@ from targetprop.execution.graph import GraphedStep
 from targetprop.execution.memory import keep_freed_memory
 from targetprop.layers.fixed import Whitening
 from targetprop.learner import Learner, Trainable
-from targetprop.utils.errors import UserError, is_number, prefixed, refuse_unknown, require, require_whole
+from targetprop.utils.errors import UserError, prefixed, refuse_unknown, require, require_whole
 
 if TYPE_CHECKING:
     from targetprop.app.datamodule import HeldDataModule
@@ -84,8 +83,6 @@ GROUPS = ("task", "model", "network", "datamodule", "trainer", "scheduler", "cal
 
 EPOCHS = "feedback_epochs"
 """What of a model is a matter of the run."""
-OF_THE_LOSS = ("loss", "label_smoothing")
-"""What of a model makes its loss."""
 INPUT_SHAPE = "input_shape"
 """What a model may be told that no configuration says."""
 SAMPLE = 2000
@@ -228,7 +225,7 @@ def _work(config: DictConfig, module: TaskModule, datamodule: HeldDataModule) ->
 
 def _run(config: DictConfig, module: TaskModule, datamodule: HeldDataModule, around: Around) -> dict[str, float]:
     callbacks = [*_callbacks(config), StopOnSignal(around.signals)]
-    trainer: L.Trainer = build(config.trainer, callbacks=callbacks, logger=_loggers(config))
+    trainer: L.Trainer = build(config.trainer, callbacks=callbacks, logger=loggers_of(config))
     folder, start = Path(config.output_dir), resume.start(plain(config), module)
     places = _places(config, trainer, start)
     made_with, data = provenance(trainer.strategy.root_device, around.overrides), describe(datamodule).plain
@@ -241,7 +238,7 @@ def _run(config: DictConfig, module: TaskModule, datamodule: HeldDataModule, aro
             claim(folder, start, overwrite=config.overwrite)
             make_folders(config.callbacks or {})
             keep_config(config)
-            _begin_logging(config, trainer)
+            begin_logging(config, trainer)
         log.info("Training into %s, CPU threads: %d", config.output_dir, around.threads)
         _fit(trainer, module, datamodule, folder)
     else:
@@ -275,29 +272,6 @@ def _show(console: Console, config: DictConfig) -> None:
         console.print(config_tree(config, GROUPS))
     else:
         show(console, summary(plain(config)))
-
-
-def _loggers(config: DictConfig) -> list[Logger]:
-    """The loggers; of an evaluation without those whose files belong to the training."""
-    made = build_members(config, "logger")
-    return [each for each in made if config.train or not isinstance(each, Journal)]
-
-
-def _begin_logging(config: DictConfig, trainer: L.Trainer) -> None:
-    """Have the loggers of others, which may want an account or a server, begin before there is anything to lose.
-
-    Raises:
-        UserError: one cannot.
-    """
-    names = [str(name) for name, each in (config.get("logger") or {}).items() if each is not None]
-    for name, each in zip(names, trainer.loggers, strict=False):  # of a fast_dev_run there is another one
-        if isinstance(each, Journal) or not hasattr(type(each), "experiment"):
-            continue
-        try:
-            _ = each.experiment  # type: ignore[attr-defined]
-        except Exception as error:  # whatever its package raises
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise UserError(f"it cannot begin: {reason}", key=f"logger.{name}") from error
 
 
 def _fit(trainer: L.Trainer, module: TaskModule, datamodule: HeldDataModule, folder: Path) -> None:
@@ -342,23 +316,12 @@ def build_module(config: DictConfig, datamodule: HeldDataModule) -> TaskModule:
 
 def build_network(config: DictConfig, data: Described) -> nn.Module:
     """The network for such data, as its author wrote it, with new weights."""
-    _task_and_loss(config, data)  # where data are of another task, no network is to blame
+    task_and_loss(config, data)  # where data are of another task, no network is to blame
     make = partial(call, "network.hparams", config.network, data.shape, data.outputs, facts=data.facts)
     network: nn.Module = made_by(
         "network._target_", make, config.network._target_, is_a(nn.Module), "a network (Module)"
     )
     return network
-
-
-def _task_and_loss(config: DictConfig, data: Described) -> tuple[Task, Loss]:
-    """What the network is to do with such data, and the loss by which it learns to."""
-    task: Task = build(config.task)
-    path = config.model.get("loss", task.loss)
-    with prefixed("model"):
-        loss = _loss(path, config.model.get("label_smoothing", 0.0))
-    task.check(data, loss)
-    _check_loss(loss, path, task.output_shape(data), data)
-    return task, loss
 
 
 def assemble(config: DictConfig, data: Described, network: nn.Module) -> TaskModule:
@@ -367,7 +330,7 @@ def assemble(config: DictConfig, data: Described, network: nn.Module) -> TaskMod
     Raises:
         UserError: a value of the configuration that does not fit, named by its full key.
     """
-    task, loss = _task_and_loss(config, data)
+    task, loss = task_and_loss(config, data)
     model = plain(config.model)
     with prefixed("model"):
         taken = inspect.signature(get_method(model["_target_"])).parameters
@@ -392,38 +355,6 @@ def assemble(config: DictConfig, data: Described, network: nn.Module) -> TaskMod
     if config.trainer.get("precision") == "64-true":
         made.double()  # as the trainer will, but only after it has loaded a checkpoint, whose digits would be lost
     return made
-
-
-def _loss(path: str, label_smoothing: float) -> Loss:
-    """The loss at an import path, on labels of which this share is spread over all classes."""
-    loss = get_method(path)
-    fits = is_number(label_smoothing) and 0 <= label_smoothing < 1
-    require(fits, "label_smoothing", "a number in [0, 1)", label_smoothing)
-    if label_smoothing == 0:
-        return loss
-    if "label_smoothing" not in inspect.signature(loss).parameters:
-        raise UserError(f"{path} has none; set it to 0.", key="label_smoothing")
-    return partial(loss, label_smoothing=label_smoothing)
-
-
-def _check_loss(loss: Loss, path: str, outputs: tuple[int, ...], data: Described) -> None:
-    """Refuse a loss that gives no mean over a batch, which two examples show.
-
-    Args:
-        outputs: shape of the network's, of one example.
-
-    Raises:
-        UserError: says what it gives.
-    """
-    given = torch.zeros(2, *outputs, requires_grad=True)
-    labelled = () if data.places is None else (data.places,)
-    wanted = torch.zeros(2, *outputs) if data.classes is None else torch.zeros(2, *labelled, dtype=torch.long)
-    what = "a mean loss, one number with a gradient"
-    made_by("model.loss", partial(loss, given, wanted), path, _is_mean, what)
-
-
-def _is_mean(made: object) -> bool:
-    return isinstance(made, Tensor) and made.dim() == 0 and made.requires_grad
 
 
 def _trains(made: object) -> bool:
