@@ -26,7 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from targetprop import FeedbackLayer, Pair, Trace
-from targetprop.layers.activation import AgainFeedback, Elementwise, GainedFeedback
+from targetprop.layers.activation import Elementwise
+from targetprop.layers.activation_feedback import AgainFeedback, GainedFeedback
 from targetprop.layers.base import Context
 from targetprop.layers.pool import OfMaxima
 from targetprop.network.linear_feedback import LinearPart

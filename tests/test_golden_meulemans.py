@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from targetprop import ALGORITHMS, Algorithm, Blocks, Learner, OptimizerSpec, PairedNetwork
 from targetprop.feedback.after_targets import AfterTargetsLearning
 from targetprop.feedback.by_loss import ByLossLearning
-from targetprop.layers.activation import ActivationFeedback
+from targetprop.layers.activation_feedback import ActivationFeedback
 from targetprop.layers.base import FeedbackLayer, Style
 from targetprop.layers.direct import DirectFeedback, RandomLayer
 from targetprop.layers.sequence import FeedbackChain, feedback_of

@@ -15,6 +15,7 @@ from targetprop.layers import (
     residual,
     sequence,
     shape,
+    softmax,
     standardize,
 )
 
@@ -33,5 +34,6 @@ __all__ = [
     "residual",
     "sequence",
     "shape",
+    "softmax",
     "standardize",
 ]

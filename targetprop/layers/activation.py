@@ -7,32 +7,35 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from targetprop.layers.activation_feedback import (
+    ActivationFeedback,
+    AgainFeedback,
+    GainedFeedback,
+    Matched,
+    MatchedFeedback,
+    TurningFeedback,
+)
 from targetprop.layers.base import (
     AdjointFeedback,
     Context,
     Facts,
     FeedbackLayer,
-    Graph,
     IgnoredFeedback,
     LayerRule,
     Style,
     add_rule,
     register,
 )
-from targetprop.layers.turning import turning
 from targetprop.utils.errors import UserError
-from targetprop.utils.precision import wide
 
 aten = torch.ops.aten
 Slope = Callable[[Any, Tensor, Tensor], Tensor]
 """(layer, delta, what the rule keeps) -> delta times the slope of the activation."""
-Matched = Callable[[Any, Tensor], Tensor]
-"""(layer, y) -> the function of y whose derivative at y = act(u) is act'(u)."""
 
 
 class Elementwise(LayerRule[nn.Module]):
@@ -102,150 +105,6 @@ class Elementwise(LayerRule[nn.Module]):
         """What is kept of a pass from x to y."""
         keeps = self.keeps if isinstance(self.keeps, str) else self.keeps(layer)
         return y if keeps == "output" else x
-
-
-class ActivationFeedback(FeedbackLayer):
-    """The same activation again."""
-
-    is_activation = True
-    at_target = True
-
-    @property
-    def role(self) -> str:
-        return "the same activation again, at the target"
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self._layer = (layer,)  # no submodule: an activation's parameters are the block's
-
-    def decode(self, y: Tensor, context: Context) -> Tensor:
-        return self._layer[0].forward(y)  # hooks are about the forward pass
-
-
-class CarryingFeedback(FeedbackLayer):
-    """Feedback of an activation that is evaluated at its output in the clean pass, and at that plus the difference."""
-
-    at_target = True
-
-    def __init__(self, layer: nn.Module, rule: Elementwise | ActivationRule) -> None:
-        super().__init__()
-        self._layer = (layer, rule)  # no submodule: an activation's parameters are the block's
-
-    @property
-    def name(self) -> str:
-        """Of the activation's type."""
-        return type(self._layer[0]).__name__
-
-    @property
-    def carries(self) -> bool:
-        return True
-
-    def carry(self, difference: Tensor, context: Context) -> Tensor:
-        if isinstance(context, Graph):  # the layer has been hooked since, and what it puts out may be anything
-            return context.vjp(difference)
-        layer, rule = self._layer
-        y = rule.output(layer, context).to(wide(difference.dtype))  # bfloat16 would not hold what nearly cancels
-        return self.between(y, difference, context).to(difference.dtype)
-
-    @abstractmethod
-    def between(self, y: Tensor, difference: Tensor, context: Tensor) -> Tensor:
-        """a(y + difference) - a(y)."""
-
-
-class MatchedFeedback(CarryingFeedback):
-    """The function of y whose derivative is the activation's slope: nonlinear, with the Jacobian's slope at y."""
-
-    @property
-    def role(self) -> str:
-        return "its matched function, at the target"
-
-    def __init__(self, layer: nn.Module, rule: Elementwise, function: Matched) -> None:
-        super().__init__(layer, rule)
-        self._function = function
-
-    def decode(self, y: Tensor, context: Context) -> Tensor:
-        if isinstance(context, Graph):
-            return context.vjp(y)
-        return self._function(self._layer[0], y)
-
-    def between(self, y: Tensor, difference: Tensor, context: Tensor) -> Tensor:
-        layer = self._layer[0]
-        return self._function(layer, y + difference) - self._function(layer, y)
-
-
-class TurningFeedback(CarryingFeedback):
-    """The matched function of an activation that turns, on the side of its minimum where the clean pass was.
-
-    As a function of y alone, without a clean pass, it is that of the rising side.
-    """
-
-    @property
-    def role(self) -> str:
-        return "its matched function on the side of the clean pass, at the target"
-
-    def __init__(self, layer: nn.Module, rule: Elementwise) -> None:
-        super().__init__(layer, rule)
-        self._function = turning(layer.forward, lambda u: rule.slope(layer, torch.ones_like(u), u))
-
-    def decode(self, y: Tensor, context: Context) -> Tensor:
-        if isinstance(context, Graph):
-            return context.vjp(y)
-        zero = torch.zeros_like(y)
-        return self._function.between(zero, y, zero.bool())
-
-    def between(self, y: Tensor, difference: Tensor, context: Tensor) -> Tensor:
-        return self._function.between(y, difference, context < self._function.turn)
-
-
-class AgainFeedback(CarryingFeedback):
-    """The same activation again."""
-
-    @property
-    def role(self) -> str:
-        return "the same activation again, at the target"
-
-    def decode(self, y: Tensor, context: Context) -> Tensor:
-        return self._layer[0].forward(y)
-
-    def between(self, y: Tensor, difference: Tensor, context: Tensor) -> Tensor:
-        layer = self._layer[0]
-        return layer.forward(y + difference) - layer.forward(y)
-
-
-class GainedFeedback(AgainFeedback):
-    """The same activation again, times a gain for each channel.
-
-    With V = W^T the published feedback has the slope act'(y) where the transposed Jacobian has act'(u). L-DRL finds the
-    best there is to find with a scale for each channel: to first order in its noise it settles at V = g W^T, with
-
-        g = E[act'(y) act'(u)] / E[act'(y)^2]
-
-    over the batch and the units that a difference reaches. Feedback weights that follow W^T are so decoded with g.
-    """
-
-    @property
-    def role(self) -> str:
-        return "the same activation again with a gain for each channel, at the target"
-
-    def __init__(self, layer: nn.Module, rule: Elementwise) -> None:
-        super().__init__(layer, rule)
-        self._slope_of = rule
-
-    def between(self, y: Tensor, difference: Tensor, context: Tensor) -> Tensor:
-        layer, rule = self._layer[0], self._slope_of
-        again, ones = layer.forward(y), torch.ones_like(y)
-        wanted = rule.slope(layer, ones, context.to(y.dtype))
-        slope = rule.slope(layer, ones, rule.kept(layer, y, again))
-        return (layer.forward(y + difference) - again) * channel_gain(slope, wanted, difference != 0)
-
-
-def channel_gain(slope: Tensor, wanted: Tensor, reached: Tensor) -> Tensor:
-    """The factor for each channel (dimension 1) that brings one slope nearest to another, over the units reached."""
-    dims = [0, *range(2, slope.dim())]
-    reached = reached.to(slope.dtype)
-    power = (slope.square() * reached).sum(dims, keepdim=True)
-    gain = (slope * wanted * reached).sum(dims, keepdim=True) / power
-    return torch.where(power > 0, gain, 1.0)
 
 
 def register_elementwise(
@@ -468,46 +327,3 @@ class PReLURule(ActivationRule):
                 "those of the block below: use one slope, or another style."
             )
         return super().feedback(layer, style)
-
-
-class SoftmaxContext(NamedTuple):
-    """A softmax in one pass: its output, the dimension it sums over, and the type of its input."""
-
-    y: Tensor
-    dim: int
-    dtype: torch.dtype
-
-
-class SoftmaxRule(ActivationRule):
-    """Softmax and its logarithm.
-
-    Args:
-        backward: of autograd, (delta, y, dim, dtype) -> J^T delta.
-    """
-
-    def __init__(self, backward: Callable[[Tensor, Tensor, int, torch.dtype], Tensor]) -> None:
-        self.backward = backward
-
-    def run(self, layer: nn.Module, x: Tensor, clean: Context = None) -> tuple[Tensor, Context]:
-        y = layer(x)
-        return y, SoftmaxContext(y.detach(), _softmax_dim(layer, x), x.dtype) if clean is None else clean
-
-    def output(self, layer: nn.Module, kept: SoftmaxContext) -> Tensor:
-        return kept.y
-
-    def vjp(self, layer: nn.Module, delta: Tensor, context: SoftmaxContext) -> Tensor:
-        y = context.y
-        return self.backward(delta.to(y.dtype), y, context.dim, y.dtype).to(context.dtype)
-
-
-def _softmax_dim(layer: nn.Module, x: Tensor) -> int:
-    if isinstance(layer, nn.Softmax2d):
-        return -3
-    dim = layer.dim
-    if isinstance(dim, int):
-        return dim
-    return 0 if x.dim() in (0, 1, 3) else 1  # as torch does without one, and warns
-
-
-add_rule(SoftmaxRule(aten._softmax_backward_data), nn.Softmax, nn.Softmax2d)
-add_rule(SoftmaxRule(aten._log_softmax_backward_data), nn.LogSoftmax)

@@ -10,10 +10,10 @@ from layer_cases import Make, made, name_of
 from torch import Tensor, nn
 
 from targetprop import rule_of
-from targetprop.layers.activation import (
+from targetprop.layers.activation import Elementwise
+from targetprop.layers.activation_feedback import (
     ActivationFeedback,
     AgainFeedback,
-    Elementwise,
     GainedFeedback,
     MatchedFeedback,
     channel_gain,

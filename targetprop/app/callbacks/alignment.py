@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from targetprop.app.callbacks.measuring import Measuring
-from targetprop.layers.activation import CarryingFeedback
+from targetprop.layers.activation_feedback import CarryingFeedback
 
 if TYPE_CHECKING:
     from targetprop.app.module import TaskModule
