@@ -15,7 +15,6 @@ from targetprop.layers import (
     residual,
     sequence,
     shape,
-    softmax,
     standardize,
 )
 
@@ -34,6 +33,5 @@ __all__ = [
     "residual",
     "sequence",
     "shape",
-    "softmax",
     "standardize",
 ]

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from targetprop.layers.activation import SoftmaxRule
 from targetprop.layers.base import (
     CARRYING,
     AdjointFeedback,
@@ -32,7 +33,6 @@ from targetprop.layers.lookup import has_matrix, rule_of
 from targetprop.layers.maps import MapFeedback
 from targetprop.layers.operation import Carried, Given, Operation
 from targetprop.layers.sequence import BranchedFeedback, BranchedRule, InnerMap, feedback_of
-from targetprop.layers.softmax import SoftmaxRule
 from targetprop.utils.errors import UserError
 
 
