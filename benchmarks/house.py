@@ -36,7 +36,7 @@ ORDER = (
     {"network"},
     {"targets", "local", "feedback"},
     {"algorithms", "step"},
-    {"learner"},
+    {"learner", "trainable"},
     {"execution", "baselines", "learners", "measure", "public"},
     {"app"},
     {"compare"},

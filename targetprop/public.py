@@ -53,7 +53,7 @@ from targetprop.layers.lookup import rule_of
 from targetprop.layers.residual import Residual
 from targetprop.layers.shape import Reshape
 from targetprop.layers.standardize import Standardize
-from targetprop.learner import Learner, Trainable, explain
+from targetprop.learner import Learner, explain
 from targetprop.learners import LEARNERS
 from targetprop.learners.base import LearnerRule
 from targetprop.learners.counter_current import CounterCurrent
@@ -73,6 +73,7 @@ from targetprop.targets.halves import CorrectedTargets, UncorrectedTargets
 from targetprop.targets.inverse import InverseTargets
 from targetprop.targets.layerwise import DifferenceTargets, PlainTargets
 from targetprop.targets.projections import DirectErrors, DirectLabels
+from targetprop.trainable import Trainable
 from targetprop.utils.errors import UserError
 from targetprop.utils.losses import token_cross_entropy
 from targetprop.version import __version__

@@ -17,9 +17,10 @@ from targetprop.app.optimizers import forward_optimizer, optimizer_spec
 from targetprop.app.places import NUMBERS, placed
 from targetprop.baselines.backprop import Backprop
 from targetprop.baselines.notebook import AsPrinted
-from targetprop.learner import Learner, Trainable
+from targetprop.learner import Learner
 from targetprop.learners import named as named_rule
 from targetprop.learners.base import LearnerRule
+from targetprop.trainable import Trainable
 from targetprop.utils.errors import UserError, refuse_unknown, require
 
 R = TypeVar("R", Algorithm, LearnerRule)

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from targetprop.execution.graph import GraphedStep, Outcome
     from targetprop.execution.grid import Grid
     from targetprop.feedback.base import OptimizerSpec
-    from targetprop.learner import Trainable
     from targetprop.step import Step
+    from targetprop.trainable import Trainable
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from targetprop.utils.errors import UserError, prefixed, refuse_unknown
 if TYPE_CHECKING:
     import torch
 
-    from targetprop.learner import Trainable
+    from targetprop.trainable import Trainable
 
 
 def optimizer_spec(name: str, hparams: Mapping[str, Any]) -> OptimizerSpec:

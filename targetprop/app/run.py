@@ -71,7 +71,8 @@ from targetprop.app.written import keep_config, keep_results
 from targetprop.execution.graph import GraphedStep
 from targetprop.execution.memory import keep_freed_memory
 from targetprop.layers.fixed import Whitening
-from targetprop.learner import Learner, Trainable
+from targetprop.learner import Learner
+from targetprop.trainable import Trainable
 from targetprop.utils.errors import UserError, prefixed, refuse_unknown, require, require_whole
 
 if TYPE_CHECKING:

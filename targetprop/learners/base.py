@@ -18,10 +18,10 @@ from targetprop.utils.precision import Autocast, wide
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
-    from targetprop.learner import Trainable
     from targetprop.learners.dense import Activity
     from targetprop.network.network import PairedNetwork
     from targetprop.properties import Needs, Source
+    from targetprop.trainable import Trainable
 
 R = TypeVar("R", bound="LearnerRule")
 

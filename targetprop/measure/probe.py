@@ -19,9 +19,9 @@ from targetprop.targets.layerwise import LayerwiseTargets
 from targetprop.utils.errors import UserError, is_number, require, require_whole
 
 if TYPE_CHECKING:
-    from targetprop.learner import Trainable
     from targetprop.network.network import PairedNetwork
     from targetprop.network.pair import Pair, Trace
+    from targetprop.trainable import Trainable
 
 MOST = 128
 """Samples that measures of single blocks look at: more would tell the same, and in float64 take long."""

@@ -21,7 +21,7 @@ from targetprop.measure.shares import time_share
 from targetprop.utils.errors import prefixed, refuse_unknown, require, unknown
 
 if TYPE_CHECKING:
-    from targetprop.learner import Trainable
+    from targetprop.trainable import Trainable
 
 
 @dataclass(frozen=True)

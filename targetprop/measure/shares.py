@@ -13,10 +13,10 @@ from torch import Tensor
 from targetprop.measure.probe import Probe, by_block, check_numbers
 
 if TYPE_CHECKING:
-    from targetprop.learner import Trainable
     from targetprop.network.pair import Trace
     from targetprop.network.passes import Pass
     from targetprop.targets.base import OutputSignal, TargetRule
+    from targetprop.trainable import Trainable
 
 
 def time_share(probe: Probe, repeats: int = 3) -> dict[str, float]:

@@ -8,8 +8,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from targetprop.learner import Trainable
 from targetprop.step import Step
+from targetprop.trainable import Trainable
 
 
 class StepLosses(L.Callback):

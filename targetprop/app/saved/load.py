@@ -22,7 +22,7 @@ from targetprop.utils.errors import UserError, prefixed, require
 
 if TYPE_CHECKING:
     from targetprop.app.module import TaskModule
-    from targetprop.learner import Trainable
+    from targetprop.trainable import Trainable
 
 CHECKPOINTS = ("best", "last")
 KEY = "run"

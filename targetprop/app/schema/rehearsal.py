@@ -22,7 +22,8 @@ from targetprop.app.threads import multiply_adds
 from targetprop.feedback.base import each_of
 from targetprop.feedback.by_loss import ByLoss
 from targetprop.feedback.responses import ByResponses
-from targetprop.learner import Learner, Trainable
+from targetprop.learner import Learner
+from targetprop.trainable import Trainable
 from targetprop.utils.errors import UserError, require
 
 log = logging.getLogger(__name__)
