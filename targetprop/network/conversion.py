@@ -20,7 +20,9 @@ from targetprop.layers.functions import BLIND, LINEAR, RANDOM, RESHAPING, SEVERA
 from targetprop.layers.graph import LayerGraph
 from targetprop.layers.operation import Batch, LookAtBatch, Operation
 from targetprop.network.function_maps import map_layer
-from targetprop.network.tracing import WAYS_OUT, Traced, is_size, own_name, trace
+from targetprop.network.in_place import is_size
+from targetprop.network.tracing import Traced, trace
+from targetprop.network.words import WAYS_OUT, own_name
 from targetprop.utils.errors import UserError, require, unknown
 
 

@@ -22,17 +22,15 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, fx, nn
 
-from targetprop.layers.functions import SIZES, VIEWING, name_of
+from targetprop.layers.functions import name_of
 from targetprop.layers.lookup import Opaque, is_hooked, rule_of
 from targetprop.layers.operation import Line, Program, Ref
 from targetprop.layers.sequence import SequenceRule
 from targetprop.network.expansions import EXPANSIONS
+from targetprop.network.in_place import IN_PLACE, out_of_place
+from targetprop.network.words import WAYS_OUT, own_name
 from targetprop.utils.errors import UserError
 
-WAYS_OUT = (
-    "put that part into a module with a rule (@targetprop.register), which is then one layer, or give the network's "
-    "layers in sequence"
-)
 WRAPPERS = (torch.jit.ScriptModule, nn.DataParallel, nn.parallel.DistributedDataParallel)
 """What hides its layers; the name of that of `torch.compile` is `OptimizedModule`."""
 FACTORIES = ("arange", "zeros", "ones", "full", "empty", "eye", "linspace", "rand", "randn", "tensor")
@@ -40,11 +38,6 @@ FACTORIES = ("arange", "zeros", "ones", "full", "empty", "eye", "linspace", "ran
 KINDS: Mapping[str, Any] = {
     "call_function": "function", "call_method": "method", "call_module": "module", "get_attr": "tensor",
 }  # fmt: skip
-IN_PLACE: dict[Any, Any] = {
-    getattr(operator, f"i{name}"): getattr(operator, name)
-    for name in ("add", "sub", "mul", "truediv", "floordiv", "pow", "matmul", "and_", "or_")
-    if hasattr(operator, f"i{name}")
-} | {operator.iand: operator.and_, operator.ior: operator.or_}
 
 
 @dataclass
@@ -313,7 +306,7 @@ def _graph(root: _OneInput) -> tuple[fx.Graph, _Tracer]:
         raise UserError(
             f"{name} cannot be traced, {_place(error)}: {reason.rstrip('.')}; {WAYS_OUT}.", key="network"
         ) from error
-    _out_of_place(graph, root)
+    out_of_place(graph, root)
     (output,) = (node for node in graph.nodes if node.op == "output")
     if not isinstance(output.args[0], fx.Node):
         kind = type(output.args[0]).__name__
@@ -342,11 +335,6 @@ def _factories_traced() -> Iterator[None]:
         for name in FACTORIES:
             stack.enter_context(patch.object(torch, name, traced(getattr(torch, name))))
         yield
-
-
-def own_name(name: str) -> str:
-    """Of a module, what the user's model calls it."""
-    return name.removeprefix("model").removeprefix(".")
 
 
 def _refuse_hooks(module: nn.Module, name: str) -> None:
@@ -381,72 +369,3 @@ def _same_constants(*roots: nn.Module) -> bool:
     """Whether tensors that a forward made while it was traced are the same in either mode."""
     made = [{name: each for name, each in vars(root).items() if isinstance(each, Tensor)} for root in roots]
     return made[0].keys() == made[1].keys() and all(torch.equal(each, made[1][name]) for name, each in made[0].items())
-
-
-def _out_of_place(graph: fx.Graph, root: nn.Module) -> None:
-    """Have functions that write over their input give a new tensor, which all that comes later looks at.
-
-    Raises:
-        UserError: a module writes over what is still looked at.
-    """
-    order = {node: i for i, node in enumerate(graph.nodes)}
-    for node in list(graph.nodes):
-        if not (node.args and isinstance(node.args[0], fx.Node)) or not _writes(node, root):
-            continue
-        given, later = node.args[0], [user for user in node.args[0].users if order[user] > order[node]]
-        if any(order[user] > order[node] for each in _views(given) for user in each.users):
-            raise UserError(
-                f"{name_of(node.target)} in {node.meta['within'] or 'its forward'} writes over memory that another "
-                "tensor looks at, too, which is used again later: let it make a new tensor.",
-                key="network",
-            )
-        if node.op == "call_module" and later:
-            raise UserError(
-                f"{own_name(node.target)} writes over a tensor that is used again later: set inplace=False.",
-                key="network",
-            )
-        for user in [] if _is_number(given) else later:
-            user.replace_input_with(given, node)
-        if node.op == "call_method":
-            node.target = node.target.removesuffix("_")
-            if not hasattr(Tensor, node.target):
-                raise UserError(f"a tensor's {node.target}_ cannot be traced: {WAYS_OUT}.", key="network")
-        elif node.op == "call_function":
-            node.target = IN_PLACE.get(node.target, node.target)
-            node.kwargs = {key: value for key, value in node.kwargs.items() if key != "inplace"}
-
-
-def _views(node: fx.Node) -> list[fx.Node]:
-    """Other nodes that may look at the same memory: what it is a view of, and what are views of either."""
-    base = node
-    while name_of(base.target) in VIEWING and isinstance(base.args[0], fx.Node):
-        base = base.args[0]
-    found, waiting = [base], [base]
-    while waiting:
-        new = [user for user in waiting.pop().users if name_of(user.target) in VIEWING]
-        found, waiting = found + new, waiting + new
-    return [each for each in found if each is not node and not _is_number(each)]
-
-
-def _is_number(node: fx.Node) -> bool:
-    """Whether it is a size, or computed of sizes."""
-    inputs = node.all_input_nodes
-    return is_size(node) or (node.op == "call_function" and bool(inputs) and all(map(_is_number, inputs)))
-
-
-def is_size(node: fx.Node) -> bool:
-    """Whether it is what a tensor tells without its values."""
-    if node.op == "call_method":
-        return str(node.target) in SIZES
-    if node.target is getattr:
-        return str(node.args[1]) in SIZES
-    return node.op == "call_function" and (node.target is len or name_of(node.target) in SIZES)
-
-
-def _writes(node: fx.Node, root: nn.Module) -> bool:
-    name = str(node.target)
-    if node.op == "call_module":
-        return bool(getattr(root.get_submodule(name), "inplace", False))
-    if node.op == "call_method":
-        return name.endswith("_") and not name.startswith("__")
-    return node.op == "call_function" and (node.target in IN_PLACE or bool(node.kwargs.get("inplace")))
