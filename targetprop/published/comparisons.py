@@ -15,7 +15,7 @@ from targetprop.compare import plan_file
 from targetprop.compare.comparison import Comparison
 from targetprop.compare.comparison import Means as OfComparison
 from targetprop.compare.plan import Plan, Search
-from targetprop.published.drawing import bars, legend, panels
+from targetprop.published.drawing import accuracies
 from targetprop.published.experiment import Means, Rows
 from targetprop.published.numbers import Published
 from targetprop.utils.errors import UserError
@@ -80,12 +80,4 @@ class PlanTable:
 
     def draw(self, rows: Rows) -> Figure:
         """Bars for each task, ours beside the published ones; rules of a tenth of the steps stand apart."""
-        titles = list(dict.fromkeys(str(row["task"]) for row in rows))
-        figure, axes = panels(len(titles), titles)
-        for title, each in zip(titles, axes, strict=True):
-            shown = [row for row in rows if row["task"] == title]
-            both = [row | {"accuracy": row["test"], "from": "here"} for row in shown]
-            both += [row | {"accuracy": row["published"], "from": "published"} for row in shown]
-            bars(each, both, "accuracy", "rule", "from", "test accuracy (%)")
-        legend(figure, axes[0])
-        return figure
+        return accuracies(rows, "task")

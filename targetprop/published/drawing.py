@@ -39,6 +39,19 @@ def bars(axes: Axes, rows: Rows, value: str, group: str, colour: str, label: str
     axes.set_ylabel(label)
 
 
+def accuracies(rows: Rows, key: str) -> Figure:
+    """Test accuracies of rules, ours beside the published ones: a panel for each value of this key."""
+    titles = list(dict.fromkeys(str(row[key]) for row in rows))
+    figure, axes = panels(len(titles), titles)
+    for title, each in zip(titles, axes, strict=True):
+        shown = [row for row in rows if str(row[key]) == title]
+        both = [row | {"accuracy": row["test"], "from": "here"} for row in shown]
+        both += [row | {"accuracy": row["published"], "from": "published"} for row in shown]
+        bars(each, both, "accuracy", "rule", "from", "test accuracy (%)")
+    legend(figure, axes[0])
+    return figure
+
+
 def lines(axes: Axes, rows: Rows, value: str, x: str, colour: str, labels: tuple[str, str]) -> None:
     """A line for each colour: the mean of a column at every x, within a band of its standard deviation."""
     found = grouped(rows, value, colour, x)

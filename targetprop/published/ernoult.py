@@ -75,6 +75,13 @@ def quick(setting: Setting) -> Setting:
     return replace(setting, batch=16, noise=setting.noise[-fed:], rates=(1e-3,) * fed, iterations=4, every=2)
 
 
+def chosen(setting: Setting, means: Means) -> tuple[Setting, Sequence[int]]:
+    """What is computed, and with which seeds."""
+    if means.quick:
+        return quick(setting), means.seeds or SEEDS[:2]
+    return setting, means.seeds or SEEDS
+
+
 @dataclass(frozen=True)
 class FeedbackAngles:
     """Theorem 4.2: by L-DRL feedback weights turn to the transposed forward weights."""
@@ -85,8 +92,7 @@ class FeedbackAngles:
 
     def rows(self, means: Means) -> Rows:
         """Angle and distance of V and W^T, for each block, seed and number of updates."""
-        setting = quick(self.setting) if means.quick else self.setting
-        seeds = means.seeds or SEEDS[: 2 if means.quick else None]
+        setting, seeds = chosen(self.setting, means)
         return rows_of([self._part(setting, seed, means) for seed in seeds], means)
 
     def _part(self, setting: Setting, seed: int, means: Means) -> Part:
@@ -120,8 +126,7 @@ class UpdateAngles:
 
     def rows(self, means: Means) -> Rows:
         """Angle, ratio of norms and distance of updates and backprop's, for each block, seed and kind of feedback."""
-        setting = quick(self.setting) if means.quick else self.setting
-        seeds = means.seeds or SEEDS[: 2 if means.quick else None]
+        setting, seeds = chosen(self.setting, means)
         return rows_of([self._part(setting, kind, seed, means) for seed in seeds for kind in VARIANTS], means)
 
     def _part(self, setting: Setting, kind: Variant, seed: int, means: Means) -> Part:

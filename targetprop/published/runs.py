@@ -19,7 +19,7 @@ from targetprop.compare.processes import Running, run_all
 from targetprop.compare.progress import telling
 from targetprop.compare.records import Record, find, keep, missing
 from targetprop.compare.trial import Trial
-from targetprop.published.drawing import bars, legend, lines, panels
+from targetprop.published.drawing import accuracies, legend, lines, panels
 from targetprop.published.experiment import Means, Row, Rows
 from targetprop.published.numbers import Published
 from targetprop.utils.errors import UserError
@@ -127,16 +127,8 @@ class RunTable:
 
     def draw(self, rows: Rows) -> Figure:
         """Accuracies as bars, or angles of the first hidden block against epochs."""
-        data = list(dict.fromkeys(str(row["data"]) for row in rows))
         if self.measured is None:
-            figure, axes = panels(len(data), data)
-            for name, each in zip(data, axes, strict=True):
-                of_data = [row for row in rows if row["data"] == name]
-                both = [row | {"accuracy": row["test"], "from": "here"} for row in of_data]
-                both += [row | {"accuracy": row["published"], "from": "published"} for row in of_data]
-                bars(each, both, "accuracy", "rule", "from", "test accuracy (%)")
-            legend(figure, axes[0])
-            return figure
+            return accuracies(rows, "data")
         titles = [f"block 1: angle to {against}" for against in ANGLES.values()]
         figure, axes = panels(len(ANGLES), titles)
         for angle, each in zip(ANGLES, axes, strict=True):
