@@ -75,6 +75,8 @@ def compare(options: argparse.Namespace, console: Console) -> int:
         console.print(f"Rates are frozen in {frozen}: commit it.")
         if options.search_only:
             return said_failures(made, console)
+        if options.adopt:
+            made.adopt(options.adopt)  # the choices say which fresh runs are looked for
         made.fresh()
         show(made.results(), folder, console)
         return said_failures(made, console)

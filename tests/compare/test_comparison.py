@@ -227,17 +227,17 @@ def test_records_of_other_settings_are_refused_with_what_differs(commands: Comma
 
 def test_records_of_the_same_configuration_are_taken_over(commands: Commands) -> None:
     path, folder = made_plan(commands.folder), commands.folder / "runs" / "compare" / "made"
-    assert commands("compare", str(path), "--search-only") == 0
+    assert commands("compare", str(path)) == 0
     old = commands.folder / "old"
-    for file in (folder / "search").rglob("*.json"):  # as an earlier edition kept them: flat, settings in another order
+    for file in folder.rglob("*_seed_*.json"):  # as an earlier edition kept them: flat, settings in another order
         record = json.loads(file.read_text())
         record["overrides"] = [*record["overrides"][::-1], "trainer.threads=1"]
-        target = old / f"{file.parent.name}_{file.name}"
+        target = old / f"{file.parent.parent.name}_{file.name}"
         target.parent.mkdir(exist_ok=True)
         target.write_text(json.dumps({**record, "method": record["rule"]}))
     (commands.folder / "made.frozen.yaml").unlink()
     commands.made.clear()
-    assert commands("compare", str(path), "--folder", "new", "--adopt", str(old), "--search-only") == 0
+    assert commands("compare", str(path), "--folder", "new", "--adopt", str(old)) == 0
     assert not commands.made
 
 
