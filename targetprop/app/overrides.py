@@ -136,8 +136,6 @@ def check_search(config: DictConfig, typed: Sequence[str] = ()) -> None:
     Raises:
         UserError: one of the keys that the sweeper varies is none of the configuration's, or Optuna is not there.
     """
-    if find_spec("optuna") is None:
-        raise UserError('it needs Optuna: pip install "targetprop[sweeps]"', key="hparams_search")
     for key in (*(config.hydra.sweeper.get("params") or {}), *typed):
         if not (CONF / str(key)).is_dir() and OmegaConf.select(config, str(key)) is None:
             raise UserError(
@@ -145,6 +143,8 @@ def check_search(config: DictConfig, typed: Sequence[str] = ()) -> None:
                 "write a search of your own beside conf/hparams_search/dtp.yaml.",
                 key="hparams_search",
             )
+    if find_spec("optuna") is None:
+        raise UserError('it needs Optuna: pip install "targetprop[sweeps]"', key="hparams_search")
 
 
 def _unknown_choice(error: MissingConfigException) -> UserError:

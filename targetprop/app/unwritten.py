@@ -38,5 +38,6 @@ def refuse() -> None:
     """Raise `UserError` if anything that this run should have written is missing at its end."""
     if _lost:
         path, reason = next(iter(_lost.items()))
-        more = f" (and {len(_lost) - 1} more files)" if len(_lost) > 1 else ""
+        others = len(_lost) - 1
+        more = f" (and {others} more file{'s' * (others > 1)})" if others else ""
         raise UserError(f"{path}{more} could not be written: {reason}. Make room, and go on from the last checkpoint.")

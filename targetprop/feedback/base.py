@@ -244,8 +244,9 @@ class OptimizerSpec:
     def __post_init__(self) -> None:
         if not isinstance(self.type, str) or self.type not in OPTIMIZERS:
             raise unknown("type", self.type, OPTIMIZERS)
-        for rate in each_of(self.lr):
-            require(is_number(rate) and rate >= 0, "lr", "numbers, 0 or more", self.lr)
+        rates = each_of(self.lr)
+        fit = len(rates) > 0 and all(is_number(each) and each >= 0 for each in rates)
+        require(fit, "lr", "a number, 0 or more, or one for each block", self.lr)
         for key in ("momentum", "weight_decay"):
             value = getattr(self, key)
             require(is_number(value) and value >= 0, key, "a number, 0 or more", value)
@@ -267,8 +268,9 @@ class OptimizerSpec:
             fit = isinstance(self.betas, Sequence) and len(self.betas) == 2
             fit = fit and all(is_number(each) and 0 <= each < 1 for each in self.betas)
             require(fit, "betas", "two numbers in [0, 1)", self.betas)
-        for each in [] if self.eps is None else each_of(self.eps):
-            require(is_number(each) and each > 0, "eps", "numbers above 0", self.eps)
+        own = [1.0] if self.eps is None else each_of(self.eps)
+        fit = len(own) > 0 and all(is_number(each) and each > 0 for each in own)
+        require(fit, "eps", "a number above 0, or one for each block", self.eps)
         fit = is_number(self.dampening) and 0 <= self.dampening <= 1
         require(fit, "dampening", "a number in [0, 1]", self.dampening)
         if self.dampening and (self.nesterov or not self.momentum):

@@ -58,7 +58,7 @@ def no_schedule(optimizer: torch.optim.Optimizer, T_max: int, eta_min: float) ->
         (["datamodule.load._target_=builtins.print"], r"datamodule\.load\._target_: expected .*print, which makes n"),
         (["datamodule.load._target_=HERE.failing"], r"datamodule\.load\._target_: .*no data set.*first line second"),
         (["network._target_=HERE.no_network", "~network.hparams.channels", "~network.hparams.activation"],
-         r"network\._target_: expected .*a network \(Sequential\), got .*no_network, which makes a list"),
+         r"network\._target_: expected .*a network \(Module\), got .*no_network, which makes a list"),
         (["network._target_=HERE.failing_network", "~network.hparams.channels", "~network.hparams.activation"],
          r"network\._target_: .*makes no network.*ZeroDivisionError: by zero"),
         (["model=backprop", "model._target_=HERE.no_learner"], r"model\._target_: expected .*a learner"),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import loggers
 from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from targetprop.app.flat import flat
@@ -30,11 +33,23 @@ class TensorBoardLogger(loggers.TensorBoardLogger, Journal):
     def folder(self) -> Path:
         return Path(self.log_dir)
 
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> SummaryWriter:
+        """What writes the files, begun once: where the disk is full it stays one that raises why."""
+        if self._experiment is None:
+            try:
+                return super().experiment
+            except OSError as error:
+                self._experiment = cast(SummaryWriter, _Unbegun(error))
+        return self._experiment
+
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Add a scalar for each metric."""
         with or_told(self.folder):
-            super().log_metrics(dict(metrics), step)
+            for name, value in metrics.items():
+                self.experiment.add_scalar(name, value, step)
 
     @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
@@ -89,6 +104,30 @@ class TensorBoardLogger(loggers.TensorBoardLogger, Journal):
             with whole_file(self.folder / path.name) as partial, path.open("rb") as file:
                 partial.write_bytes(file.read(size))
         return found >= size
+
+
+class _Unbegun:
+    """Stands for a file that could not be begun."""
+
+    def __init__(self, error: OSError) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        raise self._error
+
+
+def _without_trace(shown: Callable[[threading.ExceptHookArgs], object]) -> Callable[[threading.ExceptHookArgs], None]:
+    """What shows how a thread ended, but for a writer of events on a full disk: that is raised where it is used."""
+
+    def show(ended: threading.ExceptHookArgs) -> None:
+        of_events = type(ended.thread).__module__.startswith("tensorboard.")
+        if not (of_events and isinstance(ended.exc_value, OSError)):
+            shown(ended)
+
+    return show
+
+
+threading.excepthook = _without_trace(threading.excepthook)
 
 
 def _shown(value: Any) -> float | str | bool:
