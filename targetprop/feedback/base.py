@@ -246,7 +246,7 @@ class OptimizerSpec:
             raise unknown("type", self.type, OPTIMIZERS)
         rates = each_of(self.lr)
         fit = len(rates) > 0 and all(is_number(each) and each >= 0 for each in rates)
-        require(fit, "lr", "a number, 0 or more, or one for each block", self.lr)
+        require(fit, "lr", "numbers, 0 or more", self.lr)
         for key in ("momentum", "weight_decay"):
             value = getattr(self, key)
             require(is_number(value) and value >= 0, key, "a number, 0 or more", value)
@@ -270,7 +270,7 @@ class OptimizerSpec:
             require(fit, "betas", "two numbers in [0, 1)", self.betas)
         own = [1.0] if self.eps is None else each_of(self.eps)
         fit = len(own) > 0 and all(is_number(each) and each > 0 for each in own)
-        require(fit, "eps", "a number above 0, or one for each block", self.eps)
+        require(fit, "eps", "numbers above 0", self.eps)
         fit = is_number(self.dampening) and 0 <= self.dampening <= 1
         require(fit, "dampening", "a number in [0, 1]", self.dampening)
         if self.dampening and (self.nesterov or not self.momentum):
