@@ -348,6 +348,7 @@ def test_two_editions_take_turns(run: Run) -> None:
         assert [len(each) for each in row["seconds"].values()] == [3, 3]
 
 
+@pytest.mark.slow
 def test_busy(run: Run) -> None:
     record = run("busy", "--busy", "1", "--repeats", "1", "--batches", "1", "--policies", "own")
     (row,) = record["rows"]

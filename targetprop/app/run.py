@@ -291,8 +291,8 @@ def _fit(trainer: L.Trainer, module: TaskModule, datamodule: HeldDataModule, fol
         if path is None or module.has_begun or elsewhere:
             raise
         raise resume.unusable(path, error) from error
-    if history := find_callback(trainer, History):
-        history.draw(trainer)  # also where there was nothing left to train
+    if not module.has_begun and (history := find_callback(trainer, History)):
+        history.draw(trainer)  # nothing was left to train
 
 
 def _places(config: DictConfig, trainer: L.Trainer, start: resume.Start) -> list[Place]:

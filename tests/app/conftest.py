@@ -11,6 +11,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from targetprop.app.callbacks import feedback_figure, history, measures
 from targetprop.app.overrides import CONF
 
 Compose = Callable[..., DictConfig]
@@ -25,6 +26,17 @@ NARROW = {"mlp": "hidden=[6,5]", "small_mlp": "hidden=[6,5]", "invertible_mlp": 
 USUAL = {"teacher": "small_mlp", "tiny_shakespeare": "decoder", "copying": "rnn", "adding": "rnn",
          "sequential_digits": "rnn"}  # fmt: skip
 """The networks of data sets that have others than the usual one."""
+
+
+DRAWING = ((history, "draw_curves"), (measures, "draw_measures"), (feedback_figure, "draw_feedback"))
+
+
+@pytest.fixture(autouse=True)
+def _pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw none, which would take longer than all else of them, but for tests with the mark of this name."""
+    if not request.node.get_closest_marker("pictures"):
+        for module, name in DRAWING:
+            monkeypatch.setattr(module, name, lambda *given, **named: None)
 
 
 @pytest.fixture

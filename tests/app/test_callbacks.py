@@ -100,6 +100,7 @@ def test_a_diverging_run_stops_with_block_and_step_named(
         assert word in str(caught.value)
 
 
+@pytest.mark.pictures
 def test_a_diverging_run_keeps_its_last_good_checkpoint(compose: Compose, tmp_path: Path) -> None:
     settings = compose(
         "trainer.max_epochs=4",

@@ -65,6 +65,7 @@ def _momenta(mine: Learner) -> list[torch.Tensor]:
     return [each["momentum_buffer"] for state in states for each in state["state"].values()]
 
 
+@pytest.mark.pictures
 def test_a_run_with_pictures_equals_one_without(compose: Compose, tmp_path: Path) -> None:
     train(compose("callbacks=feedback_figure", "callbacks.feedback_figure.plot_every=2", output="watched"))
     train(compose(output="alone"))

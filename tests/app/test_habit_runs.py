@@ -55,6 +55,7 @@ def test_a_habit_is_a_run(compose: Compose, habit: str) -> None:
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.pictures
 def test_a_limited_run_leaves_everything_behind(compose: Compose, tmp_path: Path) -> None:
     train(compose(*SHORT, "debug=limit"))
     left = {path.name for path in (tmp_path / "run").iterdir()}
@@ -92,6 +93,7 @@ def test_a_search_cannot_look_at_what_is_not_measured(compose: Compose, settings
         train(compose(*SHORT, *settings))
 
 
+@pytest.mark.pictures
 def test_curves_say_what_they_are_of(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     titles: list[str] = []
     monkeypatch.setattr("matplotlib.figure.Figure.suptitle", lambda figure, title, **_: titles.append(title))

@@ -152,6 +152,7 @@ def test_no_groups_at_all_are_refused_under_torchrun() -> None:
         build_layer_parallel_trainer(data_parallel=0)
 
 
+@pytest.mark.slow
 def test_groups_on_halves_of_a_batch_measure_what_one_process_does(compose: Compose, tmp_path: Path) -> None:
     common = (*THREE_PAIRS, "model=layer_parallel_dtp", "trainer.precision=64-true", "trainer.max_epochs=2")
     train(compose(*common, "datamodule.batch_size=32", output="sequential"))
@@ -190,6 +191,7 @@ def torchrun(
     )
 
 
+@pytest.mark.slow
 def test_under_torchrun_on_two_hosts_the_result_is_the_sequential_one(compose: Compose, tmp_path: Path) -> None:
     train(compose(*THREE_PAIRS, "model=layer_parallel_dtp", output="sequential"))
     with socket.socket() as free:
@@ -210,7 +212,7 @@ def test_under_torchrun_on_two_hosts_the_result_is_the_sequential_one(compose: C
     assert len(list((tmp_path / "hosts/runs").glob("*/*"))) == 1
 
 
-@pytest.mark.parametrize("key", ["seed", "callbacks.divergence.every_n_steps"])
+@pytest.mark.parametrize("key", ["seed", pytest.param("callbacks.divergence.every_n_steps", marks=pytest.mark.slow)])
 def test_different_settings_of_processes_are_refused(tmp_path: Path, key: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.2", 0))

@@ -34,6 +34,7 @@ def rows_of(run: Path) -> list[dict[str, float]]:
     return rows
 
 
+@pytest.mark.pictures
 def test_measures_are_logged_kept_and_drawn_and_change_nothing(compose: Compose, tmp_path: Path) -> None:
     train(compose(*EVERY, "+callbacks.measures.numbers.gauss_newton.iterations=5", ALL, output="measured"))
     train(compose("trainer.threads=1", "callbacks.alignment=null", "callbacks.genuineness=null", output="alone"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Callable
@@ -64,8 +65,16 @@ def test_every_rule_that_is_no_sweep_is_a_model() -> None:
             assert given == value
 
 
-@pytest.mark.parametrize("network", sorted(path.stem for path in (CONF / "network").glob("*.yaml")))
-@pytest.mark.parametrize("model", BY_ALGORITHM)
+def pairs() -> list[Any]:
+    """Models with networks: every one of either with the other's usual ones, and all where there is time."""
+    networks = sorted(path.stem for path in (CONF / "network").glob("*.yaml"))
+    usual = {("amortised_dtp", network) for network in networks}
+    usual |= {(model, network) for model in BY_ALGORITHM for network in ("simple_vgg", "norm_vgg")}
+    every = itertools.product(BY_ALGORITHM, networks)
+    return [pytest.param(*each, marks=() if each in usual else pytest.mark.slow) for each in every]
+
+
+@pytest.mark.parametrize(("model", "network"), pairs())
 def test_a_model_has_the_numbers_of_its_algorithm_and_no_others(model: str, network: str) -> None:
     config, hparams = settings(model, network)
     assert set(hparams) == {*ALGORITHMS[config.model.algorithm].numbers, "f_optim"}

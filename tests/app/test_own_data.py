@@ -63,6 +63,7 @@ def test_nothing_speaks_of_accuracy_where_there_is_none(regression: tuple[Path, 
     assert "mean squared error" in printed
 
 
+@pytest.mark.pictures
 def test_the_best_checkpoint_is_that_of_the_least_error(regression: tuple[Path, str]) -> None:
     folder, _ = regression
     with (folder / "csv/metrics.csv").open(newline="") as file:

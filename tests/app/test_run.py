@@ -17,6 +17,7 @@ from targetprop.utils.errors import UserError
 Compose = Callable[..., DictConfig]
 
 
+@pytest.mark.pictures
 def test_a_run_leaves_config_metrics_checkpoints_curves_and_results(
     compose: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -129,7 +129,13 @@ SCHEDULES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+SHORT = ("plateau of training", "one cycle", "adam of every block")
+"""A schedule of each kind: one that waits, one by steps, and one beside an optimiser with a state of its own."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=() if each in SHORT else pytest.mark.slow) for each in SCHEDULES]
+)
 def test_a_run_goes_on_exactly(compose: Compose, name: str) -> None:
     settings = (*QUICK, *SCHEDULES[name], f"trainer.max_epochs={EPOCHS}")
     steps = "+callbacks.steps={_target_:lightning.pytorch.callbacks.ModelCheckpoint,every_n_train_steps:1,"

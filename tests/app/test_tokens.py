@@ -31,6 +31,7 @@ COPYING = ["model=backprop", "datamodule=copying", "datamodule.load.wait=3", "da
            "datamodule.load.train=300", "datamodule.load.test=100", "datamodule.batch_size=20"]  # fmt: skip
 
 
+@pytest.mark.pictures
 def test_a_run_tells_bits_in_its_files_and_in_what_it_prints(
     compose: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
