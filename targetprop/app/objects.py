@@ -29,7 +29,16 @@ def build(config: DictConfig, **others: Any) -> Any:
     except InstantiationException as error:
         raise _blamed(error, place) from error.__cause__
     check_made(config, place.partition(".")[0], made)
+    _check_parts(config, made, place)
     return made
+
+
+def _check_parts(config: DictConfig, made: object, place: str) -> None:
+    """Refuse a described part that came to nothing: what it is for would be left out in silence."""
+    for key, part in ((str(each), config[each]) for each in config):
+        target = part.get("_target_") if isinstance(part, DictConfig) else None
+        if target and getattr(made, key, made) is None:
+            raise UserError(f"expected what makes an object, got {target}, which makes nothing", key=f"{place}.{key}")
 
 
 def _blamed(error: InstantiationException, place: str) -> UserError:

@@ -65,6 +65,7 @@ def no_schedule(optimizer: torch.optim.Optimizer, T_max: int, eta_min: float) ->
         (["scheduler._target_=HERE.no_schedule"], r"scheduler\._target_: expected what makes an LRScheduler, got None"),
         (["scheduler._target_=HERE.failing"], r"scheduler: .*first line second line"),
         (["datamodule.augmentation={_target_: collections.OrderedDict}"], r"datamodule\.augmentation"),
+        (["datamodule.augmentation={_target_: builtins.print}"], r"datamodule\.augmentation: .*makes nothing"),
     ],
 )  # fmt: skip
 def test_what_is_none_of_its_kind_is_refused(overrides: list[str], message: str, tmp_path: Path) -> None:
