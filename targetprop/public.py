@@ -60,6 +60,7 @@ from targetprop.learners.counter_current import CounterCurrent
 from targetprop.learners.lra_e import LRAE
 from targetprop.learners.tpri import TPRI, TPRILinearized
 from targetprop.learners.tptt import TPTT
+from targetprop.loops.hooked import hooked
 from targetprop.network.network import PairedNetwork
 from targetprop.network.pair import Pair, Trace
 from targetprop.network.passes import Pass
@@ -170,6 +171,7 @@ __all__ = [
     "WeightMirror",
     "__version__",
     "explain",
+    "hooked",
     "register",
     "register_elementwise",
     "rule_of",
