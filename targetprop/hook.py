@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from targetprop.step import Step
+from targetprop.utils.compiled import uncompiled
 from targetprop.utils.errors import UserError, require
 
 
@@ -99,6 +100,7 @@ class Hook:
             )
         return self.latest
 
+    @uncompiled
     def arrive(self, learner: Trains, call: Any, gradient: Tensor) -> Tensor | None:
         """Train on the gradient at the output, (batch, ...); returns that of the input, if it asks for one."""
         asked = self._asked or Asked()

@@ -22,6 +22,7 @@ from targetprop.noise import GaussianNoise, NoiseSource
 from targetprop.properties import Needs
 from targetprop.step import Record, Step, refuse_lost_gradient, sample_gradients
 from targetprop.targets.base import OutputSignal
+from targetprop.utils.compiled import uncompiled
 from targetprop.utils.errors import UserError, require
 from targetprop.utils.inputs import Unchanged, check_batch, refuse_replicas
 from targetprop.utils.precision import Autocast, wide
@@ -120,6 +121,10 @@ class Learner(nn.Module):
         """
         if not (self.training and torch.is_grad_enabled()):
             return self.network(x)
+        return self._forward_in_training(x)
+
+    @uncompiled
+    def _forward_in_training(self, x: Tensor) -> Tensor:
         self._check(x)
         autocast = self._sound_autocast(x.device)
         seen = self._see(x, autocast)
@@ -147,6 +152,7 @@ class Learner(nn.Module):
             raise UserError(f"the network gives {len(seen.output)} outputs for a batch of {len(x)}.", key="network")
         return seen
 
+    @uncompiled
     def learn_feedback(self, x: Tensor) -> Tensor:
         """Train the feedback alone on a batch x (batch, ...), of which no labels are needed; in training mode.
 
@@ -181,6 +187,7 @@ class Learner(nn.Module):
         self.steps += 1
         return result
 
+    @uncompiled
     def backward(
         self,
         loss: Tensor,

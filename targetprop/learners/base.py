@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from targetprop.hook import Asked, Hook
 from targetprop.step import Step, refuse_lost_gradient, sample_gradients
+from targetprop.utils.compiled import uncompiled
 from targetprop.utils.errors import UserError, no_such, require
 from targetprop.utils.inputs import Unchanged, check_batch, refuse_replicas
 from targetprop.utils.precision import Autocast, wide
@@ -126,6 +127,10 @@ class LocalLearner(nn.Module, ABC):
         """
         if not (self.training and torch.is_grad_enabled()):
             return self.network(x)
+        return self._forward_in_training(x)
+
+    @uncompiled
+    def _forward_in_training(self, x: Tensor) -> Tensor:
         refuse_replicas(self)
         check_batch(x, self.network.dims, self.network.forward_parameters())
         if x.requires_grad:
@@ -148,6 +153,7 @@ class LocalLearner(nn.Module, ABC):
         self._call = call
         return output.clone()  # which the caller may change in place
 
+    @uncompiled
     def backward(
         self,
         loss: Tensor,
