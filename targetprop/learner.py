@@ -25,6 +25,7 @@ from targetprop.targets.base import OutputSignal
 from targetprop.utils.compiled import uncompiled
 from targetprop.utils.errors import UserError, require
 from targetprop.utils.inputs import Unchanged, check_batch, refuse_replicas
+from targetprop.utils.packed import unpacked
 from targetprop.utils.precision import Autocast, wide
 
 FORMAT = 2
@@ -321,7 +322,9 @@ class Learner(nn.Module):
             "feedback": self.learning.state_dict(),
         }
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def set_extra_state(self, state: dict[str, Any] | Tensor) -> None:
+        if isinstance(state, Tensor):  # see `targetprop.loops.state_in_tensors`
+            state = unpacked(state)
         if state.get("format") != FORMAT:
             raise UserError("the state was written by another edition of targetprop, and cannot be read: train anew.")
         if state["blocks"] != len(self.network.pairs):

@@ -60,7 +60,7 @@ from targetprop.learners.counter_current import CounterCurrent
 from targetprop.learners.lra_e import LRAE
 from targetprop.learners.tpri import TPRI, TPRILinearized
 from targetprop.learners.tptt import TPTT
-from targetprop.loops.hooked import hooked
+from targetprop.loops import LightningMixin, hooked, state_in_tensors
 from targetprop.network.network import PairedNetwork
 from targetprop.network.pair import Pair, Trace
 from targetprop.network.passes import Pass
@@ -147,6 +147,7 @@ __all__ = [
     "LayerRule",
     "Learner",
     "LearnerRule",
+    "LightningMixin",
     "NearlyOrthogonal",
     "Needs",
     "OptimizerSpec",
@@ -175,5 +176,6 @@ __all__ = [
     "register",
     "register_elementwise",
     "rule_of",
+    "state_in_tensors",
     "token_cross_entropy",
 ]

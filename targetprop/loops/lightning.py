@@ -46,8 +46,9 @@ class LightningMixin(nn.Module if TYPE_CHECKING else object):  # type: ignore[mi
         run: Any = self.trainer
         if run.world_size > 1:
             raise UserError(
-                f"expected one process, got {run.world_size}: their gradients would not be averaged, and their feedback "
-                "would learn apart; use targetprop.execution.parallel.distribute(learner, Grid.of_world(rows)).",
+                f"expected one process, got {run.world_size}: their gradients would not be averaged, and their "
+                "feedback would learn apart; use targetprop.execution.parallel.distribute(learner, "
+                "Grid.of_world(rows)).",
                 key="devices",
             )
         for each in learners:
