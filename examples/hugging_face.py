@@ -1,6 +1,6 @@
 """Target propagation in two loops of Hugging Face: accelerate's, and the Trainer of transformers.
 
-    pip install accelerate transformers
+    pip install -e ".[hugging_face]"
     python examples/hugging_face.py
 
 Both call `loss.backward()` themselves. A hooked learner trains when they do, with no line of theirs changed. They add

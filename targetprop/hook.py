@@ -87,18 +87,21 @@ class Hook:
             UserError: the loss is of no call in training mode, or of several and there are labels or a function.
         """
         require(isinstance(loss, Tensor), "backward", "a loss, computed from the output", type(loss).__name__)
-        self.latest, self._asked = None, asked
-        try:
-            if loss.requires_grad:
-                loss.mean().backward()
-        finally:
-            self._asked = None
+        self._go_back(loss, asked)
         if self.latest is None:
             raise UserError(
                 "the loss must be computed from the output of a call in training mode, with gradients on.",
                 key="backward",
             )
         return self.latest
+
+    def _go_back(self, loss: Tensor, asked: Asked) -> None:
+        self.latest, self._asked = None, asked
+        try:
+            if loss.requires_grad:
+                loss.mean().backward()
+        finally:
+            self._asked = None
 
     @uncompiled
     def arrive(self, learner: Trains, call: Any, gradient: Tensor) -> Tensor | None:
@@ -127,7 +130,7 @@ class _Arrives(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.call is None:
             raise UserError("this pass has been trained on: call the learner again.", key="backward")
         if not torch._C._will_engine_execute_node(_anchor_of(ctx)):

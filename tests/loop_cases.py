@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from targetprop import ALGORITHMS, Learner
 
 Batch = tuple[Tensor, Tensor]
 RULES = ["dtp", "amortised_dtp", "delta_mirror", "kolen_pollack", "lee_dtp"]
-SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+SGD: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
 
 
 def mlp() -> nn.Sequential:

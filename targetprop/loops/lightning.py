@@ -7,19 +7,17 @@ configuration; this one leaves `training_step`, the optimisers and everything el
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from targetprop.learner import Learner
 from targetprop.learners.base import LocalLearner
 from targetprop.loops.hooked import hooked
 from targetprop.utils.errors import UserError
 
-Hooked = Learner | LocalLearner
 
-
-class LightningMixin(nn.Module if TYPE_CHECKING else object):  # type: ignore[misc]
+class LightningMixin:
     """Trains the learners among a module's modules where Lightning calls `backward`; `training_step` stays as it is.
 
     >>> class Classifier(LightningMixin, L.LightningModule):
@@ -39,16 +37,15 @@ class LightningMixin(nn.Module if TYPE_CHECKING else object):  # type: ignore[mi
         Raises:
             UserError: there is none, or several processes are to train it.
         """
-        learners = self._learners()
+        learners = _learners_in(self)
         if not learners:
             name = type(self).__name__
             raise UserError(f"{name} has no learner: say self.net = Learner(network, 'dtp') in it.", key="module")
-        run: Any = self.trainer
-        if run.world_size > 1:
+        processes = _run_of(self).world_size
+        if processes > 1:
             raise UserError(
-                f"expected one process, got {run.world_size}: their gradients would not be averaged, and their "
-                "feedback would learn apart; use targetprop.execution.parallel.distribute(learner, "
-                "Grid.of_world(rows)).",
+                f"expected one process, got {processes}: their gradients would not be averaged, and their feedback "
+                "would learn apart; use targetprop.execution.parallel.distribute(learner, Grid.of_world(rows)).",
                 key="devices",
             )
         for each in learners:
@@ -62,12 +59,17 @@ class LightningMixin(nn.Module if TYPE_CHECKING else object):  # type: ignore[mi
         Raises:
             UserError: a learner was not hooked, since an override of `on_fit_start` did not call it.
         """
-        run: Any = self.trainer
-        for each in self._learners():
+        for each in _learners_in(self):
             if each.hook is None:
                 raise UserError("call super().on_fit_start() in on_fit_start of your module.", key="on_fit_start")
-            each.hook.set_share(1 / run.accumulate_grad_batches)
+            each.hook.set_share(1 / _run_of(self).accumulate_grad_batches)
         super().backward(loss, *args, **kwargs)  # type: ignore[misc]
 
-    def _learners(self) -> list[Hooked]:
-        return [each for each in self.modules() if isinstance(each, Hooked)]
+
+def _learners_in(module: Any) -> list[Learner | LocalLearner]:
+    return [each for each in module.modules() if isinstance(each, Learner | LocalLearner)]
+
+
+def _run_of(module: Any) -> Any:
+    """The trainer that fits it."""
+    return module.trainer

@@ -40,7 +40,7 @@ class Classifier(LightningMixin, L.LightningModule):
         self.log("val", F.cross_entropy(self(x), y))
 
     def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), **SGD)  # type: ignore[arg-type]
+        return torch.optim.SGD(self.parameters(), **SGD)
 
 
 class ByHand(Classifier):
@@ -61,7 +61,7 @@ class Forgetful(Classifier):
         """Without super()."""
 
 
-class BehindLightning(L.LightningModule, LightningMixin):  # type: ignore[misc]
+class BehindLightning(L.LightningModule, LightningMixin):
     training_step = Classifier.training_step
     configure_optimizers = Classifier.configure_optimizers
     forward = Classifier.forward
@@ -72,7 +72,7 @@ class BehindLightning(L.LightningModule, LightningMixin):  # type: ignore[misc]
 
 
 def fit(module: L.LightningModule, data: list[Batch], path: Path, start: Any = None, **settings: Any) -> L.Trainer:
-    trainer = L.Trainer(**{  # type: ignore[arg-type]
+    trainer = L.Trainer(**{
         "max_steps": len(data), "accelerator": "cpu", "logger": False, "enable_checkpointing": False,
         "enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": path, **settings,
     })  # fmt: skip
