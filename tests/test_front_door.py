@@ -31,6 +31,7 @@ from targetprop import (
     Residual,
     UserError,
     explain,
+    hooked,
 )
 from targetprop.execution.recompute import recomputed
 
@@ -828,7 +829,7 @@ class Holder(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("make", [lambda: Learner(mlp(), EXACT), Holder])
+@pytest.mark.parametrize("make", [lambda: Learner(mlp(), EXACT), lambda: hooked(Learner(mlp(), EXACT)), Holder])
 @pytest.mark.parametrize("settings", [{}, {"find_unused_parameters": True}, {"static_graph": True}])
 def test_distributed_data_parallel_is_refused(
     make: Callable[[], nn.Module], settings: dict[str, Any], tmp_path: Path

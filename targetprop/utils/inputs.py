@@ -63,8 +63,9 @@ def refuse_replicas(module: nn.Module) -> None:
     wrapped = getattr(DistributedDataParallel, "_active_ddp_module", None) is not None
     if wrapped or getattr(module, "_is_replica", False):
         raise UserError(
-            "DistributedDataParallel and DataParallel wait for loss.backward(), which does not happen here, and their "
-            "processes would train apart: use targetprop.execution.parallel.distribute(learner, Grid.of_world(rows)).",
+            "DistributedDataParallel and DataParallel average gradients that autograd makes, which those of a learner "
+            "are not, and their processes would train apart: use targetprop.execution.parallel.distribute(learner, "
+            "Grid.of_world(rows)).",
             key="network",
         )
 

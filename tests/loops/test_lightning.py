@@ -10,6 +10,7 @@ import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 from loop_cases import RULES, SGD, Batch, batches, learner_of, mlp, plain_loop, weights
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -113,6 +114,69 @@ def test_gradients_of_several_batches_are_those_with_a_share(name: str, tmp_path
     fit(module, data, tmp_path, accumulate_grad_batches=3, max_steps=2)
     expected = plain_loop(hooked(learner_of(base, name), share=1 / 3), data, every=3)
     assert torch.equal(weights(module), expected)
+
+
+class Toggling(ByHand):
+    """Freezes, for the time of a step, what its optimiser does not train."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+        optimizer: Any = self.optimizers()
+        self.toggle_optimizer(optimizer)
+        super().training_step(batch, batch_idx)
+        self.untoggle_optimizer(optimizer)
+
+
+def test_an_optimiser_may_be_toggled(tmp_path: Path) -> None:
+    base, data = mlp(), batches()
+    module = Toggling(learner_of(base, "dtp"))
+    fit(module, data, tmp_path)
+    assert torch.equal(weights(module), plain_loop(learner_of(base, "dtp"), data))
+
+
+def test_the_older_package_of_lightning_works_too(tmp_path: Path) -> None:
+    older = pytest.importorskip("pytorch_lightning")
+    base, data = mlp(), batches()
+
+    class Older(LightningMixin, older.LightningModule):  # type: ignore[misc]
+        training_step = Classifier.training_step
+        configure_optimizers = Classifier.configure_optimizers
+        forward = Classifier.forward
+
+        def __init__(self, net: nn.Module) -> None:
+            super().__init__()
+            self.net = net
+
+    module = Older(learner_of(base, "dtp"))
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = older.Trainer(max_steps=len(data), accelerator="cpu", default_root_dir=tmp_path, **quiet)
+    trainer.fit(module, DataLoader(data, batch_size=None))  # type: ignore[arg-type]
+    assert torch.equal(weights(module), plain_loop(learner_of(base, "dtp"), data))
+
+
+def test_a_hooked_learner_trains_by_fabric_too() -> None:
+    base, data = mlp(), batches()
+    fabric = L.Fabric(accelerator="cpu", devices=1)
+    learner = hooked(learner_of(base, "dtp"))
+    model, optimizer = fabric.setup(learner, torch.optim.SGD(learner.parameters(), **SGD))
+    for x, y in data:
+        optimizer.zero_grad()
+        fabric.backward(F.cross_entropy(model(x), y))
+        optimizer.step()
+    assert torch.equal(weights(learner), plain_loop(learner_of(base, "dtp"), data))
+
+
+@pytest.mark.parametrize("make", [lambda: StochasticWeightAveraging(0.05, swa_epoch_start=2), EMAWeightAveraging])
+def test_averages_of_lightning_work(make: Callable[[], L.Callback], tmp_path: Path) -> None:
+    module = Classifier(learner_of(mlp(), "dtp"))
+    before = weights(module)
+    fit(module, batches(2), tmp_path, max_steps=-1, max_epochs=4, callbacks=[make()])
+    assert torch.isfinite(weights(module)).all()
+    assert not torch.equal(before, weights(module))
 
 
 class Two(LightningMixin, L.LightningModule):
