@@ -134,10 +134,11 @@ def test_an_optimiser_may_be_toggled(tmp_path: Path) -> None:
 
 
 def test_the_older_package_of_lightning_works_too(tmp_path: Path) -> None:
-    older = pytest.importorskip("pytorch_lightning")
+    older: Any = pytest.importorskip("pytorch_lightning")
+    parent: Any = older.LightningModule
     base, data = mlp(), batches()
 
-    class Older(LightningMixin, older.LightningModule):  # type: ignore[misc]
+    class Older(LightningMixin, parent):  # type: ignore[misc]
         training_step = Classifier.training_step
         configure_optimizers = Classifier.configure_optimizers
         forward = Classifier.forward
