@@ -14,6 +14,7 @@ from targetprop import local
 from targetprop.algorithms import named
 from targetprop.algorithms.base import Algorithm
 from targetprop.algorithms.dtp import DTP
+from targetprop.hook import Asked, Hook
 from targetprop.network.description import described
 from targetprop.network.network import PairedNetwork
 from targetprop.network.passes import Pass, StoredPass
@@ -21,8 +22,10 @@ from targetprop.noise import GaussianNoise, NoiseSource
 from targetprop.properties import Needs
 from targetprop.step import Record, Step, refuse_lost_gradient, sample_gradients
 from targetprop.targets.base import OutputSignal
+from targetprop.utils.compiled import uncompiled
 from targetprop.utils.errors import UserError, require
 from targetprop.utils.inputs import Unchanged, check_batch, refuse_replicas
+from targetprop.utils.packed import unpacked
 from targetprop.utils.precision import Autocast, wide
 
 FORMAT = 2
@@ -52,6 +55,7 @@ class Learner(nn.Module):
     Attributes:
         learning: the feedback while it learns; `targetprop.execution` wraps it to execute it in other ways.
         keep_pass: makes the `Pass` that a forward call keeps for `backward`.
+        hook: trains where `loss.backward()` is called, as `targetprop.loops.hooked` has it; None refuses that.
 
     Raises:
         UserError: what is given is no such network or algorithm, a layer has no feedback, or a list among the
@@ -79,7 +83,9 @@ class Learner(nn.Module):
         self.learning = algorithm.feedback.start(self.network)
         self.learning.scope = algorithm.scope
         self.keep_pass: Callable[[PairedNetwork, Tensor, NoiseSource, int], Pass] = StoredPass
+        self.hook: Hook | None = None
         self._call: _Call | None = None
+        self._leaf: _Leaf | None = None
         self._earlier: _Leaf | None = None
 
     @property
@@ -116,16 +122,21 @@ class Learner(nn.Module):
         """
         if not (self.training and torch.is_grad_enabled()):
             return self.network(x)
+        return self._forward_in_training(x)
+
+    @uncompiled
+    def _forward_in_training(self, x: Tensor) -> Tensor:
         self._check(x)
         autocast = self._sound_autocast(x.device)
         seen = self._see(x, autocast)
         x = seen.x
         output = seen.output if autocast.dtype is None else seen.output.to(wide(seen.output.dtype))
+        call = _Call(seen, autocast, Unchanged(x, self.network.parameters_as_analysed()))
+        if self.hook is not None:
+            return self.hook.hand_out(self, call, x, output.detach())
         output = output.detach().requires_grad_()
-        if self._call is not None:
-            self._earlier = self._call.leaf
-        leaf = _Leaf(output, output.register_post_accumulate_grad_hook(refuse_lost_gradient))
-        self._call = _Call(seen, leaf, autocast, Unchanged(x, self.network.parameters_as_analysed()))
+        self._call, self._earlier = call, self._leaf
+        self._leaf = _Leaf(output, output.register_post_accumulate_grad_hook(refuse_lost_gradient))
         return output.clone()  # which the caller may change in place
 
     def _check(self, x: Tensor) -> None:
@@ -142,6 +153,7 @@ class Learner(nn.Module):
             raise UserError(f"the network gives {len(seen.output)} outputs for a batch of {len(x)}.", key="network")
         return seen
 
+    @uncompiled
     def learn_feedback(self, x: Tensor) -> Tensor:
         """Train the feedback alone on a batch x (batch, ...), of which no labels are needed; in training mode.
 
@@ -176,6 +188,7 @@ class Learner(nn.Module):
         self.steps += 1
         return result
 
+    @uncompiled
     def backward(
         self,
         loss: Tensor,
@@ -199,6 +212,8 @@ class Learner(nn.Module):
             UserError: there was no forward pass in training mode since the last `backward`, the loss is of another, or
                 the batch or a weight has changed since.
         """
+        if self.hook is not None:
+            return self.hook.go_back(loss, Asked(labels, loss_of, keep))
         step = self.compute(loss, labels=labels, loss_of=loss_of, keep=keep)
         self.finish(step)
         return step
@@ -212,26 +227,37 @@ class Learner(nn.Module):
         keep: bool = False,
     ) -> Step:
         """What `backward` does on the device: from the second step on it waits for nothing."""
-        call, earlier = self._call, self._earlier
-        if call is None:
+        call, leaf, earlier = self._call, self._leaf, self._earlier
+        if call is None or leaf is None:
             raise UserError(
                 "call the learner on a batch first, in training mode and with gradients on.", key="backward"
             )
-        self._call = self._earlier = None
+        self._call = self._leaf = self._earlier = None
         call.unchanged.check(self.network.parameters_as_analysed())
-        for leaf in (call.leaf, earlier):
-            if leaf is not None:
-                leaf.watch.remove()
+        for each in (leaf, earlier):
+            if each is not None:
+                each.watch.remove()
         x = call.seen.x
         # The loss may depend on what made x, too, in whose graph the gradient for x has yet to go back.
-        gradient = sample_gradients(loss, call.leaf.output, retain_graph=x.grad_fn is not None)
+        gradient = sample_gradients(loss, leaf.output, retain_graph=x.grad_fn is not None)
         if earlier is not None and earlier.output.grad is not None:
-            raise UserError("the loss depends on an earlier call, too; give each call its own.", key="backward")
-        with call.autocast.again(), torch.no_grad():
-            step = self._sweep(call.seen, OutputSignal(gradient, labels, loss_of), keep)
+            raise UserError(
+                "the loss depends on an earlier call, too: give each call its own, or make the learner a "
+                "targetprop.hooked(learner), of which a loss may depend on several.",
+                key="backward",
+            )
+        step = self._sweep(call, OutputSignal(gradient, labels, loss_of), keep)
         if x.requires_grad:
             torch.autograd.backward(x, call.seen.input_gradient)
         return step
+
+    def train_on(self, call: _Call, gradient: Tensor, asked: Asked, share: float) -> tuple[Step, Tensor | None]:
+        """What `backward` does once the gradient at the output has come, for the hook (see `targetprop.hook`)."""
+        call.unchanged.check(self.network.parameters_as_analysed())
+        call.seen.step = self.steps  # other calls may have been trained on since
+        step = self._sweep(call, OutputSignal(gradient, asked.labels, asked.loss_of), asked.keep, share)
+        self.finish(step)
+        return step, call.seen.input_gradient if call.seen.x.requires_grad else None
 
     def finish(self, step: Step) -> None:
         """What `backward` does on the host after `compute`."""
@@ -243,9 +269,14 @@ class Learner(nn.Module):
         """By what `compute` differs from step to step, but for numbers on the device."""
         return self.learning.plan
 
-    def _sweep(self, seen: Pass, output: OutputSignal, keep: bool) -> Step:
+    def _sweep(self, call: _Call, output: OutputSignal, keep: bool, share: float = 1.0) -> Step:
+        """The sweep of a call, as its forward pass was executed."""
+        with call.autocast.again(), torch.no_grad():
+            return self._sweep_down(call.seen, output, keep, share)
+
+    def _sweep_down(self, seen: Pass, output: OutputSignal, keep: bool, share: float) -> Step:
         """From the output down: a block's feedback learns, its weights get their gradient, its target goes on."""
-        record = Record(keep, len(seen.x))
+        record, blocks = Record(keep, len(seen.x)), len(self.network.pairs)
         self.learning.before_sweep(seen)
         for block, difference in self.algorithm.targets.sweep(seen, output):
             if self.algorithm.scope == "block":
@@ -253,9 +284,9 @@ class Learner(nn.Module):
             if block in self.network.fed_numbers:
                 record.feedback_losses[block] = self.learning.learn(seen, block)
             record.add(block, seen.trace(block).y.detach(), difference)
-            local.add_gradients(seen, block, difference, self.algorithm.targets.weight(block, len(self.network.pairs)))
+            local.add_gradients(seen, block, difference, share * self.algorithm.targets.weight(block, blocks))
         self.learning.after_targets()
-        step = record.step(len(self.network.pairs), self.network.fed_numbers, seen.x)
+        step = record.step(blocks, self.network.fed_numbers, seen.x)
         self.learning.after_sweep(seen, step.local_losses)
         return step
 
@@ -273,7 +304,7 @@ class Learner(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: they wait for no `backward`, whose graph belongs to the original."""
-        return {**vars(self), "_call": None, "_earlier": None}
+        return {**vars(self), "_call": None, "_leaf": None, "_earlier": None}
 
     @property
     def _rule(self) -> str:
@@ -291,7 +322,9 @@ class Learner(nn.Module):
             "feedback": self.learning.state_dict(),
         }
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def set_extra_state(self, state: dict[str, Any] | Tensor) -> None:
+        if isinstance(state, Tensor):  # see `targetprop.loops.state_in_tensors`
+            state = unpacked(state)
         if state.get("format") != FORMAT:
             raise UserError("the state was written by another edition of targetprop, and cannot be read: train anew.")
         if state["blocks"] != len(self.network.pairs):
@@ -314,10 +347,9 @@ class _Leaf:
 
 @dataclass(frozen=True)
 class _Call:
-    """A forward call that waits for its `backward`."""
+    """What a forward call keeps for its `backward`."""
 
     seen: Pass
-    leaf: _Leaf
     autocast: Autocast
     unchanged: Unchanged
 

@@ -60,6 +60,9 @@ from targetprop.learners.counter_current import CounterCurrent
 from targetprop.learners.lra_e import LRAE
 from targetprop.learners.tpri import TPRI, TPRILinearized
 from targetprop.learners.tptt import TPTT
+from targetprop.loops.hooked import hooked
+from targetprop.loops.lightning import LightningMixin
+from targetprop.loops.tensors import state_in_tensors
 from targetprop.network.network import PairedNetwork
 from targetprop.network.pair import Pair, Trace
 from targetprop.network.passes import Pass
@@ -146,6 +149,7 @@ __all__ = [
     "LayerRule",
     "Learner",
     "LearnerRule",
+    "LightningMixin",
     "NearlyOrthogonal",
     "Needs",
     "OptimizerSpec",
@@ -170,8 +174,10 @@ __all__ = [
     "WeightMirror",
     "__version__",
     "explain",
+    "hooked",
     "register",
     "register_elementwise",
     "rule_of",
+    "state_in_tensors",
     "token_cross_entropy",
 ]

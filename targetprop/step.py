@@ -96,6 +96,6 @@ def refuse_lost_gradient(output: Tensor) -> None:
     output.grad = None  # or it would be taken for part of the next step's
     raise UserError(
         "a gradient reached the output by loss.backward(), which trains nothing here: use learner.backward(loss) "
-        "in its place.",
+        "in its place, or make the learner a targetprop.hooked(learner).",
         key="backward",
     )

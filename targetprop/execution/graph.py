@@ -122,6 +122,8 @@ class GraphedStep:
             raise UserError(f"graphs are of a Learner's steps, got {type(learner).__name__}.", key="cuda_graph")
         if isinstance(learner.learning, Wrapper) and not isinstance(learner.learning, SideBySide):
             raise UserError("processes exchange feedback within a step, and a graph cannot.", key="cuda_graph")
+        if learner.hook is not None:
+            raise UserError("a hooked learner trains in loss.backward(), and a graph by itself.", key="cuda_graph")
         learner.learning.held_by_a_graph()
         if not isinstance(learner.noise, GaussianNoise):
             raise UserError("a graph draws its noise itself; give the learner a seed, but no noise.", key="cuda_graph")

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from targetprop.hook import Asked, Hook
 from targetprop.step import Step, refuse_lost_gradient, sample_gradients
-from targetprop.utils.errors import UserError, no_such
+from targetprop.utils.compiled import uncompiled
+from targetprop.utils.errors import UserError, no_such, require
 from targetprop.utils.inputs import Unchanged, check_batch, refuse_replicas
 from targetprop.utils.precision import Autocast, wide
 
@@ -68,13 +70,19 @@ class LearnerRule(ABC):
 
 @dataclass(frozen=True)
 class _Call:
-    """A forward call that waits for its `backward`."""
+    """What a forward call keeps for its `backward`."""
 
     seen: Any
-    output: Tensor
-    watch: RemovableHandle
     autocast: Autocast
     unchanged: Unchanged
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """What the output that a caller gets is a copy of, and the hook that refuses a gradient by another way."""
+
+    output: Tensor
+    watch: RemovableHandle
 
 
 class LocalLearner(nn.Module, ABC):
@@ -86,6 +94,7 @@ class LocalLearner(nn.Module, ABC):
     Attributes:
         update_scale: None, since there is nothing that updates are a multiple of.
         takes_narrow_types: whether it can learn where activations are bfloat16.
+        hook: as of a `Learner`.
     """
 
     update_scale = None
@@ -95,7 +104,9 @@ class LocalLearner(nn.Module, ABC):
     def __init__(self, network: PairedNetwork) -> None:
         super().__init__()
         self.network = network
+        self.hook: Hook | None = None
         self._call: _Call | None = None
+        self._leaf: _Leaf | None = None
 
     def optimizer_parameters(self) -> list[nn.Parameter]:
         """What your optimiser trains."""
@@ -116,6 +127,10 @@ class LocalLearner(nn.Module, ABC):
         """
         if not (self.training and torch.is_grad_enabled()):
             return self.network(x)
+        return self._forward_in_training(x)
+
+    @uncompiled
+    def _forward_in_training(self, x: Tensor) -> Tensor:
         refuse_replicas(self)
         check_batch(x, self.network.dims, self.network.forward_parameters())
         if x.requires_grad:
@@ -129,12 +144,16 @@ class LocalLearner(nn.Module, ABC):
             )
         with autocast.again():
             seen, made = self.see(x)
-        output = made.detach().to(wide(made.dtype)).requires_grad_()
-        watch = output.register_post_accumulate_grad_hook(refuse_lost_gradient)
-        unchanged = Unchanged(x, self.network.parameters_as_analysed())
-        self._call = _Call(seen, output, watch, autocast, unchanged)
+        output = made.detach().to(wide(made.dtype))
+        call = _Call(seen, autocast, Unchanged(x, self.network.parameters_as_analysed()))
+        if self.hook is not None:
+            return self.hook.hand_out(self, call, x, output)
+        output.requires_grad_()
+        self._leaf = _Leaf(output, output.register_post_accumulate_grad_hook(refuse_lost_gradient))
+        self._call = call
         return output.clone()  # which the caller may change in place
 
+    @uncompiled
     def backward(
         self,
         loss: Tensor,
@@ -149,16 +168,30 @@ class LocalLearner(nn.Module, ABC):
             UserError: there was no forward pass in training mode since the last `backward`, the loss is of another, or
                 the batch or a weight has changed since.
         """
-        call, self._call = self._call, None
-        if call is None:
+        if self.hook is not None:
+            return self.hook.go_back(loss, Asked(labels, loss_of, keep))
+        call, leaf = self._call, self._leaf
+        self._call = self._leaf = None
+        if call is None or leaf is None:
             raise UserError(
                 "call the learner on a batch first, in training mode and with gradients on.", key="backward"
             )
         call.unchanged.check(self.network.parameters_as_analysed())
-        call.watch.remove()
-        error = sample_gradients(loss, call.output)
+        leaf.watch.remove()
+        error = sample_gradients(loss, leaf.output)
         with call.autocast.again():
             return self.learn(call.seen, error, labels, keep)
+
+    def train_on(self, call: _Call, gradient: Tensor, asked: Asked, share: float) -> tuple[Step, None]:
+        """What `backward` does once the gradient at the output has come, for the hook (see `targetprop.hook`).
+
+        Raises:
+            UserError: a share, which not every such rule can multiply its gradients by.
+        """
+        require(share == 1, "share", f"1 of {type(self).__name__}, whose gradients add up over backward calls", share)
+        call.unchanged.check(self.network.parameters_as_analysed())
+        with call.autocast.again(), torch.enable_grad():
+            return self.learn(call.seen, gradient, asked.labels, asked.keep), None
 
     @abstractmethod
     def see(self, x: Tensor) -> tuple[Any, Tensor]:
@@ -177,7 +210,7 @@ class LocalLearner(nn.Module, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: they wait for no `backward`, whose graph belongs to the original."""
-        return {**vars(self), "_call": None}
+        return {**vars(self), "_call": None, "_leaf": None}
 
 
 def add(parameter: Tensor | None, gradient: Tensor) -> None:

@@ -23,6 +23,7 @@ from targetprop.network.conversion import convert
 from targetprop.network.pair import Pair, Trace
 from targetprop.network.shapes import Blocks
 from targetprop.network.watch import Watch
+from targetprop.utils.compiled import refuse_compiled
 from targetprop.utils.errors import UserError
 
 FeedbackBuilder = Callable[[Blocks, int, Style], FeedbackLayer | None]
@@ -101,6 +102,7 @@ class PairedNetwork(nn.Module):
             UserError: it cannot be traced or cut, a layer has no feedback where it needs one, or a lazy layer has no
                 weights yet.
         """
+        refuse_compiled(model)
         if any(map(is_lazy, model.parameters())):
             raise UserError("the network has lazy layers without weights: call it on one batch first.", key="network")
         if blocks is None and is_sequence(model):

@@ -32,7 +32,7 @@ from targetprop.network.words import WAYS_OUT, own_name
 from targetprop.utils.errors import UserError
 
 WRAPPERS = (torch.jit.ScriptModule, nn.DataParallel, nn.parallel.DistributedDataParallel)
-"""What hides its layers; the name of that of `torch.compile` is `OptimizedModule`."""
+"""What hides its layers; see also `targetprop.utils.compiled`."""
 FACTORIES = ("arange", "zeros", "ones", "full", "empty", "eye", "linspace", "rand", "randn", "tensor")
 """Functions of torch that make tensors of sizes that may be traced, which torch.fx does not notice by itself."""
 KINDS: Mapping[str, Any] = {
@@ -263,12 +263,10 @@ def trace(model: nn.Module) -> Traced:
     Raises:
         UserError: it cannot be traced; says where, and what to do.
     """
-    if isinstance(model, WRAPPERS) or type(model).__name__ == "OptimizedModule":
-        compiled = type(model).__name__ == "OptimizedModule"
-        given = "a compiled one" if compiled else type(model).__name__
+    if isinstance(model, WRAPPERS):
         raise UserError(
-            f"expected a module whose forward can be traced, got {given}: the learner must see every layer; give the "
-            f"network that was {'compiled' if compiled else 'wrapped'}.",
+            f"expected a module whose forward can be traced, got {type(model).__name__}: the learner must see every "
+            "layer; give the network that was wrapped.",
             key="network",
         )
     modes = {each: each.training for each in model.modules()}

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from operator import is_
 from typing import Any
+from weakref import finalize, ref
 
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from targetprop.utils.errors import UserError
 
@@ -20,8 +24,15 @@ def check_batch(x: Any, dims: int | None, parameters: Sequence[nn.Parameter]) ->
         parameters: of the network.
 
     Raises:
-        UserError: x is no tensor, has no sample or no batch dimension, or weights are of half precision.
+        UserError: x is no tensor, has no sample or no batch dimension, or weights are of half precision or have no
+            values.
     """
+    if any(p.is_meta for p in parameters):
+        raise UserError(
+            "the weights are on the device 'meta', without values: before training, put them on another one by "
+            "learner.to_empty(device=...), and load a state.",
+            key="network",
+        )
     if not isinstance(x, Tensor):
         raise UserError(f"expected a tensor (batch, ...), got {type(x).__name__}.", key="input")
     is_vector = x.dim() == 1 and x.is_floating_point()  # whole numbers may be indices for an embedding
@@ -52,14 +63,17 @@ def refuse_replicas(module: nn.Module) -> None:
     wrapped = getattr(DistributedDataParallel, "_active_ddp_module", None) is not None
     if wrapped or getattr(module, "_is_replica", False):
         raise UserError(
-            "DistributedDataParallel and DataParallel wait for loss.backward(), which does not happen here, and their "
-            "processes would train apart: use targetprop.execution.parallel.distribute(learner, Grid.of_world(rows)).",
+            "DistributedDataParallel and DataParallel average gradients that autograd makes, which those of a learner "
+            "are not, and their processes would train apart: use targetprop.execution.parallel.distribute(learner, "
+            "Grid.of_world(rows)).",
             key="network",
         )
 
 
 class Unchanged:
     """Notices whether what a pass has read was written to or exchanged since, by torch's own count of changes in place.
+
+    Fused optimisers, and those that write to `.data`, change weights without being counted: it watches their steps.
 
     Args:
         x: the batch.
@@ -69,6 +83,14 @@ class Unchanged:
     def __init__(self, x: Tensor, parameters: Sequence[nn.Parameter]) -> None:
         self._x, self._batch = x, _version(x)
         self._parameters, self._weights = parameters, [_written(p) for p in parameters]
+        self._stepped = False
+        self._watch = register_optimizer_step_post_hook(partial(_note_step, ref(self)))
+        finalize(self, self._watch.remove).atexit = False
+
+    def note_step(self, optimizer: Optimizer) -> None:
+        """An optimiser has made a step."""
+        taken = {id(p) for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
+        self._stepped |= any(id(p) in taken for p in self._parameters)
 
     def check(self, parameters: Sequence[nn.Parameter]) -> None:
         """Refuse to go on with another batch or other weights.
@@ -79,6 +101,7 @@ class Unchanged:
         Raises:
             UserError: one of them has changed since.
         """
+        self._watch.remove()
         if _version(self._x) != self._batch:
             raise UserError(
                 "the batch was changed in place since the forward pass, and its gradients are lost: go back before you "
@@ -86,12 +109,17 @@ class Unchanged:
                 key="backward",
             )
         same = len(parameters) == len(self._parameters) and all(map(is_, parameters, self._parameters))
-        if not same or [_written(p) for p in parameters] != self._weights:
+        if self._stepped or not same or [_written(p) for p in parameters] != self._weights:
             raise UserError(
                 "a weight was changed since the forward pass, and the gradients of the pass are lost: call backward "
                 "before the optimiser steps, or call the learner again.",
                 key="backward",
             )
+
+
+def _note_step(unchanged: ref[Unchanged], optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    if (waiting := unchanged()) is not None:
+        waiting.note_step(optimizer)
 
 
 def _version(x: Tensor) -> int | None:
