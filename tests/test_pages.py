@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from pages import ROOT, blocks
 from targetprop import ALGORITHMS, LEARNERS, Algorithm, LearnerRule
 from targetprop.__main__ import OF_MANY_RUNS
 from targetprop.app.commands import COMMANDS
 from targetprop.app.overrides import check_overrides
 from targetprop.app.run import train
 
-ROOT = Path(__file__).parents[1]
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in [*sorted(ROOT.glob("docs/**/*.md"))]}
 PAGES["README.md"] = (ROOT / "README.md").read_text()
 RUN_BY = {
@@ -35,25 +34,11 @@ PLUGINS = ("hydra/launcher=", "hydra.launcher.")
 SUBCOMMANDS = (*OF_MANY_RUNS, *COMMANDS, "figure")
 
 
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of a page."""
-
-    language: str
-    title: str
-    text: str
-
-
-def blocks(page: str) -> list[Block]:
-    found = re.findall(r"^```(\w*)(?: title=\"([^\"]+)\")?\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
-    return [Block(*each) for each in found]
-
-
 def commands(page: str) -> list[list[str]]:
     """The arguments of every training run that a page shows, without placeholders."""
-    lines = "\n".join(each.text for each in blocks(page) if each.language in ("", "bash")).replace("\\\n", " ")
-    found = re.findall(r"^(?:\w+=\S+ )*(?:python main\.py|targetprop)(?: (.*))?$", lines, flags=re.MULTILINE)
-    split = [shlex.split(arguments, comments=True) for arguments in found]
+    lines = [line for each in blocks(page) if each.language in ("", "bash") for line in each.commands]
+    runs = [re.fullmatch(r"(?:\w+=\S+ )*(?:python main\.py|targetprop)(?: (.*))?", line) for line in lines]
+    split = [shlex.split(run[1] or "", comments=True) for run in runs if run]
     return [each for each in split if not set(each) & {"...", "--help", "--version", *SUBCOMMANDS}]
 
 
@@ -72,9 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write_files(page: str, folder: Path) -> None:
     for block in blocks(page):
         if block.title:
-            path = folder / block.title
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block.text)
+            block.write(folder)
 
 
 @pytest.mark.parametrize("name", [each for each in named("```python") if each not in RUN_BY])
