@@ -2,9 +2,9 @@
 
     python tests/newcomer.py --torch torch==2.13.0 --data data --json runs/newcomer.json --markdown runs/newcomer.md
 
-Clones this repository's last commit into a new folder, makes a new virtual environment, and does what the pages say in the
-order printed: runs their commands, runs their Python, the blocks of a page one after the other in one session, and writes
-the files that they show. What takes long or needs what is not here is shortened, replaced or left out by the list
+Clones this repository's last commit into a new folder, makes a new virtual environment, and does what the pages say in
+the order printed: runs their commands, runs their Python, the blocks of a page one after the other in one session, and
+writes the files that they show. What takes long or needs what is not here is shortened, replaced or left out by
 `OTHERWISE`, and the table says so. The exit code is 1 if a step failed.
 """
 
@@ -22,10 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from pages import ROOT, blocks
 from rich.console import Console
 from rich.table import Table
-
-from pages import ROOT, blocks
 
 PAGES = ("README.md", "docs/tutorial/digits.md", "docs/tutorial/own_network.md", "docs/tutorial/own_rule.md")
 SHORT = "trainer.max_epochs=1 trainer.limit_train_batches=2 trainer.limit_val_batches=1 trainer.limit_test_batches=1"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from pages import ROOT, blocks
+
 from targetprop import ALGORITHMS, LEARNERS, Algorithm, LearnerRule
 from targetprop.__main__ import OF_MANY_RUNS
 from targetprop.app.commands import COMMANDS
