@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from pages import ROOT, blocks
 from rich.console import Console
@@ -28,17 +28,33 @@ from rich.table import Table
 
 PAGES = ("README.md", "docs/tutorial/digits.md", "docs/tutorial/own_network.md", "docs/tutorial/own_rule.md")
 SHORT = "trainer.max_epochs=1 trainer.limit_train_batches=2 trainer.limit_val_batches=1 trainer.limit_test_batches=1"
+SHORTER = "trainer.max_epochs=2 trainer.limit_train_batches=2"
+
+
+class Otherwise(NamedTuple):
+    """Commands that are not run as printed.
+
+    Attributes:
+        part: of such a command.
+        why: for the table.
+        instead: what is run; None if nothing is.
+    """
+
+    part: str
+    why: str
+    instead: str | None = None
+
+
+AS_PRINTED = Otherwise("", "", "{command}")
 OTHERWISE = (
-    ("datamodule=imagenet32", "needs ImageNet 32x32, and so an account", None),
-    ("reproduce=imagenet32", "needs ImageNet 32x32, and so an account", None),
-    ("pytest", "the tests take half an hour and more: .ci/run", None),
-    ("properdocs serve", "built; to serve does not end", "properdocs build -f mkdocs.yml --strict"),
-    ("datamodule=cifar10", "shortened to two batches", f"{{command}} {SHORT}"),
-    ("--path CIFAR-10", "shortened to two batches", f"{{command}} {SHORT}"),
-    ("targetprop compare", "shortened to two epochs of two batches", "{command} --set trainer.max_epochs=2"
-     " trainer.limit_train_batches=2"),
-)  # fmt: skip
-"""Part of a command, why it is not run as printed, and what is run instead: nothing where that is None."""
+    Otherwise("datamodule=imagenet32", "needs ImageNet 32x32, and so an account"),
+    Otherwise("reproduce=imagenet32", "needs ImageNet 32x32, and so an account"),
+    Otherwise("pytest", "the tests take half an hour and more: .ci/run"),
+    Otherwise("properdocs serve", "built: to serve does not end", "properdocs build -f mkdocs.yml --strict"),
+    Otherwise("datamodule=cifar10", "shortened to two batches", f"{{command}} {SHORT}"),
+    Otherwise("--path CIFAR-10", "shortened to two batches", f"{{command}} {SHORT}"),
+    Otherwise("targetprop compare", "shortened to two epochs of two batches", f"{{command}} --set {SHORTER}"),
+)
 
 EXAMPLES = """
 import numpy, targetprop.data.digits
@@ -104,11 +120,11 @@ class Newcomer:
 
     def run(self, page: str, command: str) -> Step:
         """Run a command of a page, or what `OTHERWISE` has instead of it."""
-        found = (rest for part, *rest in OTHERWISE if part in command)
-        note, instead = next(found, ("", "{command}"))
-        if instead is None:
-            return Step(page, command, None, None, f"not run: {note}")
-        return self.shell(page, command, instead.format(command=command).replace("RUN_DIR", str(self.last_run())), note)
+        known = next((each for each in OTHERWISE if each.part in command), AS_PRINTED)
+        if known.instead is None:
+            return Step(page, command, None, None, f"not run: {known.why}")
+        instead = known.instead.format(command=command).replace("RUN_DIR", str(self.last_run()))
+        return self.shell(page, command, instead, known.why)
 
     def shell(self, page: str, text: str, command: str, note: str = "") -> Step:
         """Run a command by bash."""

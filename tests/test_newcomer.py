@@ -9,7 +9,7 @@ from pathlib import Path
 
 import newcomer
 import pytest
-from newcomer import Newcomer, Step
+from newcomer import Newcomer, Otherwise, Step
 from pages import ROOT, blocks
 
 PAGE = """
@@ -44,7 +44,7 @@ echo datamodule=imagenet32
 @pytest.fixture
 def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Step]:
     """Of `PAGE`, with a program named properdocs that fails."""
-    monkeypatch.setattr(newcomer, "OTHERWISE", (*newcomer.OTHERWISE[:3], ("serve", "built", "false")))
+    monkeypatch.setattr(newcomer, "OTHERWISE", (Otherwise("serve", "built", "false"), *newcomer.OTHERWISE))
     (tmp_path / "page.md").write_text(PAGE)
     (tmp_path / "python").symlink_to(sys.executable)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
@@ -90,5 +90,5 @@ def test_every_exception_is_for_a_command_of_the_pages() -> None:
         if block.language in ("", "bash")
         for command in block.commands
     ]
-    for part, _, _ in newcomer.OTHERWISE:
-        assert any(part in command for command in commands), part
+    for each in newcomer.OTHERWISE:
+        assert any(each.part in command for command in commands), each
