@@ -135,9 +135,9 @@ class Newcomer:
         return Step(page, text, time.monotonic() - start, code, note)
 
     def last_run(self) -> Path | None:
-        """The folder of the run that ended last."""
-        results = self.folder.glob("runs/*/*/results.json")
-        return max((each.parent for each in results), key=lambda run: run.stat().st_mtime, default=None)
+        """The folder of the run that ended last; a comparison is none, and has no checkpoints."""
+        kept = self.folder.glob("runs/*/*/checkpoints")
+        return max((each.parent for each in kept), key=lambda run: run.stat().st_mtime, default=None)
 
     def _execute(self, page: str, session: subprocess.Popen[str], code: str) -> Step:
         assert session.stdin is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -72,12 +71,11 @@ def test_the_table_of_a_page(steps: list[Step]) -> None:
     )
 
 
-def test_the_last_run_is_the_newest(tmp_path: Path) -> None:
-    for name, time in (("day/one", 2), ("day/two", 1)):
-        run = tmp_path / "runs" / name
-        run.mkdir(parents=True)
-        (run / "results.json").write_text(json.dumps({}))
-        os.utime(run, (time, time))
+def test_the_last_run_is_the_newest_that_is_no_comparison(tmp_path: Path) -> None:
+    for name, time in (("day/one/checkpoints", 2), ("day/two/checkpoints", 1), ("compare/results", 3)):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        os.utime(folder.parent, (time, time))
     with (tmp_path / "log").open("w") as log:
         assert Newcomer(tmp_path, {}, log).last_run() == tmp_path / "runs/day/one"
 
