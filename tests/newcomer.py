@@ -155,22 +155,21 @@ class Newcomer:
         print(f"\n>>> {text}", file=self.log, flush=True)
 
 
-def walk(scratch: Path, torch: str | None, data: Path | None, python: str, log: IO[str]) -> Iterator[Step]:
-    """Clone, make an environment and read all pages, in an empty folder."""
+def walk(scratch: Path, options: argparse.Namespace, log: IO[str]) -> Iterator[Step]:
+    """Clone, make an environment and read the pages, in an empty folder."""
     folder, binaries = scratch / "targetprop", scratch / "venv/bin"
     unset = ("PYTHONPATH", "VIRTUAL_ENV", "OMP_NUM_THREADS", "DATA_DIR")
     inherited = {name: value for name, value in os.environ.items() if name not in unset}
     outside = Newcomer(scratch, inherited, log)
     yield outside.shell("", "git clone", f"git clone --quiet {ROOT} {folder}")
-    yield outside.shell("", "python -m venv", f"{python} -m venv venv")
+    yield outside.shell("", "python -m venv", f"{options.python} -m venv venv")
     newcomer = Newcomer(folder, inherited | {"PATH": f"{binaries}:{os.environ['PATH']}"}, log)
-    if data is not None:
-        (folder / "data").symlink_to(data.resolve())
-    if torch is not None:
-        yield newcomer.shell(
-            "", f"pip install {torch}", f"pip install {torch}", "before the README: a wheel for the CPU"
-        )
-    for page in PAGES:
+    if options.data is not None:
+        (folder / "data").symlink_to(options.data.resolve())
+    if options.torch is not None:
+        install = f"pip install {options.torch}"
+        yield newcomer.shell("", install, install, "before the README: a wheel for the CPU")
+    for page in options.pages:
         for step in newcomer.read(page):
             yield step
             if not (folder / "seven.png").exists():
@@ -205,21 +204,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--torch", help="what pip installs first, such as torch==2.13.0")
     parser.add_argument("--data", type=Path, help="the folder of CIFAR-10; data/ of the clone becomes a link to it")
     parser.add_argument("--python", default=sys.executable, help="that makes the environment")
+    parser.add_argument("--pages", nargs="+", default=PAGES, help="the first of them has to install the package")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--log", type=Path, default=Path("runs/newcomer.log"), help="what the steps printed")
     options = parser.parse_args(arguments)
-    console, steps = Console(), []
+    console, steps = Console(), list[Step]()
     options.log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, options.log.open("w") as log:
-        for step in walk(Path(scratch), options.torch, options.data, options.python, log):
+        for step in walk(Path(scratch), options, log):
             steps.append(step)
             console.print(*cells(step), markup=False, highlight=False)
+            if options.json:  # after every step, for a walk takes long
+                options.json.write_text(json.dumps([asdict(step) for step in steps], indent=2) + "\n")
+            if options.markdown:
+                options.markdown.write_text(markdown_of(steps))
     console.print(table_of(steps))
-    if options.json:
-        options.json.write_text(json.dumps([asdict(step) for step in steps], indent=2) + "\n")
-    if options.markdown:
-        options.markdown.write_text(markdown_of(steps))
     sys.exit(any(step.code for step in steps))
 
 
