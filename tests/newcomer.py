@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 PAGES = ("README.md", "docs/tutorial/digits.md", "docs/tutorial/own_network.md", "docs/tutorial/own_rule.md")
-SHORT = "trainer.max_epochs=1 trainer.limit_train_batches=2 trainer.limit_val_batches=1 trainer.limit_test_batches=1"
+SHORT = "trainer.max_epochs=1 trainer.limit_train_batches=1 trainer.limit_val_batches=1 trainer.limit_test_batches=1"
 SHORTER = "trainer.max_epochs=2 trainer.limit_train_batches=2"
 
 
@@ -51,8 +51,8 @@ OTHERWISE = (
     Otherwise("reproduce=imagenet32", "needs ImageNet 32x32, and so an account"),
     Otherwise("pytest", "the tests take half an hour and more: .ci/run"),
     Otherwise("properdocs serve", "built: to serve does not end", "properdocs build -f mkdocs.yml --strict"),
-    Otherwise("datamodule=cifar10", "shortened to two batches", f"{{command}} {SHORT}"),
-    Otherwise("--path CIFAR-10", "shortened to two batches", f"{{command}} {SHORT}"),
+    Otherwise("datamodule=cifar10", "shortened to one batch", f"{{command}} {SHORT}"),
+    Otherwise("--path CIFAR-10", "shortened to one batch", f"{{command}} {SHORT}"),
     Otherwise("targetprop compare", "shortened to two epochs of two batches", f"{{command}} --set {SHORTER}"),
 )
 
