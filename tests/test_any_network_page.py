@@ -77,10 +77,10 @@ def make(image_shape, num_classes, width=4):
 def test_any_module_is_a_network_on_the_command_line(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (command,) = re.findall(r"^python main\.py model=amortised_dtp (network\._target_.*)$", PAGE, flags=re.MULTILINE)
+    (command,) = re.findall(r"^python main\.py model=amortised_dtp (network=own .*)$", PAGE, flags=re.MULTILINE)
     (tmp_path / "my_network.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "my_network", raising=False)  # other pages have one, too
     small = ["trainer.max_epochs=3", "trainer.threads=1", f"output_dir={tmp_path}", "model.hparams.f_optim.lr=0.05"]
-    overrides = [f"model={model}", *command.replace('"', "").split(), *small]
+    overrides = [f"model={model}", *command.split(), *small]
     assert train(check_overrides(overrides))["test/accuracy"] > 0.7

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pages import ROOT, blocks
 
 from targetprop import ALGORITHMS, LEARNERS, Algorithm, LearnerRule
 from targetprop.__main__ import OF_MANY_RUNS
 from targetprop.app.commands import COMMANDS
 from targetprop.app.overrides import check_overrides
 from targetprop.app.run import train
+from targetprop.app.user_conf import offer_user_conf
 
-ROOT = Path(__file__).parents[1]
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in [*sorted(ROOT.glob("docs/**/*.md"))]}
 PAGES["README.md"] = (ROOT / "README.md").read_text()
 RUN_BY = {
@@ -35,25 +37,11 @@ PLUGINS = ("hydra/launcher=", "hydra.launcher.")
 SUBCOMMANDS = (*OF_MANY_RUNS, *COMMANDS, "figure")
 
 
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of a page."""
-
-    language: str
-    title: str
-    text: str
-
-
-def blocks(page: str) -> list[Block]:
-    found = re.findall(r"^```(\w*)(?: title=\"([^\"]+)\")?\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
-    return [Block(*each) for each in found]
-
-
 def commands(page: str) -> list[list[str]]:
     """The arguments of every training run that a page shows, without placeholders."""
-    lines = "\n".join(each.text for each in blocks(page) if each.language in ("", "bash")).replace("\\\n", " ")
-    found = re.findall(r"^(?:\w+=\S+ )*(?:python main\.py|targetprop)(?: (.*))?$", lines, flags=re.MULTILINE)
-    split = [shlex.split(arguments, comments=True) for arguments in found]
+    lines = [line for each in blocks(page) if each.language in ("", "bash") for line in each.commands]
+    runs = [re.fullmatch(r"(?:\w+=\S+ )*(?:python main\.py|targetprop)(?: (.*))?", line) for line in lines]
+    split = [shlex.split(run[1] or "", comments=True) for run in runs if run]
     return [each for each in split if not set(each) & {"...", "--help", "--version", *SUBCOMMANDS}]
 
 
@@ -62,19 +50,20 @@ def named(page: str) -> list[str]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the reader of a page is: an empty folder that Python knows."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the reader of a page is: an empty folder that Python knows, and whose `conf/` the command line finds."""
+    offer_user_conf()
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    return tmp_path
+    yield tmp_path
+    for name in [path.stem for path in tmp_path.glob("*.py")]:
+        sys.modules.pop(name, None)  # other pages have files of the same names
 
 
 def write_files(page: str, folder: Path) -> None:
     for block in blocks(page):
         if block.title:
-            path = folder / block.title
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block.text)
+            block.write(folder)
 
 
 @pytest.mark.parametrize("name", [each for each in named("```python") if each not in RUN_BY])
@@ -92,15 +81,10 @@ def test_pages_that_are_left_out_are_run_elsewhere() -> None:
         assert f"{Path(page).name}" in (ROOT / test).read_text(), f"{test} does not read {page}"
 
 
-def overrides(arguments: list[str], folder: Path) -> list[str]:
-    """What a command overrides: of a sweep in its first run, of a folder of configurations its path."""
-    found, rest = [], iter(arguments)
-    for argument in rest:
-        if argument == "--config-dir":
-            found.append(f"hydra.searchpath=[file://{folder / next(rest)}]")
-        elif argument != "-m":
-            found.append(first_of(argument) if "-m" in arguments else argument)
-    return found
+def overrides(arguments: list[str]) -> list[str]:
+    """What a command overrides, of a sweep in its first run."""
+    typed = [each for each in arguments if each != "-m"]
+    return typed if typed == arguments else [first_of(each) for each in typed]
 
 
 def first_of(override: str) -> str:
@@ -114,9 +98,7 @@ def test_the_commands_of_a_page_are_understood(name: str, folder: Path) -> None:
     for arguments in commands(PAGES[name]):
         if not arguments or arguments[0].startswith("--batch-size"):  # the legacy line: tests/test_legacy.py
             continue
-        known = [
-            each for each in overrides(arguments, folder) if not each.startswith(("hydra/launcher=", "hydra.laun"))
-        ]
+        known = [each for each in overrides(arguments) if not each.startswith(("hydra/launcher=", "hydra.laun"))]
         if not any(each.startswith("hparams_search=") for each in known):  # needs an extra: tests/test_sweeps.py
             check_overrides(known)
 
@@ -125,7 +107,7 @@ def test_the_commands_of_a_page_are_understood(name: str, folder: Path) -> None:
 def test_the_last_command_of_a_page_of_the_tutorial_trains(name: str, folder: Path) -> None:
     """The one that needs the most of what the page has said; the first of all is what continuous integration runs."""
     write_files(PAGES[name], folder)
-    asked = overrides(commands(PAGES[name])[-1], folder)
+    asked = overrides(commands(PAGES[name])[-1])
     assert 0 <= train(check_overrides([*asked, *SMALL, f"output_dir={folder / 'run'}"]))["test/accuracy"] <= 1
 
 

@@ -33,6 +33,13 @@ def test_the_readme_names_no_other_models() -> None:
     assert names <= set(MODELS)
 
 
+def test_the_page_of_the_family_says_what_they_need() -> None:
+    page = (Path(__file__).parents[1] / "docs/family.md").read_text()
+    (said,) = re.findall(r"^`python main.py model=RULE`.*?\n\n", page, flags=re.DOTALL | re.MULTILINE)
+    assert {name for name in MODELS if f"`{name}`" in said} == set(NEEDS)
+    assert all(f"`{need}`" in said for need in NEEDS.values())
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_a_model_trains_on_the_default_set_up_or_says_what_it_needs(model: str, tmp_path: Path) -> None:
     settings = [f"model={model}", *SHORT, f"output_dir={tmp_path / 'run'}"]

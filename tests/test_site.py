@@ -52,6 +52,14 @@ def test_a_message_that_is_seen_is_one_that_was_found(mistake: str, tmp_path: Pa
     assert any(re.search(f"{pattern}$", said, re.DOTALL) for pattern in patterns), said
 
 
+def test_messages_that_the_page_quotes_are_there() -> None:
+    quoted = re.findall(r'^- \*\*"([^"]+)"', TROUBLES, flags=re.MULTILINE)
+    assert quoted
+    texts = "\n".join(each.text for each in messages.collected())
+    for each in quoted:
+        assert re.search(re.escape(each).replace(re.escape("..."), ".*"), texts), each
+
+
 @pytest.mark.parametrize("error", sorted(messages.RAISED))
 def test_every_text_that_is_raised_was_found(error: str) -> None:
     """A search of the source for the texts that stand right behind the name of an error, without its syntax."""

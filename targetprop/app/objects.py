@@ -61,22 +61,28 @@ def build_members(config: DictConfig, group: str) -> list[Any]:
 
 
 def call(place: str, config: DictConfig, *arguments: Any, facts: Mapping[str, Any] | None = None) -> Any:
-    """Call the `_target_` of a configuration with its `hparams`, which stand at `place`.
+    """Call the `_target_` of a configuration, which stands at `place`, with its `hparams`.
 
     Args:
+        arguments: what the data are like, which no configuration says.
         facts: what it is told beside them if it asks for it by name; no configuration says these.
 
     Raises:
-        UserError: a number that does not fit, or that the target does not take, named by its full key.
+        UserError: a number that does not fit, or that the target does not take, named by its full key; or data that it
+            does not take, named by `place`.
     """
     target, hparams = get_method(config._target_), plain(config.hparams)
     names, facts = _names(target, len(arguments)), facts or {}
-    with prefixed(place):
+    with prefixed(f"{place}.hparams"):
         refuse_unknown(hparams, [name for name in names if name not in facts] or hparams)
-        try:
-            return target(*arguments, **hparams, **{name: facts[name] for name in facts if name in names})
-        except TypeError as error:
-            raise UserError(str(error)) from error
+    try:
+        return target(*arguments, **hparams, **{name: facts[name] for name in facts if name in names})
+    except TypeError as error:
+        raise UserError(str(error), key=f"{place}.hparams") from error
+    except UserError as error:
+        if error.key in list(inspect.signature(target).parameters)[: len(arguments)]:
+            raise UserError(f"it cannot take this data: {error.message}", key=place) from error.__cause__
+        raise error.under(f"{place}.hparams") from error.__cause__
 
 
 def _names(target: Callable[..., Any], given: int) -> list[str]:

@@ -318,7 +318,7 @@ def build_module(config: DictConfig, datamodule: HeldDataModule) -> TaskModule:
 def build_network(config: DictConfig, data: Described) -> nn.Module:
     """The network for such data, as its author wrote it, with new weights."""
     task_and_loss(config, data)  # where data are of another task, no network is to blame
-    make = partial(call, "network.hparams", config.network, data.shape, data.outputs, facts=data.facts)
+    make = partial(call, "network", config.network, data.shape, data.outputs, facts=data.facts)
     network: nn.Module = made_by(
         "network._target_", make, config.network._target_, is_a(nn.Module), "a network (Module)"
     )

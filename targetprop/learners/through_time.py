@@ -60,7 +60,8 @@ class ThroughTimeLearner(LocalLearner):
             got = " and ".join(type(layer).__name__ for layer in layers) or type(network).__name__
             raise UserError(
                 "expected a recurrent layer of tanh units, and an output layer on it, for which alone this rule's "
-                f"equations are known, got {got}: use network=rnn with cell=elman, or another rule.",
+                f"equations are known, got {got}: use datamodule=adding, or network=rnn with cell=elman on other "
+                "sequences, or another rule.",
                 key="network",
             )
         (first, _), *_ = network.named_children()

@@ -35,6 +35,9 @@ def test_the_examples_run(compose: Compose, tmp_path: Path) -> None:
 
 
 def test_the_commands_are_there(tmp_path: Path) -> None:
-    commands = [shlex.split(line)[1:] for line in re.findall(r"^targetprop .*$", PAGE, flags=re.MULTILINE)]
+    commands = [
+        shlex.split(line)[1:]
+        for line in re.findall(r"\btargetprop (?:predict|evaluate|export) .*$", PAGE, flags=re.MULTILINE)
+    ]
     assert [each[0] for each in commands] == ["predict", "evaluate", "export"]
     assert all(command_of(each) for each in commands)

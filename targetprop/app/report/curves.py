@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from targetprop.app.report.picture import leaves_no_memory, save, tidy
+from targetprop.app.report.picture import leaves_no_memory, save, tidy, widen
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -59,6 +59,7 @@ def draw_curves(path: Path, epochs: Rows, alignment: Rows, curves: Sequence[Curv
         panel(axes)
         axes.set_xlim(0, 1.03 * epochs[-1]["epoch"])
         tidy(axes, "epoch")
+    figure.align_ylabels()
     save(figure, path)
 
 
@@ -78,7 +79,7 @@ def _both(axes: Axes, rows: Rows, curve: Curve) -> None:
 def draw_blocks(axes: Axes, rows: Rows, prefix: str, label: str, wide: bool = False) -> None:
     """One curve a block, from dark (lowest) to light."""
     if wide and any(abs(value) > 10 for row in rows for key, value in row.items() if key.startswith(prefix)):
-        axes.set_yscale("symlog")  # the blocks' losses lie orders of magnitude apart
+        widen(axes)
     names = sorted({key for row in rows for key in row if key.startswith(prefix)}, key=_block_number)
     for name in names:
         color = colormaps["viridis"](0.9 * _block_number(name) / _block_number(names[-1]))

@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from targetprop.app.report.picture import leaves_no_memory, save, tidy
+from targetprop.app.report.picture import leaves_no_memory, save, tidy, widen
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def draw_feedback(path: Path, title: str, courses: Mapping[int, FeedbackCourse])
     panels[0].set_ylabel("angle between V and W$^T$ (degrees)")
     panels[1].set_ylabel("||V - W$^T$|| / ||W||")
     panels[2].set_ylabel("feedback loss")
-    panels[2].set_yscale("symlog")  # the blocks' losses lie orders of magnitude apart
+    widen(panels[2])
     panels[0].legend(frameon=False, fontsize="small")
     for axes in panels:
         tidy(axes, "feedback iteration")

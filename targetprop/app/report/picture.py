@@ -10,7 +10,7 @@ from typing import ParamSpec
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from targetprop.utils.files import whole_file
 
@@ -41,6 +41,12 @@ def tidy(axes: Axes, label: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def widen(axes: Axes) -> None:
+    """A vertical axis for numbers of either sign that lie orders of magnitude apart: logarithmic beyond -1 and 1."""
+    axes.set_yscale("symlog", linthresh=1)
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -40,7 +40,7 @@ def rehearse(config: DictConfig) -> None:
         return  # nothing is known of the images before they are read
     try:
         with torch.device("meta"):
-            made = call("network.hparams", config.network, size.shape, size.classes, facts=size.facts)
+            made = call("network", config.network, size.shape, size.classes, facts=size.facts)
             network: nn.Module = made
             work = multiply_adds(network, size.shape, size.dtype)
             learner = _learner(config.model, network, size)
