@@ -27,7 +27,10 @@ SIGNALS = (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGSEGV, signa
 
 
 class Workers:
-    """Dead and stopped workers, and dead parents."""
+    """Dead and stopped workers, and dead parents.
+
+    SIGTERM kills no worker: as every other signal that asks a run to stop, it stops the run, whichever process gets it.
+    """
 
     name = "workers"
     full = 30
@@ -47,7 +50,9 @@ class Workers:
         end = running.end()
         did = f"{number_sent.name} to rank {rank}"
         names = [f"{word} {rank}" for word in ("rank", "Rank", "process", "Process", "worker", "Worker")]
-        return Outcome(did, [*oracle.refused(end, names), *goes_on(bench)])
+        asked = number_sent == signal.SIGTERM
+        said = oracle.stopped(end, number_sent, had_begun=True) if asked else oracle.refused(end, names)
+        return Outcome(did, [*said, *goes_on(bench)])
 
     @staticmethod
     def _wait_for_checkpoint(bench: Bench, running: Process) -> None:
