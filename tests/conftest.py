@@ -15,8 +15,13 @@ hypothesis.settings.register_profile("targetprop", deadline=None, derandomize=Tr
 hypothesis.settings.load_profile("targetprop")
 
 
+LONGEST = ("tests/torture/test_short.py", "tests/compare/test_real.py")
+"""Files that go first, so that no process is still at one of them when the others are done."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none."""
+    """Put the longest files first, and skip what needs a GPU where there is none."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
