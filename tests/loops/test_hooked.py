@@ -354,12 +354,13 @@ def test_a_state_in_tensors_is_the_same_state(name: str, make: Callable[[], nn.M
     assert all(torch.equal(a, b) for a, b in zip(gradients(learner), gradients(plain), strict=True))
 
 
-@pytest.mark.parametrize(
-    "given", [torch.arange(9, dtype=torch.uint8), torch.zeros(0), torch.randn(3, 3), torch.tensor(3)]
-)
-def test_bytes_that_are_no_state_are_refused(given: Tensor) -> None:
+@pytest.mark.parametrize("given", [torch.arange(9, dtype=torch.uint8), torch.zeros(0), torch.tensor(3)])
+def test_a_tensor_that_is_no_state_is_refused(given: Tensor) -> None:
     learner = learner_of(mlp(), "dtp")
     with pytest.raises(UserError, match="not written by a learner"):
         learner.load_state_dict({**learner.state_dict(), "_extra_state": given})
+
+
+def test_what_is_no_learner_has_no_state_in_tensors() -> None:
     with pytest.raises(UserError, match="expected a Learner"):
         state_in_tensors(mlp())  # type: ignore[arg-type]
