@@ -24,10 +24,14 @@ import os
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
-# A name on a package index, an address such as git+https://..., or the path of a clone.
-LIBRARY = os.environ.get("TARGETPROP", "targetprop")
+# What pip installs where the library is not there: the clone that this notebook is in, or what TARGETPROP says, such as
+# an address (git+https://...). It is on no package index yet, where its name could be somebody else's.
+CLONE = Path("..").resolve()
+LIBRARY = os.environ.get("TARGETPROP", str(CLONE) if (CLONE / "targetprop").is_dir() else "")
 if importlib.util.find_spec("targetprop") is None:
+    assert LIBRARY, "Set LIBRARY to the address of the library's repository, and run this cell again."
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", LIBRARY], check=True)
 
 # %%
