@@ -49,7 +49,7 @@ AS_PRINTED = Otherwise("", "", "{command}")
 OTHERWISE = (
     Otherwise("datamodule=imagenet32", "needs ImageNet 32x32, and so an account"),
     Otherwise("reproduce=imagenet32", "needs ImageNet 32x32, and so an account"),
-    Otherwise("pytest", "the tests take half an hour and more: .ci/run"),
+    Otherwise("pytest", "the tests take a quarter of an hour: .ci/run"),
     Otherwise("properdocs serve", "built: to serve does not end", "properdocs build -f mkdocs.yml --strict"),
     Otherwise("datamodule=cifar10", "shortened to one batch", f"{{command}} {SHORT}"),
     Otherwise("--path CIFAR-10", "shortened to one batch", f"{{command}} {SHORT}"),
