@@ -292,6 +292,7 @@ def test_runs_are_summarised_by_mean_and_standard_deviation(monkeypatch: pytest.
     assert summary_of(rows[:1])["seconds"] == {"mean": 2.0, "sd": 0.0}
 
 
+@pytest.mark.slow
 def test_layer_parallel(run: Run, tmp_path: Path) -> None:
     picture = tmp_path / "step.png"
     record = run("layer_parallel", *TINY, *ONCE, "--picture", str(picture))
@@ -311,6 +312,7 @@ def test_help_for_runs(run: Run, command: list[str], capsys: pytest.CaptureFixtu
     assert "accurac" in capsys.readouterr().out or command == ["angles"]
 
 
+@pytest.mark.slow
 def test_family(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = importlib.import_module("runs")
     monkeypatch.setattr(runs, "COMMON", "datamodule=digits trainer.limit_train_batches=2")

@@ -90,6 +90,7 @@ def test_checkpoints_cross_over_between_sequential_and_layer_parallel_runs(
     assert_same_run(tmp_path / "parallel2", tmp_path / "sequential")
 
 
+@pytest.mark.slow  # test_workers.py has it of processes without a run, and the torture suite's short form of one
 def test_a_killed_process_ends_the_run_and_is_named(tmp_path: Path) -> None:
     end = kill_one(tmp_path / "run", random.Random(0))
     assert end.clean, end.output

@@ -14,8 +14,8 @@ from targetprop.app.run import train
 from targetprop.data.cifar10 import ARCHIVE, META_FILE, TEST_FILE, TRAIN_FILES
 
 RECIPES = sorted(path.stem for path in (CONF / "reproduce").glob("*.yaml"))
-OF_A_PAPER = re.compile(r"(cifar10|fashion_mnist)_mlp_(meulemans|fw_dtp|shibuya)")
-"""Of these the ones for MNIST train in every run of the tests; the others have its rules."""
+LIKE_OTHERS = re.compile(r"(cifar10|fashion_mnist)_mlp_(meulemans|fw_dtp|shibuya)|imagenet32_.*_distributed_")
+"""Of a paper's the ones for MNIST train in every run of the tests, and of the layer-parallel ones that for CIFAR-10."""
 NARROW = {"simple_vgg": "channels=[4,4,4,4,4]", "lenet": "channels=[4,4]", "mlp": "hidden=[8,8,8]"}
 
 
@@ -59,7 +59,7 @@ def data_of(recipe: str, request: pytest.FixtureRequest) -> Path:
 
 @pytest.mark.filterwarnings("ignore:.*checksums")
 @pytest.mark.parametrize(
-    "recipe", [pytest.param(name, marks=pytest.mark.slow if OF_A_PAPER.match(name) else ()) for name in RECIPES]
+    "recipe", [pytest.param(name, marks=pytest.mark.slow if LIKE_OTHERS.match(name) else ()) for name in RECIPES]
 )
 def test_it_trains(recipe: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     data = data_of(recipe, request)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +25,11 @@ HERE = [name for name, each in EXPERIMENTS.items() if not isinstance(each, runs.
 """Experiments that compute in this process."""
 TABLES = {name: each for name, each in EXPERIMENTS.items() if isinstance(each, runs.RunTable)}
 COMPARISONS = {name: each for name, each in EXPERIMENTS.items() if isinstance(each, PlanTable)}
+
+
+def first_at_least(names: Iterable[str]) -> list[Any]:
+    """The others are slow tests."""
+    return [pytest.param(name, marks=pytest.mark.slow if number else ()) for number, name in enumerate(names)]
 
 
 def table(folder: Path, name: str) -> list[dict[str, str]]:
@@ -122,7 +129,7 @@ def test_a_step_of_gauss_newton_targets_in_a_linear_network_moves_the_output_to_
     assert torch.cosine_similarity(moved, aim).item() == pytest.approx(1, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", first_at_least(TABLES))
 def test_every_run_of_a_table_composes(name: str) -> None:
     for overrides in TABLES[name].runs.values():
         config = check_overrides([*overrides, "output_dir=nowhere"])
@@ -130,7 +137,7 @@ def test_every_run_of_a_table_composes(name: str) -> None:
         check_configuration(check_overrides([*overrides, *runs.QUICK, "output_dir=nowhere"]))
 
 
-@pytest.mark.parametrize("name", COMPARISONS)
+@pytest.mark.parametrize("name", first_at_least(COMPARISONS))
 def test_every_plan_composes(name: str) -> None:
     path = Path(runs.__file__).parent / "plans" / f"{COMPARISONS[name].plan}.yaml"
     plan_file.check_composes(plan_file.load(path))
