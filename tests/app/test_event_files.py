@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -39,6 +40,14 @@ def test_a_full_disk_is_told_without_a_traceback(
     with pytest.raises(UserError, match=r"could not be written: No space left on device"):
         unwritten.refuse()
     unwritten.reset()
+
+
+def test_metrics_have_the_prefix_that_was_asked_for(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, name="", version="", prefix="mine")
+    logger.log_metrics({"loss": 1.0}, 0)
+    logger.finalize("success")
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert events.Tags()["scalars"] == ["mine-loss"]
 
 
 def test_how_other_threads_end_is_shown() -> None:

@@ -48,8 +48,10 @@ class TensorBoardLogger(loggers.TensorBoardLogger, Journal):
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Add a scalar for each metric."""
         with or_told(self.folder):
-            for name, value in metrics.items():
-                self.experiment.add_scalar(name, value, step)
+            try:
+                super().log_metrics(dict(metrics), step)
+            except ValueError as error:  # in which Lightning wraps whatever the writer raises
+                raise error.__cause__ or error from None
 
     @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
