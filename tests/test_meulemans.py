@@ -419,6 +419,8 @@ def test_an_optimiser_with_numbers_per_block_has_a_group_for_each() -> None:
         ({"type": "adam", "eps": 0}, "eps: expected numbers above 0, got 0"),
         ({"type": "adam", "eps": [1e-8, -1.0]}, "eps: expected numbers above 0"),
         ({"type": "adam", "eps": "tiny"}, "eps: expected numbers above 0, got 'tiny'"),
+        ({"type": "adam", "eps": []}, r"eps: expected numbers above 0, got \[\]"),
+        ({"lr": []}, r"lr: expected numbers, 0 or more, got \[\]"),
     ],
 )
 def test_numbers_that_an_optimiser_does_not_have_are_refused(numbers: dict[str, Any], message: str) -> None:

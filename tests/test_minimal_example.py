@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
 from itertools import pairwise
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -16,19 +14,12 @@ from torch import Tensor, nn
 from targetprop import DTP, Learner, OptimizerSpec
 from targetprop.noise import GaussianNoise, NoiseKey
 
-PATH = Path(__file__).parents[1] / "examples" / "minimal_dtp.py"
 SIZES = [6, 8, 7, 3]
 
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("minimal_dtp", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["minimal_dtp"] = module
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("examples.minimal_dtp")
 
 
 def learner_like(example: ModuleType, blocks: list[nn.Module]) -> Learner:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from targetprop import DTP, Learner, PairedNetwork, UserError
+from targetprop.app.callbacks import history
 from targetprop.app.errors import DivergenceError
 from targetprop.app.report.curves import draw_curves
 from targetprop.app.run import train
@@ -112,6 +113,17 @@ def test_a_diverging_run_keeps_its_last_good_checkpoint(compose: Compose, tmp_pa
     assert kept["epoch"] == 0
     assert all(v.isfinite().all() for v in kept["state_dict"].values() if isinstance(v, torch.Tensor))
     assert (tmp_path / "run" / "curves.png").is_file()
+
+
+def test_a_run_draws_its_curves_once_also_where_nothing_was_left_to_train(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[object] = []
+    monkeypatch.setattr(history, "draw_curves", lambda *given: drawn.append(given))
+    train(compose())
+    assert len(drawn) == 1
+    train(compose("ckpt_path=last"))
+    assert len(drawn) == 2
 
 
 def test_curves_are_drawn_without_feedback_validation_or_alignment(tmp_path: Path) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +19,6 @@ from targetprop import Learner, UserError, hooked, state_in_tensors
 accelerate = pytest.importorskip("accelerate")
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")
-PATH = Path(__file__).parents[2] / "examples" / "hugging_face.py"
 RULES = ["dtp", "amortised_dtp"]
 
 
@@ -33,13 +31,7 @@ def _fresh() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("hugging_face", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["hugging_face"] = module
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("examples.hugging_face")
 
 
 def test_the_example_learns_the_digits(example: ModuleType) -> None:

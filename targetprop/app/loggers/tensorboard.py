@@ -51,7 +51,9 @@ class TensorBoardLogger(loggers.TensorBoardLogger, Journal):
             try:
                 super().log_metrics(dict(metrics), step)
             except ValueError as error:  # in which Lightning wraps whatever the writer raises
-                raise error.__cause__ or error from None
+                if isinstance(error.__cause__, OSError):
+                    raise error.__cause__ from None
+                raise
 
     @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
